@@ -1,0 +1,379 @@
+"""All that a plugin imports: the four kinds, their parameters, and the batches that they are handed.
+
+Dimension letters, here and everywhere: I items, C genres, U users or rows, P prompts, G completions a prompt (group),
+N completions (N = P*G, group by group), T completion tokens, V vocabulary, K titles a list, M reference lists a prompt,
+S answer tokens of a batch laid end to end.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from recalign.data.catalogue import Catalogue
+from recalign.data.dataset import Row
+from recalign.errors import UserError
+from recalign.hookspecs import hookimpl
+from recalign.params import Params
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+    from recalign.generation.engine import Engine
+
+__all__ = [
+    "AnswerBatch",
+    "Catalogue",
+    "Credit",
+    "Decoder",
+    "Field",
+    "Groups",
+    "INVALID",
+    "ListBatch",
+    "NoParams",
+    "Objective",
+    "Params",
+    "PolicyBatch",
+    "Predictions",
+    "RawData",
+    "Reward",
+    "RolloutObjective",
+    "RolloutParams",
+    "Row",
+    "Source",
+    "TokenObjective",
+    "UserError",
+    "hookimpl",
+]
+
+INVALID = -1
+"""Item index of a position whose text names no item of the catalogue."""
+
+
+class NoParams(Params):
+    """For plugins without parameters."""
+
+
+class Plugin:
+    """What the four kinds share.
+
+    Attributes:
+        Params: the declaration of the plugin's parameters.
+        paper: where the method comes from (authors, venue, equation).
+        name: the name that the user typed, which is the entry point's.
+    """
+
+    Params: ClassVar[type[Params]] = NoParams
+    paper: ClassVar[str] = ""
+
+    def __init__(self, params: Params | None = None, *, name: str = "") -> None:
+        self.params: Any = params if params is not None else self.Params()
+        self.name = name or type(self).__name__.lower()
+
+
+# ---------------------------------------------------------------- rewards
+
+
+@dataclass(frozen=True)
+class ListBatch:
+    """N ranked lists, with what a reward may read of the rows that they answer.
+
+    Args:
+        items: [N, K] int64 item indices in rank order; INVALID where the text is no item. Positions at or after
+            `lengths` are padding and INVALID too.
+        lengths: [N] how many positions the list has.
+        rows: [N] the row of each list (history, targets, gains).
+        groups: [N] which prompt each list answers: a reward may look at the whole group.
+        logps: [N] the list's total log-probability under the model, where a model made it.
+    """
+
+    items: np.ndarray
+    lengths: np.ndarray
+    rows: Sequence[Row]
+    groups: np.ndarray
+    logps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+Reads = Literal["targets", "history", "genres", "popularity", "logps"]
+
+
+class Reward(Plugin, ABC):
+    """One value per ranked list; the same code serves `align` and `eval`.
+
+    Implement `score_one` (plain) or override `score` (vectorised). A reward reads only what it declares.
+
+    Attributes:
+        reads: what it reads; a dataset that lacks it is refused before the run, and a decoder whose reward reads
+            `targets` is an oracle.
+        higher_is_better: False for measures of harm such as mgu.
+        takes_cutoff: whether `name@k` is meaningful; `self.cutoff` is k, or None for the whole list.
+    """
+
+    reads: ClassVar[frozenset[Reads]] = frozenset()
+    higher_is_better: ClassVar[bool] = True
+    takes_cutoff: ClassVar[bool] = True
+
+    cutoff: int | None = None
+    catalogue: Catalogue
+
+    def bind(self, catalogue: Catalogue, cutoff: int | None = None) -> None:
+        """Attach the catalogue and the `@k` of the expression; called once, before any score.
+
+        Raises:
+            UserError: the catalogue lacks what the reward reads.
+        """
+        if "genres" in self.reads and not catalogue.genre_names:
+            raise UserError(
+                f"The reward '{self.name}' reads genres, and no item of this dataset has any.",
+                "Prepare the dataset from a source with genres, or choose another reward.",
+            )
+        self.catalogue, self.cutoff = catalogue, cutoff
+
+    def score_one(self, items: np.ndarray, row: Row) -> float:
+        """Value of one list.
+
+        Args:
+            items: [K] item indices, INVALID where the text is no item, cut at `@k` already.
+            row: what it answers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements neither score_one nor score")
+
+    def score(self, lists: ListBatch) -> np.ndarray:
+        """Values of N lists: float64 [N], finite. By default one call of `score_one` each."""
+        ends = lists.lengths if self.cutoff is None else np.minimum(lists.lengths, self.cutoff)
+        return np.array(
+            [self.score_one(items[:end], row) for items, end, row in zip(lists.items, ends, lists.rows, strict=True)],
+            dtype=np.float64,
+        )
+
+    def defined_for(self, row: Row) -> bool:
+        """Whether the value means anything for a row; rows for which it does not are left out and counted."""
+        return True
+
+
+# ---------------------------------------------------------------- objectives
+
+
+class Objective(Plugin, ABC):
+    """What is optimised. Subclass `TokenObjective` (offline, from the data) or `RolloutObjective` (sampled groups)."""
+
+    tasks: ClassVar[frozenset[str]] = frozenset({"next", "list"})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The objective's own state, saved with every checkpoint (JSON-serialisable)."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """The S answer tokens of a batch of rows, laid end to end.
+
+    Args:
+        logits: [S, V] float32, at the position before each answer token; gradients flow.
+        labels: [S] int64 token ids.
+        rows: [S] which row of the batch each token belongs to.
+        allowed: [S, V] bool, the trie's valid next tokens, or None where the objective does not ask for them.
+    """
+
+    logits: torch.Tensor
+    labels: torch.Tensor
+    rows: torch.Tensor
+    allowed: torch.Tensor | None = None
+
+
+class TokenObjective(Objective):
+    """A loss on the answer's tokens.
+
+    Attributes:
+        reads_allowed: set it to be handed the trie's valid next tokens (`AnswerBatch.allowed`).
+    """
+
+    reads_allowed: ClassVar[bool] = False
+
+    @abstractmethod
+    def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the scalar loss and figures to log."""
+
+
+class RolloutParams(Params):
+    """Parameters of every rollout objective (GRPO, BLADE Eq. 2-3)."""
+
+    group_size: int = Field(16, ge=2, description="completions sampled per prompt, G")
+    temperature: float = Field(0.8, gt=0, description="sampling temperature")
+    repetition_penalty: float = Field(
+        1.0,
+        ge=1.0,
+        description="as in transformers; the paper samples with 1.05, but a list here repeats no item anyway",
+    )
+    clip_epsilon: float = Field(0.2, gt=0, lt=1, description="ratios are clipped to [1-eps, 1+eps]")
+    kl_beta: float = Field(0.0, ge=0, description="weight of the KL to the reference policy (k3 estimator)")
+    scale: Literal["std", "none"] = Field("std", description="divide advantages by the group's std (none: Dr.GRPO)")
+    length_normalise: bool = Field(True, description="divide each completion's loss by its length (false: Dr.GRPO)")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The rewards of P groups of G completions, with what a credit may look at.
+
+    Args:
+        rewards: [P, G] float64.
+        reference_rewards: [P, M] float64, rewards of the reference lists, or None where none were asked for.
+        items: [P, G, K] int64 item indices.
+        scores: [P, G] log-probability of each completion under the policy that sampled it.
+        ranked: True where the completions come from a beam search, best first, and are no samples.
+    """
+
+    rewards: torch.Tensor
+    reference_rewards: torch.Tensor | None
+    items: torch.Tensor
+    scores: torch.Tensor
+    ranked: bool = False
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What each completion is worth.
+
+    Args:
+        advantages: [P, G], or [P, G, K] for one value a title (spread over the title's tokens and its separator).
+        metrics: figures to log.
+    """
+
+    advantages: torch.Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PolicyBatch:
+    """Log-probabilities of N sampled completions, on exactly the distribution that was sampled from.
+
+    Args:
+        logps: [N, T] under the policy; gradients flow.
+        old_logps: [N, T] under the policy that sampled.
+        reference_logps: [N, T] under the reference policy, or None where `kl_beta` is 0.
+        advantages: [N, T].
+        mask: [N, T] bool, True on completion tokens (forced ones included).
+    """
+
+    logps: torch.Tensor
+    old_logps: torch.Tensor
+    reference_logps: torch.Tensor | None
+    advantages: torch.Tensor
+    mask: torch.Tensor
+
+
+class RolloutObjective(Objective):
+    """Credit for sampled groups, and a policy loss.
+
+    Attributes:
+        Params: a RolloutParams.
+    """
+
+    Params: ClassVar[type[Params]] = RolloutParams
+
+    @property
+    def reference_lists(self) -> int:
+        """M: how many lists to sample once per prompt from the reference policy (0: none)."""
+        return 0
+
+    @abstractmethod
+    def credit(self, groups: Groups) -> Credit:
+        """Turn rewards into advantages. Groups of all ranks are gathered before this is called."""
+
+    @abstractmethod
+    def loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the scalar loss and figures to log."""
+
+
+# ---------------------------------------------------------------- decoders
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Ranked lists for U rows.
+
+    Args:
+        items: [U, K] int64; INVALID where text names no item, and beyond a short list's end.
+        scores: [U, K] float64, the decoder's score of each position (higher is better).
+        lengths: [U] how many positions each list has.
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+    lengths: np.ndarray
+
+
+class Decoder(Plugin, ABC):
+    """Turns a model into ranked lists.
+
+    Attributes:
+        tasks: the tasks that it serves.
+        progress: what the command wants to be told: called with the number of rows just finished.
+    """
+
+    tasks: ClassVar[frozenset[str]] = frozenset({"next", "list"})
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the decoder reads the targets; such results are labelled as oracles in every table."""
+        return False
+
+    @abstractmethod
+    def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
+        """Recommend `size` items for each row.
+
+        Args:
+            engine: the model bound to the catalogue: `engine.sample`, `engine.greedy`, `engine.beam`.
+            rows: one batch.
+            size: K.
+        """
+
+
+# ---------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Raw interactions, as polars lazy frames.
+
+    Args:
+        events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
+        items: item_id (str), title (str), genres (list[str]), text (str).
+        windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
+            oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
+    """
+
+    items: pl.LazyFrame
+    events: pl.LazyFrame | None = None
+    windows: dict[str, pl.LazyFrame] | None = None
+
+
+class Source(Plugin, ABC):
+    """Reads raw interactions.
+
+    Attributes:
+        needs_path: whether `prepare SOURCE PATH` must name a path.
+    """
+
+    needs_path: ClassVar[bool] = True
+
+    @abstractmethod
+    def read(self, path: Path | None, seed: int) -> RawData:
+        """Read (or make) the raw data.
+
+        Raises:
+            UserError: missing files or columns, unparseable rows (file and row number named).
+        """

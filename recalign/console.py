@@ -1,0 +1,65 @@
+"""What users see: everything for people goes to stderr; stdout carries results (or one JSON object with --json)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False)
+
+
+def configure(*, json: bool = False, quiet: bool = False) -> None:
+    """Set what is shown: --quiet silences stderr but for errors; --json keeps stdout for the one object."""
+    stderr.quiet = quiet
+    stdout.quiet = json or quiet
+
+
+def say(text: str) -> None:
+    """One line about what is going on."""
+    stderr.print(text)
+
+
+def warn(text: str) -> None:
+    """One line about something suspicious."""
+    stderr.print(f"[yellow]warning:[/] {text}")
+
+
+def show(renderable: Any) -> None:
+    """A result (a table) on stdout."""
+    stdout.print(renderable)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar; yields `advance(n=1, note="")`. One line at the end where stderr is no terminal.
+
+    Args:
+        description: what is being done, such as "reference lists".
+        total: number of units, or None where it is not known.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=stderr,
+        disable=stderr.quiet,
+        transient=False,
+    )
+    with bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(count: int = 1, note: str | None = None) -> None:
+            if note is None:
+                bar.update(task, advance=count)
+            else:
+                bar.update(task, advance=count, note=note)
+
+        yield advance

@@ -1,0 +1,1 @@
+"""The prepared dataset: format, splits and windows, catalogue, prompt templates, token layout."""

@@ -1,0 +1,172 @@
+"""The prepared dataset, a folder: `items.parquet`, `interactions.parquet`, `train|valid|test/data.arrow`, `dataset.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign.data.catalogue import Catalogue
+from recalign.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
+    import polars as pl
+
+SPLITS = ("train", "valid", "test")
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prediction to make: a user's history, oldest first, and what came next.
+
+    Args:
+        index: position of the row in its split; random streams are seeded by (seed, epoch, index).
+        user_id: raw user id.
+        history: [H] item indices, oldest first.
+        targets: [T] item indices after the cut, in time order.
+        gains: [T] relevance of each target (0.0 = consumed, but not relevant).
+        timestamp: time of the first target.
+        candidates: [X] item indices to rank, or None for the whole catalogue.
+    """
+
+    index: int
+    user_id: str
+    history: np.ndarray
+    targets: np.ndarray
+    gains: np.ndarray
+    timestamp: float
+    candidates: np.ndarray | None = None
+
+    @property
+    def relevant(self) -> np.ndarray:
+        """[R] the targets whose gain is above zero."""
+        return self.targets[self.gains > 0]
+
+
+class Rows(Sequence[Row]):
+    """A split, read lazily from Arrow (memory-mapped); `rows[i]` is a Row, `rows[a:b]` a list of them."""
+
+    def __init__(self, arrow: datasets.Dataset) -> None:
+        self.arrow = arrow.with_format("numpy")
+
+    def __len__(self) -> int:
+        return len(self.arrow)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index = index % len(self)
+        record = self.arrow[index]
+        candidates = record.get("candidates")
+        return Row(
+            index=index,
+            user_id=str(record["user_id"]),
+            history=np.asarray(record["history"], dtype=np.int64),
+            targets=np.asarray(record["targets"], dtype=np.int64),
+            gains=np.asarray(record["gains"], dtype=np.float64),
+            timestamp=float(record["timestamp"]),
+            candidates=None if candidates is None else np.asarray(candidates, dtype=np.int64),
+        )
+
+    def __iter__(self) -> Iterator[Row]:
+        for index in range(len(self)):
+            yield self[index]
+
+
+class PreparedDataset:
+    """A folder written by `recalign prepare`.
+
+    Attributes:
+        path: the folder.
+        info: `dataset.json`: format, source, options, counts, warnings, hashes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        file = self.path / "dataset.json"
+        if not file.is_file():
+            raise UserError(
+                f"{self.path} is not a prepared dataset (it has no dataset.json).",
+                "Make one with `recalign prepare SOURCE [PATH] --out FOLDER`.",
+            )
+        try:
+            self.info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{file} is not readable JSON: {error}.", "Prepare the dataset again.") from None
+        if self.info.get("format") != FORMAT_VERSION:
+            raise UserError(
+                f"{self.path} has dataset format {self.info.get('format')}; this version reads {FORMAT_VERSION}.",
+                "Prepare the dataset again.",
+            )
+
+    @property
+    def hash(self) -> str:
+        """Content hash of the whole dataset."""
+        return str(self.info["hash"])
+
+    @property
+    def task(self) -> str:
+        """`next` (one target a row) or `list` (several)."""
+        return str(self.info["options"]["task"])
+
+    @property
+    def identifier(self) -> str:
+        """`title` or `atomic`: how items are written as tokens."""
+        return str(self.info["options"]["identifier"])
+
+    @property
+    def list_length(self) -> int:
+        """How many titles a response of the list task names; 1 for the next task."""
+        return int(self.info["options"]["list_length"])
+
+    @property
+    def excludes_history(self) -> bool:
+        """Whether recommending an item of the user's history is ruled out (True where no training target repeats one)."""
+        return bool(self.info["options"]["exclude_history"])
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items, with their training popularity."""
+        import polars as pl
+
+        frame = pl.read_parquet(self.path / "items.parquet")
+        return Catalogue(
+            item_ids=frame["item_id"].to_list(),
+            titles=frame["title"].to_list(),
+            genres=[tuple(genres) for genres in frame["genres"].to_list()],
+            texts=frame["text"].to_list(),
+            popularity=frame["popularity"].to_numpy().astype(np.int64),
+        )
+
+    def interactions(self) -> pl.DataFrame:
+        """Every training interaction once: user (str), item (index), timestamp, gain; what models and baselines may see."""
+        import polars as pl
+
+        return pl.read_parquet(self.path / "interactions.parquet")
+
+    def rows(self, split: str) -> Rows:
+        """Open a split lazily.
+
+        Raises:
+            UserError: no such split, or an empty one.
+        """
+        from datasets import Dataset
+
+        if split not in SPLITS:
+            raise UserError(f"There is no split '{split}'.", did_you_mean(split, SPLITS))
+        file = self.path / split / "data.arrow"
+        if not file.is_file():
+            raise UserError(f"{self.path} has no split '{split}'.", "Prepare the dataset again.")
+        rows = Rows(Dataset.from_file(str(file)))
+        if not len(rows):
+            raise UserError(f"The split '{split}' of {self.path} is empty.", "Prepare it with other split options.")
+        return rows

@@ -1,0 +1,37 @@
+"""Errors that are the user's to mend: shown without a traceback, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The user's input cannot be used.
+
+    Args:
+        what: what happened, with the offending value (row, key, file).
+        hint: what to do about it; printed on its own line.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.hint}" if self.hint else self.what
+
+
+def did_you_mean(value: str, options: Iterable[str]) -> str:
+    """Return a hint that names the closest options, or all of them when none is close.
+
+    Args:
+        value: what the user wrote.
+        options: what would have been accepted.
+    """
+    known = sorted(options)
+    close = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
+    return "Known: " + ", ".join(known) + "." if known else "Nothing is known here."

@@ -1,0 +1,1 @@
+"""Per-user metrics, baselines, significance, cost, reports."""

@@ -1,0 +1,1 @@
+"""Title trie, list constraint, the inference engine, constrained sampling and beam search."""

@@ -1,0 +1,1 @@
+"""Models, the one Trainer subclass, rollouts, log-probabilities."""
