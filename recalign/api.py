@@ -50,6 +50,7 @@ __all__ = [
     "Source",
     "TokenObjective",
     "UserError",
+    "ValidTokens",
     "hookimpl",
 ]
 
@@ -178,6 +179,43 @@ class Objective(Plugin, ABC):
 
 
 @dataclass(frozen=True)
+class ValidTokens:
+    """The trie's valid next tokens at S positions, ragged: those of position s are `tokens[starts[s] : starts[s + 1]]`.
+
+    A [S, V] mask would be a thousand times larger: nearly all positions of a title have one valid token.
+
+    Args:
+        starts: [S + 1] int64.
+        tokens: [E] int64 token ids, without repeats at a position.
+    """
+
+    starts: torch.Tensor
+    tokens: torch.Tensor
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """[S] how many tokens are valid at each position; 1 where the token is forced."""
+        return self.starts.diff()
+
+    def padded(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the valid tokens of some positions as a rectangle.
+
+        Args:
+            positions: [R] int64.
+
+        Returns:
+            [R, C] token ids (0 in the padding) and [R, C] bool, False in the padding; C is the longest of the rows.
+        """
+        import torch
+
+        counts = self.counts[positions]
+        column = torch.arange(int(counts.max()) if len(counts) else 0, device=counts.device)
+        present = column < counts[:, None]  # [R, C]
+        index = (self.starts[positions][:, None] + column).masked_fill_(~present, 0)
+        return self.tokens[index].masked_fill_(~present, 0), present
+
+
+@dataclass(frozen=True)
 class AnswerBatch:
     """The S answer tokens of a batch of rows, laid end to end.
 
@@ -185,13 +223,13 @@ class AnswerBatch:
         logits: [S, V] float32, at the position before each answer token; gradients flow.
         labels: [S] int64 token ids.
         rows: [S] which row of the batch each token belongs to.
-        allowed: [S, V] bool, the trie's valid next tokens, or None where the objective does not ask for them.
+        allowed: the trie's valid next tokens at each position, or None where the objective does not ask for them.
     """
 
     logits: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
-    allowed: torch.Tensor | None = None
+    allowed: ValidTokens | None = None
 
 
 class TokenObjective(Objective):
