@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from recalign.evaluation.significance import bootstrap_interval, holm, paired
+
+RNG = np.random.default_rng(0)
+VALUES = RNG.gamma(1.0, 1.0, 300)
+
+
+def test_the_interval_agrees_with_scipy():
+    ours = bootstrap_interval(VALUES, seed=1, resamples=20_000)
+    theirs = scipy.stats.bootstrap(
+        (VALUES,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert ours.mean == pytest.approx(VALUES.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.005)
+
+
+def test_the_same_seed_gives_the_same_interval_and_chunks_change_nothing(monkeypatch):
+    first = bootstrap_interval(VALUES, seed=3)
+    assert first == bootstrap_interval(VALUES, seed=3)
+    assert first != bootstrap_interval(VALUES, seed=4)
+    monkeypatch.setattr("recalign.evaluation.significance.CHUNK", 1000)
+    assert first == bootstrap_interval(VALUES, seed=3)
+
+
+def test_rows_of_one_user_stand_or_fall_together():
+    users = np.repeat(np.arange(30), 10)
+    values = np.repeat(RNG.normal(size=30), 10)  # ten copies of each user's value carry no more than one
+    clustered = bootstrap_interval(values, users=users)
+    single = bootstrap_interval(values[::10])
+    naive = bootstrap_interval(values)
+    assert clustered.mean == pytest.approx(values.mean())
+    assert clustered.high - clustered.low == pytest.approx(single.high - single.low, rel=0.1)
+    assert naive.high - naive.low < 0.5 * (clustered.high - clustered.low)
+
+
+def test_users_with_more_rows_weigh_more_in_the_mean():
+    interval = bootstrap_interval(np.array([1.0, 1.0, 1.0, 5.0]), users=np.array(["a", "a", "a", "b"]))
+    assert interval.mean == 2.0
+    assert (interval.low, interval.high) == (1.0, 5.0)
+
+
+def test_no_values_give_no_interval():
+    assert bootstrap_interval(np.array([])).as_dict() == {"mean": None, "low": None, "high": None, "n": 0}
+
+
+def test_paired_by_hand():
+    result = paired(np.array([0.0, 1.0, 2.0, 0.0]), np.array([1.0, 1.0, 1.0, 3.0]))
+    assert result.difference.mean == pytest.approx(0.75)
+    assert (result.wins, result.losses) == (2, 1)
+
+
+def test_wilcoxon_agrees_with_scipy():
+    before, after = RNG.normal(size=50), RNG.normal(0.3, 1, size=50)
+    assert paired(before, after).p == pytest.approx(scipy.stats.wilcoxon(after - before).pvalue)
+
+
+def test_wilcoxon_is_over_users():
+    before, after = RNG.normal(size=40), RNG.normal(0.5, 1, size=40)
+    once = paired(before, after)
+    twice = paired(np.repeat(before, 2), np.repeat(after, 2), users=np.repeat(np.arange(40), 2))
+    assert twice.p == pytest.approx(once.p)
+    assert (twice.wins, twice.losses) == (once.wins, once.losses)
+
+
+def test_equal_systems_have_p_one():
+    result = paired(VALUES, VALUES)
+    assert result.p == 1.0
+    assert (result.difference.low, result.difference.high) == (0.0, 0.0)
+
+
+def test_holm_by_hand():
+    # sorted: .01*4, .02*3, .03*2, .04*1 -> .04, .06, .06, .06 (never falling)
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.5]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
