@@ -180,39 +180,35 @@ class Objective(Plugin, ABC):
 
 @dataclass(frozen=True)
 class ValidTokens:
-    """The trie's valid next tokens at S positions, ragged: those of position s are `tokens[starts[s] : starts[s + 1]]`.
+    """The valid next tokens of the R positions of a batch that have several; everywhere else the token is forced.
 
-    A [S, V] mask would be a thousand times larger: nearly all positions of a title have one valid token.
+    Ragged, because a [S, V] mask would be a thousand times larger: few of a title's tokens are a choice.
 
     Args:
-        starts: [S + 1] int64.
+        positions: [R] int64, which of the S positions they are, in any order.
+        starts: [R + 1] int64; those of `positions[r]` are `tokens[starts[r] : starts[r + 1]]`, two or more.
         tokens: [E] int64 token ids, without repeats at a position.
     """
 
+    positions: torch.Tensor
     starts: torch.Tensor
     tokens: torch.Tensor
 
     @property
     def counts(self) -> torch.Tensor:
-        """[S] how many tokens are valid at each position; 1 where the token is forced."""
+        """[R] how many tokens are valid."""
         return self.starts.diff()
 
-    def padded(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the valid tokens of some positions as a rectangle.
-
-        Args:
-            positions: [R] int64.
-
-        Returns:
-            [R, C] token ids (0 in the padding) and [R, C] bool, False in the padding; C is the longest of the rows.
-        """
+    def padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return [R, C] token ids (0 in the padding) and [R, C] bool, False in the padding."""
         import torch
 
-        counts = self.counts[positions]
+        counts = self.counts
         column = torch.arange(int(counts.max()) if len(counts) else 0, device=counts.device)
         present = column < counts[:, None]  # [R, C]
-        index = (self.starts[positions][:, None] + column).masked_fill_(~present, 0)
-        return self.tokens[index].masked_fill_(~present, 0), present
+        tokens = self.tokens.new_zeros(present.shape)
+        tokens[present] = self.tokens
+        return tokens, present
 
 
 @dataclass(frozen=True)
@@ -223,7 +219,7 @@ class AnswerBatch:
         logits: [S, V] float32, at the position before each answer token; gradients flow.
         labels: [S] int64 token ids.
         rows: [S] which row of the batch each token belongs to.
-        allowed: the trie's valid next tokens at each position, or None where the objective does not ask for them.
+        allowed: the trie's valid next tokens, or None where the objective does not ask for them.
     """
 
     logits: torch.Tensor
@@ -389,7 +385,8 @@ class RawData:
 
     Args:
         events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
-        items: item_id (str), title (str), genres (list[str]), text (str).
+        items: item_id (str), title (str), genres (list[str]), text (str); optionally suffix (str, such as a year), which
+            tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
             oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
     """
@@ -404,9 +401,19 @@ class Source(Plugin, ABC):
 
     Attributes:
         needs_path: whether `prepare SOURCE PATH` must name a path.
+        suggests: options of `prepare` that fit this source; what the user gives goes first.
     """
 
     needs_path: ClassVar[bool] = True
+    suggests: ClassVar[dict[str, Any]] = {}
+
+    def files(self, path: Path) -> list[Path]:
+        """Files that `read` reads: their content decides whether a finished run still fits.
+
+        Raises:
+            UserError: the path or a file is missing.
+        """
+        return [path]
 
     @abstractmethod
     def read(self, path: Path | None, seed: int) -> RawData:

@@ -1,0 +1,96 @@
+"""BEAR: cross-entropy plus a pull of each target token above the beam's pruning threshold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
+from recalign.objectives.msl import choices
+
+
+class BearParams(Params):
+    """Parameters of BEAR."""
+
+    beam: int = Field(10, ge=1, description="B: the beam width that decoding will use")
+    weight: float = Field(1.0, ge=0.1, le=5, description="lambda, the weight of the pruning term")
+    temperature: float = Field(1.0, ge=0.25, le=3, description="xi, the temperature of the pruning term's sigmoid")
+    constrained: bool = Field(
+        True, description="probabilities over the catalogue's valid tokens, as in the official code (false: all tokens)"
+    )
+    normalise: Literal["weights", "tokens"] = Field(
+        "weights",
+        description="weights: each token's cross-entropy times its share of the batch's weights, as in the official "
+        "code; tokens: the paper's sum, divided by the number of answer tokens",
+    )
+
+
+class Bear(TokenObjective):
+    """L = L_sft + lambda * sum_t log sigmoid((log beta_t - log p_t) / xi).
+
+    beta_t is the B-th highest next-token probability (where fewer than B tokens are valid: the smallest valid one), a
+    constant to the gradient. The gradient is then that of the cross-entropy with each token weighted by
+
+        w_t = 1 + (lambda / xi) * sigmoid((log p_t - log beta_t) / xi)
+
+    so `normalise="weights"` is sum_t w_t CE_t / sum_t w_t with constant w_t; forced tokens are in neither sum.
+
+    Source: Yang et al., "BEAR: Towards Beam-Search-Aware Optimization for Recommendation with Large Language Models",
+    SIGIR 2026, Eq. 3.2-3.5.
+    Differs from the paper: as the official code does, probabilities run over the valid tokens (MSL) and the weights are
+    divided by their sum; `constrained=false` and `normalise=tokens` give the paper's form. With `constrained=false` no
+    token is forced, and every token is in the sum of the weights.
+    """
+
+    Params = BearParams
+    paper = "Yang et al., SIGIR 2026, Eq. 3.2-3.5"
+
+    @property
+    def reads_allowed(self) -> bool:  # type: ignore[override]
+        """Whether the trainer must hand over the valid tokens."""
+        return bool(self.params.constrained)
+
+    def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss, with the mean weight and the share of choices in which the beam would drop the target."""
+        losses, thresholds = self._constrained(answers) if self.params.constrained else self._full(answers)
+        margins = -losses - thresholds  # [R] log p - log beta
+        weight, xi = self.params.weight, self.params.temperature
+        weights = 1 + weight / xi * torch.sigmoid(margins.detach() / xi)  # [R]
+        if self.params.normalise == "weights":
+            value = (weights * losses).sum() / weights.sum().clamp_min(1.0)
+        else:
+            value = (losses + weight * logsigmoid(-margins / xi)).sum() / max(len(answers.labels), 1)
+        count = max(len(losses), 1)
+        metrics = {
+            "mean_weight": float(weights.sum()) / count,
+            "pruned_share": float((margins < 0).sum()) / count,
+            "choice_share": len(losses) / max(len(answers.labels), 1),
+        }
+        return value, metrics
+
+    def _constrained(self, answers: AnswerBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy over the valid tokens and log beta, both [R], where there is a choice."""
+        valid = choices(answers)
+        losses = valid.cross_entropy()
+        if not len(losses):
+            return losses, losses.detach()
+        width = min(self.params.beam, valid.logits.shape[-1])
+        best = valid.logits.detach().topk(width).values  # [R, B]
+        last = (valid.counts.clamp(max=width) - 1)[:, None]
+        return losses, best.gather(-1, last).squeeze(-1) - (losses + valid.chosen).detach()
+
+    def _full(self, answers: AnswerBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy over the vocabulary and log beta, both [S]."""
+        losses = cross_entropy(answers.logits, answers.labels, reduction="none")
+        width = min(self.params.beam, answers.logits.shape[-1])
+        logits = answers.logits.detach()
+        chosen = logits.gather(-1, answers.labels[:, None]).squeeze(-1)
+        return losses, logits.topk(width).values[:, -1] - (losses.detach() + chosen)
+
+
+@hookimpl
+def recalign_objective() -> type[Bear]:
+    """Hand over the class."""
+    return Bear

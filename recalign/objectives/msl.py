@@ -1,0 +1,142 @@
+"""Masked softmax loss (MSL): cross-entropy over the catalogue's valid next tokens only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
+
+FIRST_TOKEN_SHARE = 0.25  # the adaptive temperature aims at a target that beats a quarter of the first tokens
+TEMPERATURE_BOUNDS = (1.5, 5.0)
+MOVING_AVERAGE = 0.05
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The R answer positions at which more than one token is valid; everywhere else the token is forced.
+
+    Args:
+        positions: [R] int64, in the AnswerBatch.
+        logits: [R, C] of the valid tokens, -inf in the padding; gradients flow.
+        chosen: [R] logits of the labels; gradients flow.
+        counts: [R] how many tokens are valid.
+    """
+
+    positions: torch.Tensor
+    logits: torch.Tensor
+    chosen: torch.Tensor
+    counts: torch.Tensor
+
+    def cross_entropy(self, temperature: float = 1.0) -> torch.Tensor:
+        """[R] -log p of the labels, p being the softmax over the valid tokens."""
+        return (self.logits / temperature).logsumexp(-1) - self.chosen / temperature
+
+
+def choices(answers: AnswerBatch) -> Choices:
+    """Gather the logits of the valid tokens at the positions where there is a choice; [S, V] is never masked."""
+    assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+    positions = answers.allowed.positions  # [R]
+    tokens, present = answers.allowed.padded()  # [R, C]
+    labels = answers.labels[positions]
+    assert bool((present & (tokens == labels[:, None])).any(-1).all()), "a label is no valid token"
+    offsets = positions * answers.logits.shape[-1]
+    logits = answers.logits.take(offsets[:, None] + tokens).masked_fill(~present, -torch.inf)
+    return Choices(positions, logits, answers.logits.take(offsets + labels), answers.allowed.counts)
+
+
+class MslParams(Params):
+    """Parameters of MSL."""
+
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="tau, divides the logits; the paper's useful range is 1 to 4.5"
+    )
+    adaptive: bool = Field(False, description="estimate tau from the first tokens' logits, batch by batch")
+    count_forced: bool = Field(True, description="forced tokens, whose loss is 0, count in the mean over tokens")
+
+
+class Msl(TokenObjective):
+    """Mean over the answer tokens of -z_y / tau + logsumexp over the valid tokens of z / tau.
+
+    The softmax that is trained is the one that constrained decoding uses. A forced token (one valid token) adds 0.
+
+    With `adaptive`, tau follows from the first tokens of the batch's answers, n_first valid ones each:
+    C = ln(0.25 n_first), d = mean z_y - mean z_valid, tau = (d + sqrt(max(0, d^2 - 2 C var z_valid))) / (2 C), clipped
+    to [1.5, 5], as a moving average with rate 0.05; the loss is multiplied by tau, so that gradients keep their scale.
+
+    Source: Wang et al., "MSL: Not All Tokens Are What You Need for Tuning LLM as a Recommender", SIGIR 2025.
+    Differs from the paper: with at most 4 valid first tokens C is not positive and tau stays as it was.
+    """
+
+    Params = MslParams
+    paper = "Wang et al., SIGIR 2025"
+    reads_allowed = True
+
+    def __init__(self, params: Params | None = None, *, name: str = "") -> None:
+        super().__init__(params, name=name)
+        self.temperature = self.params.temperature
+        self.estimates = 0
+
+    def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the mean loss per answer token, with the temperature and the share of tokens that were a choice.
+
+        Raises:
+            AssertionError: a label that is not among its valid tokens.
+        """
+        valid = choices(answers)
+        if self.params.adaptive:
+            self._update_temperature(valid, first_tokens(answers.rows)[valid.positions])
+        total = valid.cross_entropy(self.temperature).sum()
+        if self.params.adaptive:
+            total = total * self.temperature
+        count = len(answers.labels) if self.params.count_forced else len(valid.positions)
+        value = total / max(count, 1)
+        metrics = {
+            "temperature": self.temperature,
+            "choice_share": len(valid.positions) / max(len(answers.labels), 1),
+        }
+        return value, metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running temperature."""
+        return {"temperature": self.temperature, "estimates": self.estimates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the running temperature."""
+        self.temperature, self.estimates = float(state["temperature"]), int(state["estimates"])
+
+    @torch.no_grad()
+    def _update_temperature(self, valid: Choices, first: torch.Tensor) -> None:
+        if not bool(first.any()):
+            return
+        logits, counts = valid.logits[first].double(), valid.counts[first].double()
+        target = math.log(float(counts.mean()) * FIRST_TOKEN_SHARE)
+        if target <= 0:
+            return
+        present = logits.isfinite()
+        values = logits.masked_fill(~present, 0.0)
+        means = values.sum(-1) / counts  # [F]
+        variance = float((((values - means[:, None]) * present).square().sum(-1) / counts).mean())
+        gap = float(valid.chosen[first].double().mean() - means.mean())
+        root = math.sqrt(max(0.0, gap * gap - 2 * target * variance))
+        low, high = TEMPERATURE_BOUNDS
+        estimate = min(max((gap + root) / (2 * target), low), high)
+        rate = MOVING_AVERAGE if self.estimates else 1.0
+        self.temperature += rate * (estimate - self.temperature)
+        self.estimates += 1
+
+
+def first_tokens(rows: torch.Tensor) -> torch.Tensor:
+    """[S] bool, True at the first answer token of each row; `rows` [S] names the row of each token, row by row."""
+    first = torch.ones_like(rows, dtype=torch.bool)
+    first[1:] = rows[1:] != rows[:-1]
+    return first
+
+
+@hookimpl
+def recalign_objective() -> type[Msl]:
+    """Hand over the class."""
+    return Msl
