@@ -54,6 +54,8 @@ __all__ = [
     "hookimpl",
 ]
 
+AnyParams = Params  # inside a plugin class the name `Params` is the plugin's own declaration
+
 INVALID = -1
 """Item index of a position whose text names no item of the catalogue."""
 
@@ -74,7 +76,7 @@ class Plugin:
     Params: ClassVar[type[Params]] = NoParams
     paper: ClassVar[str] = ""
 
-    def __init__(self, params: Params | None = None, *, name: str = "") -> None:
+    def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
         self.params: Any = params if params is not None else self.Params()
         self.name = name or type(self).__name__.lower()
 
@@ -385,8 +387,8 @@ class RawData:
 
     Args:
         events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
-        items: item_id (str), title (str), genres (list[str]), text (str); optionally suffix (str, such as a year), which
-            tells apart items of the same title.
+        items: item_id (str), title (str), genres (list[str]), text (str); optionally suffix (str, such as a year),
+            which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
             oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
     """

@@ -1,12 +1,14 @@
-"""The Typer app: registers the commands, prints results and UserErrors, sets exit codes."""
+"""The Typer app: registers the commands, prints results and errors, sets exit codes."""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import json as json_module
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -15,13 +17,38 @@ import typer
 from recalign import __version__, console
 from recalign.errors import UserError
 
-COMMANDS = ("prepare", "sft", "align", "decode", "eval", "compare", "export", "run")
+PANELS = {
+    "Data and models": ("prepare", "sft", "align", "export"),
+    "Recommend and judge": ("decode", "eval", "compare"),
+    "Whole experiments": ("run",),
+}
+COMMANDS = tuple(name for names in PANELS.values() for name in names)
+
+UsageError = typer.BadParameter.__base__
+"""Base of what Typer raises for a command line that does not parse (newer Typer carries its own copy of click)."""
+assert UsageError is not None
+
+HELP = """Teach a language model to recommend, align it to list-level metrics, decode, evaluate, compare.
+
+Examples:
+
+- recalign run quickstart
+
+- recalign align --objective blade --reward ndcg
+
+- recalign align --objective blade -p tau=0.3 --reward "ndcg@5 - 0.5*mgu"
+
+- recalign plugins show blade
+
+Outputs go to runs/ (or RECALIGN_HOME). Exit codes: 0 done, 1 a fault of recalign, 2 the input, 130 interrupted.
+"""
 
 app = typer.Typer(
     name="recalign",
-    help="Teach a language model to recommend, align it to list-level metrics, decode, evaluate, compare.",
+    help=HELP,
     no_args_is_help=True,
     add_completion=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -40,9 +67,12 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(**options: Any) -> None:
         console.configure(json=options.get("json", False), quiet=options.get("quiet", False))
-        result = function(**options)
+        try:
+            result = function(**options)
+        except KeyboardInterrupt:
+            raise typer.Abort from None  # some versions of Typer return 130 from the app, others abort by themselves
         if options.get("json"):
-            sys.stdout.write(json_module.dumps(result, default=str, allow_nan=False) + "\n")
+            _print_json(result)
 
     hints = get_type_hints(function, include_extras=True)
     signature = inspect.signature(function)
@@ -53,30 +83,53 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     return wrapped
 
 
-for _name in COMMANDS:
-    _module = importlib.import_module(f"recalign.commands.{_name}")
-    app.command(name=_name)(expose(getattr(_module, _name)))
-app.add_typer(importlib.import_module("recalign.commands.plugins").app, name="plugins")
+def _register() -> None:
+    for panel, names in PANELS.items():
+        for name in names:
+            if importlib.util.find_spec(f"recalign.commands.{name}") is None:
+                continue
+            module = importlib.import_module(f"recalign.commands.{name}")
+            app.command(name=name, rich_help_panel=panel)(expose(getattr(module, name)))
+    plugins = importlib.import_module("recalign.commands.plugins")
+    plugins_app = typer.Typer(help=plugins.__doc__, no_args_is_help=True, rich_markup_mode="markdown")
+    for name, function in plugins.COMMANDS.items():
+        plugins_app.command(name=name)(expose(function))
+    app.add_typer(plugins_app, name="plugins", rich_help_panel="Extend")
+
+
+_register()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `recalign` script: exit codes 0, 1 (our fault), 2 (the user's input), 130 (interrupted)."""
+    """Entry point of the `recalign` script.
+
+    Exit codes: 0; 1 a fault of ours (traceback); 2 the user's input; 130 interrupted. With --json an error is one JSON
+    object on stdout too: {"error": ..., "hint": ...}.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
     try:
-        app(args=arguments, standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(args=arguments, standalone_mode=False, prog_name="recalign")
     except UserError as error:
-        console.stderr.quiet = False
-        console.stderr.print("error: ", style="bold red", end="")
-        console.stderr.print(error.what, markup=False)
-        if error.hint:
-            console.stderr.print(error.hint, markup=False)
-        sys.exit(2)
+        sys.exit(_fail(error.what, error.hint, as_json, code=2))
+    except UsageError as error:
+        context = error.ctx
+        hint = f"`{context.command_path} --help` lists what it takes." if context else ""
+        sys.exit(_fail(error.format_message(), hint, as_json, code=2))
     except (KeyboardInterrupt, typer.Abort):
-        console.stderr.print("interrupted; what was saved is resumable with --resume.")
-        sys.exit(130)
+        sys.exit(_fail("interrupted.", "What was saved is resumable with --resume.", as_json, code=130))
     except Exception as error:
-        if hasattr(error, "format_message"):
-            error.show()
-            sys.exit(2)
-        raise
+        traceback.print_exc()
+        sys.exit(_fail(f"{type(error).__name__}: {error}", "This is a fault of recalign.", as_json, code=1))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(what: str, hint: str, as_json: bool, *, code: int) -> int:
+    console.error(what, hint)
+    if as_json:
+        _print_json({"error": what, "hint": hint})
+    return code
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json_module.dumps(value, default=str, allow_nan=False) + "\n")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-stderr = Console(stderr=True, highlight=False)
-stdout = Console(highlight=False)
+FILE_WIDTH = 160
+"""Columns of a table that goes into a file or a pipe, where there is no terminal to measure."""
+
+
+def _width(stream: Any) -> int | None:
+    return None if stream.isatty() or "COLUMNS" in os.environ else FILE_WIDTH
+
+
+stderr = Console(stderr=True, highlight=False, width=_width(sys.stderr))
+stdout = Console(highlight=False, width=_width(sys.stdout))
 
 
 def configure(*, json: bool = False, quiet: bool = False) -> None:
@@ -20,13 +30,23 @@ def configure(*, json: bool = False, quiet: bool = False) -> None:
 
 
 def say(text: str) -> None:
-    """One line about what is going on."""
-    stderr.print(text)
+    """One line about what is going on (plain text: brackets in paths and titles are no markup)."""
+    stderr.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line about something suspicious."""
-    stderr.print(f"[yellow]warning:[/] {text}")
+    stderr.print("[yellow]warning:[/] ", end="")
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
+def error(what: str, hint: str = "") -> None:
+    """What went wrong and what to do about it; shown even with --quiet."""
+    stderr.quiet = False
+    stderr.print("[bold red]error:[/] ", end="")
+    stderr.print(what, markup=False, soft_wrap=True)
+    if hint:
+        stderr.print(hint, markup=False, soft_wrap=True)
 
 
 def show(renderable: Any) -> None:

@@ -1,4 +1,4 @@
-"""Plugin parameters: one typed, bounded, documented declaration that the CLI, recipes, docs and JSON schema all read."""
+"""Plugin parameters: one typed, bounded, documented declaration that the CLI, recipes, docs and schema all read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Params(BaseModel):
     `recalign plugins show` prints. Unknown names are errors.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 AnyParams = TypeVar("AnyParams", bound=Params)
@@ -63,9 +63,10 @@ def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str) 
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "parameters"
+        plugin = owner.split("'")[1] if "'" in owner else "NAME"
         raise UserError(
             f"{owner}: {name} = {first.get('input')!r} is refused: {first['msg'].lower()}.",
-            f"`recalign plugins show {owner.split(chr(39))[1] if chr(39) in owner else 'NAME'}` lists types and bounds.",
+            f"`recalign plugins show {plugin}` lists types and bounds.",
         ) from None
 
 

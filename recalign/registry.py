@@ -1,12 +1,13 @@
-"""Find plugins: list entry points without importing them, import only what is asked for, report clashes and broken ones."""
+"""Find plugins: list entry points without importing any, import what is asked for, report clashes and broken ones."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 from dataclasses import dataclass
+from importlib.abc import InspectLoader
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -35,13 +36,23 @@ class PluginEntry:
 
     @property
     def summary(self) -> str:
-        """First line of the plugin module's docstring, read from its source without importing it."""
+        """First line of the module's docstring, read from its source."""
         try:
-            text = _module_source(self.entry_point.module)
-            doc = ast.get_docstring(ast.parse(text)) if text else None
-        except (OSError, SyntaxError, ValueError):
-            doc = None
+            doc = ast.get_docstring(ast.parse(_source(self.entry_point.module) or ""))
+        except (ImportError, SyntaxError):
+            return ""
         return doc.splitlines()[0] if doc else ""
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot work, as far as can be told without importing it; empty where nothing is wrong."""
+        try:
+            ast.parse(_source(self.entry_point.module) or "")
+        except ImportError as error:
+            return str(error)
+        except SyntaxError as error:
+            return f"{self.entry_point.module} does not parse: {error.msg}, line {error.lineno}"
+        return ""
 
 
 def group_of(kind: str) -> str:
@@ -51,13 +62,12 @@ def group_of(kind: str) -> str:
 
 def list_plugins(kind: str | None = None) -> list[PluginEntry]:
     """List what is installed, by kind and name. Imports no plugin; clashing names are all listed."""
-    rows = {
-        (k, point.name, point.dist.name if point.dist else "?", point.value): PluginEntry(
-            k, point.name, point.dist.name if point.dist else "?", point.dist.version if point.dist else "?", point
-        )
-        for k in ([kind] if kind else KINDS)
-        for point in entry_points(group=group_of(k))
-    }
+    installed = entry_points()
+    rows = {}  # a distribution that is found twice on the path (editable and built) counts once
+    for each in [kind] if kind else KINDS:
+        for point in installed.select(group=group_of(each)):
+            package, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+            rows[each, point.name, package, point.value] = PluginEntry(each, point.name, package, version, point)
     return sorted(rows.values(), key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.package))
 
 
@@ -84,31 +94,36 @@ def find(kind: str, name: str) -> type[Plugin]:
     Raises:
         UserError: unknown name, clash, a module that fails to import, or one that hands over no such class.
     """
-    entry = find_entry(kind, name)
-    try:
-        module = entry.entry_point.load()
-    except Exception as error:
-        raise UserError(
-            f"The {kind} '{name}' of package {entry.package} {entry.version} fails to import: "
-            f"{type(error).__name__}: {error}",
-            f"Mend or uninstall {entry.package}; every other plugin still works.",
-        ) from error
+    return load(find_entry(kind, name))
+
+
+def load(entry: PluginEntry) -> type[Plugin]:
+    """Import the plugin of an entry and return its class.
+
+    Raises:
+        UserError: a module that fails to import, a hook that does not fit, or one that hands over no such class.
+    """
+    kind, named = entry.kind, f"The {entry.kind} '{entry.name}' of package {entry.package} {entry.version}"
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
-        manager.register(module, name=f"{entry.package}:{name}")
+        module = entry.entry_point.load()
+        manager.register(module, name=f"{entry.package}:{entry.name}")
         manager.check_pending()
         found = getattr(manager.hook, f"recalign_{kind}")()
     except pluggy.PluginValidationError as error:
         raise UserError(
-            f"The {kind} '{name}' of package {entry.package} has a hook that does not fit: {error}",
-            "Compare it with recalign.hookspecs.",
+            f"{named} has a hook that does not fit: {error}", "Compare it with recalign.hookspecs."
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"{named} fails to import: {type(error).__name__}: {error}",
+            f"Mend or uninstall {entry.package}; every other plugin still works.",
         ) from error
     base = _base_of(kind)
     if len(found) != 1 or not (isinstance(found[0], type) and issubclass(found[0], base)):
         raise UserError(
-            f"{entry.entry_point.value} (package {entry.package}) hands over no {base.__name__} class for "
-            f"{kind} '{name}'.",
+            f"{named} hands over no {base.__name__} class ({entry.entry_point.value}).",
             f"Add `@hookimpl def recalign_{kind}(): return YourClass` to that module.",
         )
     return found[0]
@@ -136,16 +151,18 @@ def _base_of(kind: str) -> type[Plugin]:
     return bases[kind]
 
 
-def _module_source(module: str) -> str | None:
-    """Source text of a module, found through its top-level package only (find_spec on a submodule imports parents)."""
+def _source(module: str) -> str | None:
+    """Source text of a module (None: it has none, being compiled), found without importing its parents.
+
+    Raises:
+        ImportError: there is no such module.
+    """
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        return None
-    if not rest:
-        return Path(spec.origin).read_text(encoding="utf-8")
-    for folder in spec.submodule_search_locations or []:
-        for candidate in (Path(folder, *rest).with_suffix(".py"), Path(folder, *rest, "__init__.py")):
-            if candidate.is_file():
-                return candidate.read_text(encoding="utf-8")
-    return None
+    for part in rest:
+        if spec is None:
+            break
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"there is no module {module}")
+    return spec.loader.get_source(module) if isinstance(spec.loader, InspectLoader) else None

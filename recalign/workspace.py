@@ -1,4 +1,4 @@
-"""Run folders: where commands write, how they find each other's output, and writing files so that nothing is left half-written."""
+"""Run folders: where commands write and find each other's output; writing so that nothing is left half-written."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"Writing {path} failed: {error.strerror or error}.", "Free some space or choose another --out; then run again."
+            f"Writing {path} failed: {error.strerror or error}.",
+            "Free some space or choose another --out; then run again.",
         ) from error
     finally:
         if temporary.is_dir():
@@ -83,8 +84,8 @@ def content_hash(value: Any) -> str:
 class RunFolder:
     """One command's output folder with its `run.json`: command, options, inputs, status, results.
 
-    `status` is `running` while at work, `done` at the end, `interrupted` after Ctrl-C. `hash` identifies what was asked for
-    (command, options, inputs' hashes), so that a later command, or the same one, knows whether the output still fits.
+    `status` is `running` while at work, `done` at the end, `interrupted` after Ctrl-C. `hash` identifies what was asked
+    for (command, options, inputs' hashes): a later command, or the same one, knows whether the output still fits.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +111,25 @@ class RunFolder:
         resume: bool = False,
         overwrite: bool = False,
     ) -> str:
-        """Claim the folder for a run; say whether there is something to do.
+        """Claim the folder for a run; say whether there is something to do. Arguments, result and errors: as `plan`."""
+        state, record = self.plan(command, options, inputs, resume=resume, overwrite=overwrite)
+        if state == "done":
+            return state
+        if state == "fresh" and self.record:
+            shutil.rmtree(self.path)
+        self._write(record)
+        return state
+
+    def plan(
+        self,
+        command: str,
+        options: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> tuple[str, dict[str, Any]]:
+        """Say what `begin` would do, touching nothing.
 
         Args:
             command: the subcommand's name.
@@ -120,17 +139,15 @@ class RunFolder:
             overwrite: delete what is there.
 
         Returns:
-            "fresh" (an empty folder), "resume" (an unfinished run of the same hash), "done" (finished, same hash).
+            "fresh" (an empty folder), "resume" (an unfinished run of the same hash) or "done" (finished, same hash), and
+            the record that run.json is to hold.
 
         Raises:
-            UserError: the folder holds something else, or an unfinished run and neither resume nor overwrite was asked for.
+            UserError: the folder holds something else, or an unfinished run without resume or overwrite.
         """
         wanted = content_hash({"command": command, "options": dict(options), "inputs": dict(inputs)})
-        record = self.record
-        if overwrite and record:
-            shutil.rmtree(self.path)
-            record = {}
-        elif not record and self.path.is_dir() and any(self.path.iterdir()):
+        record = {} if overwrite else self.record
+        if not self.record and self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and is no run of recalign.", "Choose another --out.")
         if record and record.get("hash") != wanted:
             old, new = record.get("options", {}), json.loads(json.dumps(dict(options), default=str))
@@ -141,24 +158,21 @@ class RunFolder:
                 "Choose another --out, or pass --overwrite.",
             )
         if record.get("status") == "done":
-            return "done"
+            return "done", record
         if record and not resume:
             raise UserError(
-                f"{self.path} holds an unfinished run.", "Pass --resume to go on with it, or --overwrite to start afresh."
+                f"{self.path} holds an unfinished run.",
+                "Pass --resume to go on with it, or --overwrite to start afresh.",
             )
-        state = "resume" if record else "fresh"
-        self._write(
-            {
-                "command": command,
-                "options": dict(options),
-                "inputs": dict(inputs),
-                "hash": wanted,
-                "version": __version__,
-                "status": "running",
-                "started": record.get("started", time.time()),
-            }
-        )
-        return state
+        return "resume" if record else "fresh", {
+            "command": command,
+            "options": dict(options),
+            "inputs": dict(inputs),
+            "hash": wanted,
+            "version": __version__,
+            "status": "running",
+            "started": record.get("started", time.time()),
+        }
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Mark the run as done and store its results."""
