@@ -1,4 +1,4 @@
-"""What the rollout objectives share: group advantages, the clipped surrogate loss, and the proxy reward of best-of-N."""
+"""What the rollout objectives share: group advantages, clipped surrogate loss, the proxy reward of best-of-N."""
 
 from __future__ import annotations
 
