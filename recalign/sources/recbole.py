@@ -1,0 +1,127 @@
+"""RecBole's atomic files: `.inter` and `.item`, tab-separated, with typed headers such as `user_id:token`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
+from recalign.sources.reading import existing, require, scan, typed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TITLES = ("title", "movie_title", "item_name", "name", "book_title", "game_title")
+YEARS = ("release_year", "year", "publication_year")
+GENRES = ("class", "genre", "genres", "categories", "category")
+
+
+class RecboleParams(Params):
+    """Which fields to read; names are given without their types."""
+
+    user: str = Field("user_id", description="field of the user id (.inter)")
+    item: str = Field("item_id", description="field of the item id (.inter and .item)")
+    timestamp: str = Field("timestamp", description="field of the time (.inter)")
+    rating: str | None = Field(None, description="field of the rating (.inter); `rating` where there is one")
+    title: str | None = Field(None, description=f"field of the title (.item); the first of {', '.join(TITLES)}")
+    year: str | None = Field(
+        None, description=f"field that tells apart items of one title; the first of {', '.join(YEARS)}"
+    )
+    genres: str | None = Field(None, description=f"field of the genres (.item); the first of {', '.join(GENRES)}")
+    genre_separator: str = Field(" ", min_length=1, description="between genres; RecBole's token_seq uses a space")
+    text: str | None = Field(None, description="field of further text (.item)")
+
+
+class Recbole(Source):
+    """Reads a folder with one `.inter` and one `.item` file, or a path to the `.inter` file beside its `.item` file.
+
+    Without an `.item` file, or without a title in it, an item's title is its id.
+    """
+
+    Params = RecboleParams
+
+    def files(self, path: Path) -> list[Path]:
+        """The `.inter` file and, where there is one, the `.item` file.
+
+        Raises:
+            UserError: the path is missing, or the folder holds no or several `.inter` files.
+        """
+        existing(path)
+        found = sorted(path.glob("*.inter")) if path.is_dir() else [path]
+        if len(found) != 1:
+            names = ", ".join(file.name for file in found) or "none"
+            raise UserError(
+                f"{path} must hold one .inter file, but holds {names}.", "Name the .inter file itself as PATH."
+            )
+        items = found[0].with_suffix(".item")
+        return found + ([items] if items.is_file() else [])
+
+    def read(self, path: Path | None, seed: int) -> RawData:
+        """Read both files.
+
+        Raises:
+            UserError: missing files or fields, unparseable rows.
+        """
+        assert path is not None  # `prepare` sees to it: needs_path
+        p, (inter, *rest) = self.params, self.files(path)
+        frame = _open(inter)
+        require(frame, inter, {"user": p.user, "item": p.item, "timestamp": p.timestamp})
+        columns = {"user_id": (p.user, "id"), "item_id": (p.item, "id"), "timestamp": (p.timestamp, "time")}
+        rating = _choose(frame, inter, "rating", p.rating, ("rating",))
+        if rating:
+            columns["rating"] = (rating, "number")
+        events = typed(frame, inter, columns, separator="\t", quote=None)
+        items = self._items(rest[0]) if rest else _ids_as_titles(events)
+        return RawData(items=items, events=events)
+
+    def _items(self, file: Path) -> pl.LazyFrame:
+        """Items with title, genres, text and the suffix that tells apart items of one title."""
+        import polars as pl
+
+        p, frame = self.params, _open(file)
+        require(frame, file, {"item": p.item})
+        title = _choose(frame, file, "title", p.title, TITLES) or p.item
+        year = _choose(frame, file, "year", p.year, YEARS)
+        genres = _choose(frame, file, "genres", p.genres, GENRES)
+        text = _choose(frame, file, "text", p.text, ())
+        typed(frame, file, {"item_id": (p.item, "id")}, separator="\t", quote=None)
+        empty = pl.lit("")
+        return frame.select(
+            item_id=pl.col(p.item),
+            title=pl.col(title).fill_null(""),
+            genres=(pl.col(genres) if genres else empty)
+            .fill_null("")
+            .str.split(p.genre_separator)
+            .list.eval(pl.element().filter(pl.element() != "")),
+            text=(pl.col(text) if text else empty).fill_null(""),
+            suffix=pl.col(year) if year else pl.lit(None, dtype=pl.String),
+        )
+
+
+def _open(file: Path) -> pl.LazyFrame:
+    """Open an atomic file and drop the types from its header."""
+    frame = scan(file, separator="\t", quote=None)
+    return frame.rename({column: column.partition(":")[0] for column in frame.collect_schema().names()})
+
+
+def _choose(frame: pl.LazyFrame, file: Path, option: str, wanted: str | None, usual: tuple[str, ...]) -> str | None:
+    """Return the field asked for (an error where it is missing), or the first of the usual ones that is there."""
+    if wanted is not None:
+        require(frame, file, {option: wanted})
+        return wanted
+    known = frame.collect_schema().names()
+    return next((name for name in usual if name in known), None)
+
+
+def _ids_as_titles(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Items named by their ids, where nothing else is known of them."""
+    import polars as pl
+
+    genres = pl.lit([], dtype=pl.List(pl.String))
+    return events.select(item_id="item_id", title="item_id", genres=genres, text=pl.lit("")).unique().sort("item_id")
+
+
+@hookimpl
+def recalign_source() -> type[Source]:
+    """Hand over the source."""
+    return Recbole

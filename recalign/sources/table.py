@@ -1,0 +1,102 @@
+"""One table of interactions (csv, tsv, parquet or jsonl) and, if wanted, one of items; columns are named by parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recalign.api import Field, Params, RawData, Source, hookimpl
+from recalign.sources.reading import existing, require, scan, typed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class TableParams(Params):
+    """Which columns to read."""
+
+    user: str = Field("user_id", description="column of the user id")
+    item: str = Field("item_id", description="column of the item id (in both tables)")
+    timestamp: str = Field(
+        "timestamp",
+        description="column of the time (a number, date or ISO date-time); `row`: the order of rows is the time",
+    )
+    rating: str | None = Field(None, description="column of the rating; `rating` where there is one")
+    items: Path | None = Field(
+        None, description="table of items; without it, item columns are looked for among the interactions"
+    )
+    title: str = Field("title", description="column of the title; without such a column, the id is the title")
+    genres: str = Field("genres", description="column of the genres, if there is one: a list, or text with separators")
+    genre_separator: str = Field("|", min_length=1, description="between genres in text")
+    text: str = Field("text", description="column of further text, if there is one")
+    suffix: str = Field("year", description="column that tells apart items of one title, if there is one")
+    separator: str | None = Field(
+        None, min_length=1, max_length=1, description="of delimited files; by the suffix of the file"
+    )
+
+
+class Table(Source):
+    """Reads any interaction table; `-p user=… -p item=… -p timestamp=…` name its columns."""
+
+    Params = TableParams
+
+    def files(self, path: Path) -> list[Path]:
+        """The table of interactions and the table of items."""
+        return [existing(path)] + ([existing(self.params.items)] if self.params.items else [])
+
+    def read(self, path: Path | None, seed: int) -> RawData:
+        """Read the tables.
+
+        Raises:
+            UserError: missing files or columns, unparseable rows.
+        """
+        assert path is not None  # `prepare` sees to it: needs_path
+        p = self.params
+        frame = scan(path, separator=p.separator)
+        ordered = p.timestamp == "row"
+        if ordered:
+            frame = frame.with_row_index("row")
+        require(frame, path, {"user": p.user, "item": p.item, "timestamp": p.timestamp})
+        columns = {"user_id": (p.user, "id"), "item_id": (p.item, "id"), "timestamp": (p.timestamp, "time")}
+        rating = p.rating or ("rating" if "rating" in frame.collect_schema().names() else None)
+        if rating:
+            require(frame, path, {"rating": rating})
+            columns["rating"] = (rating, "number")
+        events = typed(frame, path, columns, separator=p.separator)
+        if p.items is None:
+            return RawData(items=self._items(frame).unique("item_id", keep="first", maintain_order=True), events=events)
+        items = scan(p.items, separator=p.separator)
+        require(items, p.items, {"item": p.item, "title": p.title})
+        typed(items, p.items, {"item_id": (p.item, "id")}, separator=p.separator)
+        return RawData(items=self._items(items), events=events)
+
+    def _items(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Items from whatever item columns a table has."""
+        import polars as pl
+
+        p, schema = self.params, frame.collect_schema()
+        genres = pl.lit([], dtype=pl.List(pl.String))
+        if p.genres in schema:
+            column = pl.col(p.genres)
+            parts = (
+                column if isinstance(schema[p.genres], pl.List) else column.cast(pl.String).str.split(p.genre_separator)
+            )
+            genres = parts.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars()).fill_null([])
+            genres = genres.list.eval(pl.element().filter(pl.element() != ""))
+
+        def text_of(column: str, default: pl.Expr) -> pl.Expr:
+            return pl.col(column).cast(pl.String).fill_null("") if column in schema else default
+
+        return frame.select(
+            item_id=pl.col(p.item).cast(pl.String),
+            title=text_of(p.title, pl.col(p.item).cast(pl.String)),
+            genres=genres,
+            text=text_of(p.text, pl.lit("")),
+            suffix=pl.col(p.suffix).cast(pl.String) if p.suffix in schema else pl.lit(None, dtype=pl.String),
+        )
+
+
+@hookimpl
+def recalign_source() -> type[Source]:
+    """Hand over the source."""
+    return Table

@@ -1,0 +1,103 @@
+"""Ready-made windows: train, valid and test CSVs of item lists and an id-to-title JSON, as BEAR and MSL publish their data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
+from recalign.sources.reading import existing, require, scan, typed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FILES = {"train": "train.csv", "valid": "valid.csv", "test": "test.csv"}
+LIST = r"^\s*\[\s*([^\[\],]+(\s*,\s*[^\[\],]+)*)?\s*\]\s*$"
+
+
+class WindowsParams(Params):
+    """Which files and columns to read."""
+
+    titles: str | None = Field(
+        None, description="JSON file of the folder, id -> title; the only *.json where not given"
+    )
+    user: str = Field("user_id", description="column of the user id")
+    items: str = Field("item_ids", description="column of the item ids, a list literal, oldest first, targets last")
+    timestamp: str = Field("timestamp", description="column of the time of the target")
+
+
+class Windows(Source):
+    """Reads a folder with `train.csv`, `test.csv`, possibly `valid.csv`, and the titles; the split is as given by the files."""
+
+    Params = WindowsParams
+    suggests: ClassVar[dict[str, Any]] = {"split": "given"}
+
+    def files(self, path: Path) -> list[Path]:
+        """The windows' files and, last, the titles' file.
+
+        Raises:
+            UserError: a file is missing, or the titles' file is not clear.
+        """
+        existing(path)
+        found = [path / name for split, name in FILES.items() if split != "valid" or (path / name).is_file()]
+        titles = [path / self.params.titles] if self.params.titles else sorted(path.glob("*.json"))
+        if len(titles) != 1:
+            names = ", ".join(file.name for file in titles) or "none"
+            raise UserError(
+                f"{path} must hold one JSON file of titles, but holds {names}.", "Name it with -p titles=FILE."
+            )
+        return [existing(file) for file in found + titles]
+
+    def read(self, path: Path | None, seed: int) -> RawData:
+        """Read windows and titles.
+
+        Raises:
+            UserError: missing files or columns, unparseable rows.
+        """
+        assert path is not None  # `prepare` sees to it: needs_path
+        *tables, titles = self.files(path)
+        splits = {name: split for split, name in FILES.items()}
+        return RawData(items=_titles(titles), windows={splits[file.name]: self._windows(file) for file in tables})
+
+    def _windows(self, file: Path) -> pl.LazyFrame:
+        """Windows of one file; list literals are split by hand, never evaluated."""
+        import polars as pl
+
+        p, frame = self.params, scan(file)
+        require(frame, file, {"user": p.user, "items": p.items, "timestamp": p.timestamp})
+        columns = {"user_id": (p.user, "id"), "items": (p.items, "id"), "timestamp": (p.timestamp, "time")}
+        rows = typed(frame, file, columns)
+        wrong = rows.with_row_index("row").filter(~pl.col("items").str.contains(LIST)).head(1).collect()
+        if wrong.height:
+            raise UserError(
+                f"{file}, row {wrong['row'][0] + 1}: {p.items} = {wrong['items'][0]!r} is not a list of ids.",
+                "Write it as [1, 2, 3]. Rows are counted from 1 after the header.",
+            )
+        ids = pl.col("items").str.strip_chars(" []").str.split(",").list.eval(pl.element().str.strip_chars(" \"'"))
+        return rows.select("user_id", "timestamp", item_ids=ids.list.eval(pl.element().filter(pl.element() != "")))
+
+
+def _titles(file: Path) -> pl.LazyFrame:
+    """Items from a JSON object id -> title, or id -> list of titles."""
+    import polars as pl
+
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not readable JSON: {error}.") from None
+    if not isinstance(names, dict):
+        raise UserError(f"{file} holds a {type(names).__name__}, not an object id -> title.")
+    for key, title in names.items():
+        if not isinstance(title, str):
+            raise UserError(f"{file}: the title of {key!r} is {title!r}, not a text.", "Write every title as a string.")
+    frame = pl.LazyFrame(
+        {"item_id": list(names), "title": list(names.values())}, schema={"item_id": pl.String, "title": pl.String}
+    )
+    return frame.with_columns(genres=pl.lit([], dtype=pl.List(pl.String)), text=pl.lit(""))
+
+
+@hookimpl
+def recalign_source() -> type[Source]:
+    """Hand over the source."""
+    return Windows
