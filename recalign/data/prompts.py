@@ -30,8 +30,8 @@ _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefi
 class Template:
     """A prompt template.
 
-    A Jinja template is handed `history` and `candidates` (titles, oldest first), `list_length` and `task`. It may set two
-    constants: `{% set chat = true %}` makes its text a user turn in the model's own chat template;
+    A Jinja template is handed `history` and `candidates` (titles, oldest first), `list_length` and `task`. It may set
+    two constants: `{% set chat = true %}` makes its text a user turn in the model's own chat template;
     `{% set separator = "; " %}` is the text between the titles of a response.
 
     Args:

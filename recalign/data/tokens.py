@@ -1,7 +1,7 @@
 """The token layout of identifiers: every item's token path, the separator between titles, and the end token.
 
-A response is `t1.. SEP t2.. SEP ... tK.. EOS`, each title tokenised by itself. The trie and the training labels are both
-built from one `TitleTokens`, so that they are the same ids by construction.
+A response is `t1.. SEP t2.. SEP ... tK.. EOS`, each title tokenised by itself. The trie and the training labels are
+both built from one `TitleTokens`, so that they are the same ids by construction.
 """
 
 from __future__ import annotations

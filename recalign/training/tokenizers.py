@@ -1,4 +1,4 @@
-"""Tokenizers: one trained on a catalogue for from-scratch models, and one added token an item for atomic identifiers."""
+"""Tokenizers: one trained on a catalogue for from-scratch models, and an added token an item for atomic identifiers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from recalign.data.tokens import item_token
 
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "sep_token": "<sep>", "unk_token": "<unk>"}
 
-# A word is a parenthesised word such as (1995), or letters and digits with what stands inside words, or one other character,
-# each with the space before it (written ▁), so that the text can be put together again.
+# A word is a parenthesised word such as (1995), or letters and digits with what stands inside words, or one other
+# character, each with the space before it (written ▁), so that the text can be put together again.
 _WORD = r"▁?\([^()▁]*\)|▁?[\w&.'’\-]+|▁?[^\w▁]|▁"
 
 
