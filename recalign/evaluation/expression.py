@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -237,6 +238,8 @@ class _Parser:
             if factor is None:
                 self.fail("a number is expected: rewards cannot be multiplied with each other")
             coefficient *= float(factor)
+        if not math.isfinite(coefficient):
+            self.fail(f"a finite number is expected, not the weight {coefficient}")
         return Term(coefficient, self.create(name, params, cutoff), cutoff, params)
 
     def cutoff(self, name: str) -> int:

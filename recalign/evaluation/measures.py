@@ -1,4 +1,4 @@
-"""Measures that only evaluation asks for: hits, validity, repeats, history and popularity as rewards, corpus-level ones."""
+"""Measures that only evaluation asks for: hits, validity, repeats, history, popularity; and corpus-level ones."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ class Toy(Reward):
         if self.params.mode == "text":
             return ["a"] * len(lists)
         values = np.full(len(lists), self.params.value)
-        if self.params.mode == "nan":
-            values[1] = np.nan
+        if self.params.mode in ("nan", "inf"):
+            values[1] = float(self.params.mode)
         return values
 
     def defined_for(self, row):
@@ -110,6 +110,7 @@ def test_a_harm_that_is_rewarded_is_reported():
         ("ndcg(k=1", "comma or a closing"),
         ("ndcg(k=1)", "no parameter 'k'"),
         ("0.5", r"\* and a reward"),
+        ("1e999*ndcg", "weight inf"),
     ],
 )
 def test_bad_expressions_are_refused_with_their_place(text, message):
@@ -148,7 +149,7 @@ def test_nan_names_reward_user_and_list():
 
 def test_infinity_is_refused():
     with pytest.raises(UserError, match="returned inf"):
-        toy("toy(value=1e999)").score(LISTS)
+        toy("toy(mode=inf)").score(LISTS)
 
 
 def test_a_wrong_length_is_refused():

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from rich.console import Console
+
+from recalign.api import Predictions
+from recalign.evaluation.significance import Interval
+from recalign.evaluation.tables import before_after, figure, number, p_text, signed
+
+
+def lists(items):
+    items = np.array(items)
+    return Predictions(items, np.zeros(items.shape), np.full(len(items), items.shape[1]))
+
+
+def test_before_after_by_hand(small):
+    rows = list(small.rows("test"))
+    table = before_after(
+        small, rows, lists([[3], [3], [3], [3]]), lists([[1], [2], [0], [3]]), ["recall@1", "validity"]
+    )
+    change = table.as_dict()["recall@1"]
+    assert change["before"]["mean"] == 0.0
+    assert change["after"]["mean"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert change["difference"]["mean"] == pytest.approx(0.5)
+    assert change["difference"]["n"] == 3
+    assert (change["wins"], change["losses"]) == (2, 0)
+    assert table.as_dict()["validity"]["p"] == 1.0
+
+
+def test_default_metrics_fit_the_lists(small):
+    rows = list(small.rows("test"))
+    three = before_after(small, rows, lists([[0, 1, 2]] * 4), lists([[0, 1, 2]] * 4))
+    assert list(three.as_dict()) == ["ndcg@3", "recall@3", "mgu", "ild"]
+    two = before_after(small, rows, lists([[0, 1]] * 4), lists([[0, 1]] * 4))
+    assert list(two.as_dict()) == ["ndcg@2", "recall@2", "mgu", "ild"]
+
+
+def test_the_table_shows_every_metric_with_its_interval(small):
+    rows = list(small.rows("test"))
+    table = before_after(small, rows, lists([[3], [3], [3], [3]]), lists([[1], [2], [0], [3]]), ["recall@1"])
+    console = Console(record=True, width=160)
+    console.print(table.render("Held-out users", before="sft", after="blade"))
+    text = console.export_text()
+    assert "recall@1" in text
+    assert "0.5000 [" in text
+    assert "blade" in text
+
+
+def test_figures_are_written_with_interval_sign_and_star():
+    assert figure(Interval(0.5, 0.25, 0.75, 9)) == "0.5000 [0.2500, 0.7500]"
+    assert signed(Interval(0.5, 0.25, 0.75, 9)) == "+0.5000 [+0.2500, +0.7500]*"
+    assert signed(Interval(0.5, -0.25, 0.75, 9)) == "+0.5000 [-0.2500, +0.7500]"
+    assert signed(Interval(-0.5, -0.75, -0.25, 9)).endswith("*")
+    assert figure(Interval(None, None, None, 0)) == "-"
+    assert number(123.456) == "123.5"
+    assert (p_text(0.0004), p_text(0.25)) == ("<0.001", "0.250")
