@@ -1,0 +1,250 @@
+"""What the model has read: prompts, each encoded once, and the rows or beams that continue them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from recalign.generation.attention import Grid, Memory
+
+
+@dataclass
+class Cost:
+    """What has been spent so far.
+
+    Args:
+        prompts: prompts encoded.
+        prompt_tokens: their tokens.
+        completion_tokens: tokens of all completions returned, forced ones included.
+        forward_passes: calls of the model.
+        seconds: wall-clock time.
+    """
+
+    prompts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    forward_passes: int = 0
+    seconds: float = 0.0
+
+
+class Context(ABC):
+    """Encoded prompts that continuations share.
+
+    A *segment* holds continuation tokens of one prompt, each in a *slot*. A lane continues from a slot (or from the
+    prompt, slot -1) and sees that slot's ancestors only, so a segment may be a chain (one sampled row) or a tree
+    (the beams of a prompt).
+    """
+
+    segments: int  # how many it holds
+
+    @abstractmethod
+    def begin(self, prompts: Sequence[np.ndarray], segments: int = 1, *, branching: bool = False) -> torch.Tensor:
+        """Encode P prompts.
+
+        Args:
+            prompts: [P] token ids.
+            segments: empty segments that each of them gets.
+            branching: segments are trees; else a lane always goes on from its segment's last slot.
+
+        Returns:
+            Logits after each prompt: [P, V].
+        """
+
+    @abstractmethod
+    def extend(
+        self, segments: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append tokens to A lanes.
+
+        Args:
+            segments: [A] the segment of each lane.
+            parents: [A] the slot that it goes on from, or -1 for the prompt.
+            tokens: [A, R] int64, padded on the right.
+            counts: [A] how many tokens each lane has, at least 1.
+
+        Returns:
+            Logits [A, V] after each lane's last token, and the slot [A] of that token.
+        """
+
+    @abstractmethod
+    def keep(self, segments: torch.Tensor) -> None:
+        """Forget all segments but these (ascending), which are numbered anew from 0, and prompts without any."""
+
+
+class SharedContext(Context):
+    """Prompts encoded once, through `shared_attention`; use it within `attention.shared(model)`."""
+
+    def __init__(self, model: PreTrainedModel, cost: Cost) -> None:
+        self.model, self.cost = model, cost
+        self.device = model.device
+
+    def begin(self, prompts: Sequence[np.ndarray], segments: int = 1, *, branching: bool = False) -> torch.Tensor:
+        """Encode the prompts, laid end to end."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        tokens = torch.from_numpy(np.concatenate(prompts)).long()
+        owner = torch.repeat_interleave(torch.arange(len(prompts)), lengths)
+        positions = torch.arange(len(tokens)) - (lengths.cumsum(0) - lengths)[owner]
+        count = len(prompts) * segments
+        self.prompt_of = torch.repeat_interleave(torch.arange(len(prompts)), segments).to(self.device)
+        self.filled = torch.zeros(count, dtype=torch.long, device=self.device)  # [S] slots in use
+        self.segments, self.branching = count, branching
+        self.depth = torch.zeros(count, 0, dtype=torch.long, device=self.device)  # [S, slots]
+        self.ancestors = torch.zeros(count, 0, 0, dtype=torch.bool, device=self.device)  # [S, slots, slots]
+        self.memory = Memory(lengths.to(self.device), Grid.of(owner.to(self.device), len(prompts)))
+        self.cost.prompts += len(prompts)
+        self.cost.prompt_tokens += len(tokens)
+        ends = (lengths.cumsum(0) - 1).to(self.device)
+        return self._forward(tokens.to(self.device), positions.to(self.device), ends)
+
+    def extend(
+        self, segments: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run all lanes' tokens as one sequence."""
+        column = torch.arange(tokens.shape[1], device=self.device)
+        lane = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)  # [M]
+        step = torch.arange(len(lane), device=self.device) - (counts.cumsum(0) - counts)[lane]
+        segment = segments[lane]
+        own = Grid.of(segment, len(self.filled))
+        place = own.back - segment * own.index.shape[1]  # column in the grid = order within the segment
+        slots = self.filled[segment] + place
+        self.filled = self.filled + torch.bincount(segment, minlength=len(self.filled))
+        used = int(self.filled.max())
+        flat = tokens[column < counts[:, None]]
+        depth = self._depths(segments, parents)[lane] + step
+        visible = self._visible(segments, parents, lane, step, slots, used)
+        self._remember(segment, slots, depth, visible, used)
+        grid_visible = torch.zeros(own.index.numel(), used, dtype=torch.bool, device=self.device)
+        grid_visible[own.back] = visible
+        memory = self.memory
+        memory.prompts = Grid.of(self.prompt_of[segment], len(memory.lengths))
+        memory.own, memory.slots, memory.segments, memory.used = own, slots, segment, used
+        memory.visible = grid_visible.view(*own.index.shape, used)
+        ends = counts.cumsum(0) - 1
+        positions = memory.lengths[self.prompt_of[segment]] + depth
+        return self._forward(flat, positions, ends), slots[ends]
+
+    def keep(self, segments: torch.Tensor) -> None:
+        """Copy what is kept into smaller buffers."""
+        memory, self.segments = self.memory, len(segments)
+        prompts, self.prompt_of = torch.unique(self.prompt_of[segments], return_inverse=True)
+        self.filled = self.filled[segments]
+        if self.branching:
+            used = int(self.filled.max())
+            self.depth, self.ancestors = self.depth[segments, :used], self.ancestors[segments, :used, :used]
+        for buffers in (memory.own_keys, memory.own_values):
+            for layer in buffers:
+                buffers[layer] = buffers[layer][segments]
+        if len(prompts) < len(memory.lengths):
+            memory.lengths = memory.lengths[prompts]
+            longest = int(memory.lengths.max())
+            for buffers in (memory.prompt_keys, memory.prompt_values):
+                for layer in buffers:
+                    buffers[layer] = buffers[layer][prompts, :, :longest].contiguous()
+
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        self.cost.forward_passes += 1
+        out = self.model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            use_cache=False,
+            logits_to_keep=ends,
+            memory=self.memory,
+        )
+        return out.logits[0]
+
+    def _depths(self, segments: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """[A] how many continuation tokens precede a lane's next one."""
+        if not self.branching or not self.depth.shape[1]:
+            return parents + 1
+        return torch.where(parents >= 0, self.depth[segments, parents.clamp_min(0)] + 1, 0)
+
+    def _visible(
+        self,
+        segments: torch.Tensor,
+        parents: torch.Tensor,
+        lane: torch.Tensor,
+        step: torch.Tensor,
+        slots: torch.Tensor,
+        used: int,
+    ) -> torch.Tensor:
+        """[M, used] which slots of its segment each token sees."""
+        column = torch.arange(used, device=self.device)
+        if not self.branching:
+            return column <= slots[:, None]
+        mine = (column <= slots[:, None]) & (column >= (slots - step)[:, None])
+        known = self.ancestors.shape[2]
+        if known:
+            old = self.ancestors[segments, parents.clamp_min(0)] & (parents >= 0)[:, None]  # [A, slots]
+            mine[:, :known] |= old[lane]
+        return mine
+
+    def _remember(
+        self, segments: torch.Tensor, slots: torch.Tensor, depth: torch.Tensor, visible: torch.Tensor, used: int
+    ) -> None:
+        if not self.branching:
+            return
+        grow = used - self.depth.shape[1]
+        self.depth = torch.nn.functional.pad(self.depth, (0, grow))
+        self.ancestors = torch.nn.functional.pad(self.ancestors, (0, grow, 0, grow))
+        self.depth[segments, slots] = depth
+        self.ancestors[segments, slots] = visible
+
+
+class PlainContext(Context):
+    """The same by a full forward pass of prompt and continuation each time: for models that take no other attention."""
+
+    def __init__(self, model: PreTrainedModel, cost: Cost, token_budget: int) -> None:
+        self.model, self.cost = model, cost
+        self.token_budget = token_budget
+
+    def begin(self, prompts: Sequence[np.ndarray], segments: int = 1, *, branching: bool = False) -> torch.Tensor:
+        """Encode the prompts as a padded batch."""
+        self.prompts = [np.asarray(prompt, dtype=np.int64) for prompt in prompts for _ in range(segments)]
+        self.sequences: list[list[np.ndarray]] = [[] for _ in self.prompts]
+        self.segments = len(self.prompts)
+        self.cost.prompts += len(prompts)
+        self.cost.prompt_tokens += sum(map(len, prompts))
+        return self._forward([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
+
+    def extend(
+        self, segments: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read every lane again from its prompt's first token."""
+        slots, inputs = [], []
+        for segment, parent, row, count in zip(
+            segments.tolist(), parents.tolist(), tokens.cpu().numpy(), counts.tolist(), strict=True
+        ):
+            known = self.sequences[segment]
+            before = self.prompts[segment] if parent < 0 else known[parent]
+            known.extend(np.concatenate([before, row[: step + 1]]) for step in range(count))
+            slots.append(len(known) - 1)
+            inputs.append(known[-1])
+        return self._forward(inputs), torch.tensor(slots, device=self.model.device)
+
+    def keep(self, segments: torch.Tensor) -> None:
+        """Drop the others' tokens."""
+        self.segments = len(segments)
+        self.prompts = [self.prompts[segment] for segment in segments.tolist()]
+        self.sequences = [self.sequences[segment] for segment in segments.tolist()]
+
+    def _forward(self, inputs: list[np.ndarray]) -> torch.Tensor:
+        longest = max(map(len, inputs))
+        batch = max(1, self.token_budget // longest)
+        logits = [self._padded(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+        return torch.cat(logits)
+
+    def _padded(self, inputs: list[np.ndarray]) -> torch.Tensor:
+        lengths = torch.tensor([len(tokens) for tokens in inputs])
+        padded = torch.zeros(len(inputs), int(lengths.max()), dtype=torch.long)
+        for row, tokens in zip(padded, inputs, strict=True):
+            row[: len(tokens)] = torch.from_numpy(tokens)
+        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
+        device = self.model.device
+        self.cost.forward_passes += 1
+        out = self.model(input_ids=padded.to(device), attention_mask=mask.to(device), use_cache=False)
+        return out.logits[torch.arange(len(inputs)), lengths - 1]

@@ -1,0 +1,181 @@
+"""The inference engine: a model bound to a catalogue, which samples, decodes greedily and searches lists of items."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from recalign import console
+from recalign.data.catalogue import Catalogue
+from recalign.data.dataset import Row
+from recalign.errors import UserError
+from recalign.generation.attention import shared
+from recalign.generation.constraint import ListConstraint
+from recalign.generation.context import Context, Cost, PlainContext, SharedContext
+from recalign.generation.probe import obstacle_to_sharing
+from recalign.generation.sampling import Completions, Sampler, join
+from recalign.generation.trie import TitleTrie
+
+if TYPE_CHECKING:
+    from recalign.training.models import Policy
+
+__all__ = ["Completions", "Cost", "Engine"]
+
+
+class Engine:
+    """Generates lists with a policy.
+
+    Args:
+        policy: model, tokenizer, title tokens and prompter.
+        catalogue: the items; their number must be that of the policy's titles.
+        exclude_history: never recommend an item of the row's history.
+        token_budget: how many prompt and continuation tokens to hold at once; bounds the memory of keys and values.
+
+    Attributes:
+        cost: counters of what was spent.
+        trie: the catalogue's titles as a tree.
+        obstacle: why the model cannot share prompts (then every pass reads the whole prompt again), or "".
+    """
+
+    def __init__(
+        self, policy: Policy, catalogue: Catalogue, *, exclude_history: bool, token_budget: int = 32768
+    ) -> None:
+        if len(policy.titles.paths) != len(catalogue):
+            raise UserError(
+                f"The model knows {len(policy.titles.paths)} titles, the catalogue has {len(catalogue)} items.",
+                "Use the dataset that the model was trained on.",
+            )
+        self.policy, self.catalogue = policy, catalogue
+        self.exclude_history, self.token_budget = exclude_history, token_budget
+        self.trie = TitleTrie.build(policy.titles).to(policy.model.device)
+        self.cost = Cost()
+        self.obstacle = obstacle_to_sharing(policy.model)
+        if self.obstacle:
+            name = type(policy.model).__name__
+            console.warn(
+                f"{name} reads every prompt again at every step, as it takes no shared attention: {self.obstacle}"
+            )
+
+    def constraint(self, list_length: int) -> ListConstraint:
+        """Return the list constraint for lists of a length.
+
+        Raises:
+            UserError: fewer items than that.
+        """
+        device = self.policy.model.device
+        titles, width = self.policy.titles, self.vocabulary_size
+        return ListConstraint(self.trie, titles, width, list_length=list_length, device=device)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the width of the model's logits."""
+        return int(self.policy.model.config.get_text_config().vocab_size)
+
+    def excluded(self, row: Row) -> np.ndarray:
+        """Return the items that must not be recommended to a row: its history, and all but its candidates."""
+        parts = [row.history] if self.exclude_history else []
+        if row.candidates is not None:
+            parts.append(np.setdiff1d(np.arange(len(self.catalogue)), row.candidates))
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def excluded_by(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """Return `excluded` of each row, as the constraint takes it."""
+        return [self.excluded(row) for row in rows]
+
+    def sample(
+        self,
+        rows: Sequence[Row],
+        *,
+        group_size: int,
+        list_length: int,
+        temperature: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        epoch: int = 0,
+        constrained: bool = True,
+    ) -> Completions:
+        """Sample G lists for each of P rows.
+
+        Every completion has its own stream, seeded by (seed, epoch, row.index, place in the group): results do not
+        depend on what else is in the batch.
+
+        Args:
+            rows: P rows.
+            group_size: G.
+            list_length: K titles a list.
+            temperature: divides the logits, above 0.
+            repetition_penalty: as in transformers, over prompt and completion.
+            seed: of all streams.
+            epoch: another epoch samples anew.
+            constrained: follow the trie (else free text, whose titles are INVALID where they name no item).
+
+        Raises:
+            UserError: fewer items left than K.
+        """
+        sampler = Sampler(self, list_length, temperature, repetition_penalty, seed, epoch, constrained)
+        return self._generate(sampler, rows, group_size)
+
+    def greedy(
+        self, rows: Sequence[Row], *, list_length: int, repetition_penalty: float = 1.0, constrained: bool = True
+    ) -> Completions:
+        """Take the most probable token at every step; one list a row. Arguments as in `sample`."""
+        sampler = Sampler(self, list_length, None, repetition_penalty, 0, 0, constrained)
+        return self._generate(sampler, rows, 1)
+
+    def _generate(self, sampler: Sampler, rows: Sequence[Row], group_size: int) -> Completions:
+        titles = self.policy.titles
+        room = titles.longest_response(sampler.list_length)
+        if sampler.constrained:  # the longest lists are rare
+            room = sampler.list_length * (len(self.trie.path_node) // self.trie.items + len(titles.separator) + 1) + 1
+        prompts = [self.policy.prompter.encode(row) for row in rows]
+        order, parts = [], []
+        with self.inference():
+            for batch in self.batches(prompts, group_size * room):
+                parts.append(sampler.run([rows[i] for i in batch], [prompts[i] for i in batch], group_size))
+                order.extend(batch)
+        completions = join(parts, order, group_size, titles.end)
+        self.cost.completion_tokens += int(completions.lengths.sum())
+        return completions
+
+    # ------------------------------------------------------------ shared with beam search
+
+    def batches(self, prompts: Sequence[np.ndarray], room: int) -> Iterator[list[int]]:
+        """Yield indices of prompts of like length, each batch within the token budget.
+
+        Args:
+            prompts: [P] token ids.
+            room: tokens to expect beside each prompt.
+        """
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        start = 0
+        while start < len(order):
+            size = max(1, self.token_budget // (len(prompts[order[start]]) + room))
+            yield order[start : start + size]
+            start += size
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Encode and continue prompts within this: no gradients, no dropout; the time is counted."""
+        model, started = self.policy.model, time.perf_counter()
+        with torch.no_grad(), contextlib.nullcontext() if self.obstacle else shared(model):
+            training = model.training
+            model.eval()
+            try:
+                yield
+            finally:
+                model.train(training)
+                self.cost.seconds += time.perf_counter() - started
+
+    def context(self, prompts: Sequence[np.ndarray], list_length: int) -> Context:
+        """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
+        model = self.policy.model
+        reach = max(map(len, prompts)) + self.policy.titles.longest_response(list_length)
+        window = getattr(model.config.get_text_config(), "sliding_window", None)
+        if self.obstacle or (window is not None and reach > window):
+            return PlainContext(model, self.cost, self.token_budget)
+        return SharedContext(model, self.cost)

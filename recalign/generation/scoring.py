@@ -1,0 +1,40 @@
+"""From logits to the distribution that is sampled from; decoding and the training pass share these lines."""
+
+from __future__ import annotations
+
+import torch
+
+
+def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Repetition penalty as transformers applies it (Keskar et al., 2019): seen tokens' logits shrink.
+
+    Args:
+        logits: any shape.
+        seen: the same shape, bool: the token stands in the prompt or in the completion so far.
+        penalty: 1.0 changes nothing.
+    """
+    if penalty == 1.0:
+        return logits
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def masked_log_softmax(scores: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities renormalised over the valid entries of each row, float32; -inf elsewhere."""
+    return scores.float().masked_fill(~valid, -torch.inf).log_softmax(dim=-1)
+
+
+def draw(logps: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Sample a column of each row by its inverse distribution function.
+
+    Args:
+        logps: [N, C] log-probabilities, -inf for what must not come.
+        uniforms: [N] float64 in [0, 1).
+
+    Returns:
+        [N] int64 columns.
+    """
+    mass = logps.double().exp()
+    cumulative = mass.cumsum(dim=1)
+    column = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(dim=1)
+    last = mass.shape[1] - 1 - (mass > 0).flip(1).int().argmax(dim=1)  # rounding must not step past the last valid one
+    return torch.minimum(column, last)
