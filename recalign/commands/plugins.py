@@ -1,0 +1,147 @@
+"""List plugins, show their parameters, check a package, start a new one."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from recalign import console
+from recalign.commands.options import JsonOption, QuietOption
+from recalign.errors import UserError, did_you_mean
+from recalign.params import describe_params
+from recalign.registry import KINDS, PluginEntry, find_entry, list_plugins, load
+
+KindOption = Annotated[str | None, typer.Option(help="objective, reward, decoder or source.")]
+
+
+def list_(kind: KindOption = None, json: JsonOption = False, quiet: QuietOption = False) -> dict[str, Any]:
+    """List the installed plugins, importing none."""
+    entries = list_plugins(_checked(kind))
+    claims = Counter((entry.kind, entry.name) for entry in entries)
+    rows = [
+        {
+            "kind": entry.kind,
+            "name": entry.name,
+            "summary": entry.summary,
+            "package": entry.package,
+            "version": entry.version,
+            "problem": "name claimed twice" if claims[entry.kind, entry.name] > 1 else entry.problem,
+        }
+        for entry in entries
+    ]
+    table = Table("kind", "name", "summary", "package", "version")
+    for row in rows:
+        summary = Text(row["summary"])
+        if row["problem"]:
+            summary = Text(row["problem"], style="bold red")
+        table.add_row(row["kind"], Text(row["name"]), summary, Text(row["package"]), Text(row["version"]))
+    console.show(table)
+    return {"plugins": rows}
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="What you would type after --objective, --reward, --decoder.")],
+    kind: KindOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Show a plugin's parameters (types, bounds, defaults), its source paper and what it computes."""
+    kinds = [_checked(kind)] if kind else [k for k in KINDS if any(e.name == name for e in list_plugins(k))]
+    if not kinds:
+        known = {entry.name for entry in list_plugins()}
+        raise UserError(f"There is no plugin named '{name}'.", did_you_mean(name, known))
+    shown = [_describe(find_entry(each, name)) for each in kinds if each]
+    for plugin in shown:
+        _print_plugin(plugin)
+    return {"plugins": shown}
+
+
+def check(
+    package: Annotated[str, typer.Argument(help="Name of an installed package, such as recalign-novelty.")],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Import every plugin of a package, look at its declarations and run it on a tiny batch."""
+    from recalign.checks import check as check_entry
+
+    wanted = _normalised(package)
+    entries = [entry for entry in list_plugins() if _normalised(entry.package) == wanted]
+    if not entries:
+        packages = {entry.package for entry in list_plugins()}
+        raise UserError(f"No installed package '{package}' has plugins.", did_you_mean(package, packages))
+    found = {f"{entry.kind} {entry.name}": check_entry(entry) for entry in entries}
+    for label, problems in found.items():
+        console.show(Text(f"{label}: {f'{len(problems)} problems' if problems else 'ok'}"))
+        for problem in problems:
+            console.show(Text(f"  - {problem}"))
+    faulty = {label: problems for label, problems in found.items() if problems}
+    if faulty:
+        label, problems = next(iter(faulty.items()))
+        raise UserError(
+            f"{len(faulty)} of {len(found)} plugins of {package} have problems; the first: {label}: {problems[0]}"
+        )
+    return {"package": package, "checked": sorted(found)}
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="objective, reward, decoder or source.")],
+    name: Annotated[str, typer.Argument(help="What users will type.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write (default: recalign-NAME here).")] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Write a package with one plugin, a test that passes and a README."""
+    from recalign.scaffold import write_package
+
+    folder = out or Path("recalign-" + name.replace("_", "-"))
+    files = write_package(kind, name, folder)
+    console.say(f"Wrote {len(files)} files to {folder}. Next: cd {folder} && pip install -e '.[test]' && pytest")
+    return {"folder": str(folder), "files": [str(file) for file in files]}
+
+
+COMMANDS = {"list": list_, "show": show, "check": check, "new": new}
+
+
+def _checked(kind: str | None) -> str | None:
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"There is no kind of plugin '{kind}'.", did_you_mean(kind, KINDS))
+    return kind
+
+
+def _normalised(package: str) -> str:
+    return package.lower().replace("_", "-").replace(".", "-")
+
+
+def _describe(entry: PluginEntry) -> dict[str, Any]:
+    cls = load(entry)
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "package": entry.package,
+        "version": entry.version,
+        "summary": entry.summary,
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "paper": cls.paper,
+        "doc": inspect.getdoc(cls) or "",
+        "params": describe_params(cls.Params),
+    }
+
+
+def _print_plugin(plugin: dict[str, Any]) -> None:
+    console.show(Text(f"{plugin['kind']} {plugin['name']}  ({plugin['package']} {plugin['version']})", style="bold"))
+    for text in (plugin["doc"], f"Source: {plugin['paper']}" if plugin["paper"] else ""):
+        if text:
+            console.show(Text("\n" + text))
+    if not plugin["params"]:
+        console.show(Text("\nNo parameters.\n"))
+        return
+    table = Table("parameter", "type", "bounds", "default", "description")
+    for row in plugin["params"]:
+        table.add_row(*(Text(str(row[key])) for key in ("name", "type", "bounds", "default", "description")))
+    console.show(table)
