@@ -68,6 +68,7 @@ class Synthetic(Source):
         "targets": 10,
         "list_length": 5,
         "split": "user",
+        "test_share": 0.2,
         "relevance": "rating>=4",
     }
 

@@ -1,0 +1,92 @@
+"""What `prepare` can be told: one declaration, with bounds, defaults that depend on each other, and the checks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from recalign.data.relevance import check_relevance
+from recalign.errors import UserError
+from recalign.params import Params, build_params
+
+SHAPE = ("history", "targets", "stride", "list_length")
+
+
+class PrepareOptions(Params):
+    """How raw interactions become rows; `None` means that the value follows from others, as `resolve` says."""
+
+    task: Literal["next", "list"] = Field("next", description="next: one target a row; list: several")
+    history: int = Field(10, ge=1, description="items of the history at most")
+    min_history: int = Field(1, ge=1, description="items of the history at least")
+    targets: int = Field(0, ge=0, description="items after the cut that are targets; 0: 1 (next) or 10 (list)")
+    stride: int = Field(0, ge=0, description="events between training windows; 0: 1 (next) or half the targets (list)")
+    list_length: int = Field(
+        0, ge=0, description="titles of a response; 0: 1 (next) or 5 (list), no more than the targets"
+    )
+    split: Literal["time", "user", "leave-one-out", "given"] = Field("time", description="what is held out")
+    folds: int | None = Field(None, ge=2, description="split user: number of folds")
+    fold: int = Field(1, ge=1, description="split user: which fold is tested, from 1")
+    valid_share: float = Field(0.1, gt=0, lt=0.5, description="share of time, users or given windows that validate")
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="share of time or users that test (with folds: 1/folds)")
+    k_core: int = Field(0, ge=0, description="every user and item keeps at least so many interactions")
+    popularity_cut: float | None = Field(None, gt=0, le=100, description="keep the top percent of items, before k-core")
+    candidates: int = Field(
+        0, ge=0, description="size of candidate sets, such as 20 (1 target + 19 negatives); 0: none"
+    )
+    relevance: str = Field("all", description='all, rating (graded) or "rating>=4"')
+    identifier: Literal["title", "atomic"] = Field("title", description="how a model writes an item")
+    exclude_history: Literal["auto", "yes", "no"] = Field("auto", description="never recommend items of the history")
+    collisions: Literal["suffix", "merge", "refuse"] = Field("suffix", description="what becomes of items of one title")
+    drop_invalid: bool = Field(False, description="leave out items with unusable titles and events of unknown items")
+
+
+def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:
+    """Merge what the user gave (None: nothing) with what the source suggests, and fill in what follows.
+
+    A suggested history, number of targets, stride and list length belong to the suggested task; another task drops them.
+
+    Raises:
+        UserError: a value that its declaration refuses, or values that contradict each other.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen.get("task", suggested.get("task")) != suggested.get("task"):
+        suggested = {name: value for name, value in suggested.items() if name not in SHAPE}
+    try:
+        options = build_params(PrepareOptions, {**suggested, **chosen}, "prepare")
+    except UserError as error:
+        raise UserError(error.what.replace("_", "-"), "`recalign prepare --help` lists the options.") from None
+    single = options.task == "next"
+    targets = options.targets or (1 if single else 10)
+    filled = {
+        "targets": targets,
+        "stride": options.stride or (1 if single else max(1, targets // 2)),
+        "list_length": options.list_length or (1 if single else min(5, targets)),
+    }
+    options = options.model_copy(update=filled)
+    _check(options, chosen)
+    return options
+
+
+def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
+    """Refuse options that contradict each other."""
+    check_relevance(options.relevance)
+    if options.task == "next" and (options.targets, options.list_length) != (1, 1):
+        raise UserError(
+            f"The next task has one target and a response of one title, not {options.targets} and {options.list_length}.",
+            "Pass --task list.",
+        )
+    if options.list_length > options.targets:
+        raise UserError(
+            f"--list-length {options.list_length} is more than --targets {options.targets}: there is nothing to imitate.",
+            "Raise --targets or lower --list-length.",
+        )
+    if options.fold > (options.folds or round(1 / options.test_share)):
+        raise UserError(f"--fold {options.fold} is more than --folds {options.folds}.", "Folds are counted from 1.")
+    if options.split != "user" and ("folds" in chosen or "fold" in chosen):
+        raise UserError(f"--folds and --fold belong to --split user, not to --split {options.split}.")
+    if options.min_history > options.history:
+        raise UserError(f"--min-history {options.min_history} is more than --history {options.history}.")
+    if 0 < options.candidates <= options.targets:
+        raise UserError(f"--candidates {options.candidates} leaves no room beside {options.targets} targets.")

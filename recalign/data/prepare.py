@@ -1,0 +1,255 @@
+"""From a source's raw interactions to a prepared dataset, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign import console, registry, workspace
+from recalign.data import report
+from recalign.data.candidates import candidate_sets
+from recalign.data.dataset import FORMAT_VERSION, SPLITS
+from recalign.data.events import EventLog, read_events, to_log
+from recalign.data.given import once, read_windows
+from recalign.data.items import CleanItems, clean_items
+from recalign.data.options import PrepareOptions, resolve
+from recalign.data.relevance import gains
+from recalign.data.splits import SPLITTERS, Splits, as_given
+from recalign.data.writing import Digest, write_interactions, write_items, write_rows
+from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recalign.api import RawData, Source
+
+DEFAULT_SOURCE = "synthetic"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be written.
+
+    Args:
+        log: the events, with item indices of the final catalogue.
+        items: [I] the catalogue's frame.
+        cleaned: what was done to the titles.
+        splits: windows by split.
+        training: positions of the training interactions.
+        dropped_events: events (or windows) of unknown items that were left out.
+    """
+
+    log: EventLog
+    items: pl.DataFrame
+    cleaned: CleanItems
+    splits: Splits
+    training: np.ndarray
+    dropped_events: int
+
+
+def prepare_dataset(
+    source: str,
+    path: Path | None,
+    out: Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Prepare a dataset; do nothing where `out` already holds the same one.
+
+    Args:
+        source: name of a source plugin.
+        path: what it reads.
+        out: folder to write.
+        params: the source's parameters.
+        options: fields of PrepareOptions; None values and absent ones follow the source's suggestions and the defaults.
+        tokenizer: Hugging Face name or folder whose tokens measure the titles in the report; words where None.
+        seed: of made-up data, of folds, of candidate sets.
+        overwrite: replace what `out` holds.
+
+    Returns:
+        path, hash, counts, warnings, and whether it was there already (`reused`).
+
+    Raises:
+        UserError: bad options or input; nothing is then written, and what `out` held stays.
+    """
+    plugin: Source = registry.create("source", source, params or {})  # type: ignore[assignment]
+    path = _checked_path(plugin, path)
+    settings = resolve(options or {}, plugin.suggests)
+    recorded = {
+        "source": source,
+        "path": str(path) if path else None,
+        "params": plugin.params.model_dump(mode="json"),
+        "seed": seed,
+        "tokenizer": tokenizer,
+        **settings.model_dump(),
+    }
+    inputs = {str(file): _file_hash(file) for file in plugin.files(path)} if path else {}
+    run = workspace.RunFolder(out)
+    state, record = run.plan("prepare", recorded, inputs, resume=True, overwrite=overwrite)
+    if state == "done":
+        console.say(f"{out} holds this dataset already; nothing to do (--overwrite prepares it again).")
+        return {**record["results"], "path": str(out), "reused": True}
+    prepared = build(plugin, path, settings, seed)
+    with workspace.atomic(Path(out)) as folder:
+        folder.mkdir(parents=True)
+        results = _write(folder, prepared, settings, recorded, tokenizer)
+        done = {**record, "status": "done", "finished": time.time(), "results": results}
+        workspace.write_json(folder / workspace.RUN_FILE, done)
+    return {**results, "path": str(out), "reused": False}
+
+
+def ensure_default_dataset(seed: int = 0) -> Path:
+    """Return the workspace's dataset; make it from the embedded default, in one line, where there is none."""
+    out = workspace.home() / "data"
+    if not (out / "dataset.json").is_file():
+        console.say(
+            f"No dataset is prepared: making the embedded default (source {DEFAULT_SOURCE}, seed {seed}) in {out}."
+        )
+        prepare_dataset(DEFAULT_SOURCE, None, out, seed=seed)
+    return out
+
+
+def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int) -> Prepared:
+    """Read, clean, filter and split; nothing is written.
+
+    Raises:
+        UserError: whatever is wrong with the input.
+    """
+    raw = plugin.read(path, seed)
+    cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
+    if raw.windows is not None:
+        prepared = _from_windows(raw.windows, cleaned, options)
+    else:
+        prepared = _from_events(raw, cleaned, options, seed)
+    splits = replace(
+        prepared.splits,
+        windows={
+            name: part.take(part.distinct().sum(axis=1) >= options.list_length)
+            for name, part in prepared.splits.windows.items()
+        },
+    )
+    _check_rows(splits, options)
+    return replace(prepared, splits=splits)
+
+
+def _from_events(raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int) -> Prepared:
+    """Filter and split raw events."""
+    if raw.events is None:
+        raise UserError("The source hands over neither events nor windows.", "Mend the source plugin.")
+    if options.split == "given":
+        raise UserError(
+            "--split given needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
+        )
+    events = read_events(
+        raw.events,
+        cleaned,
+        drop_invalid=options.drop_invalid,
+        popularity_cut=options.popularity_cut,
+        k_core=options.k_core,
+    )
+    log = to_log(events, gains(options.relevance, events.rating, len(events.item)))
+    splits = SPLITTERS[options.split](log, options, seed)
+    return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), events.unknown)
+
+
+def _from_windows(windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions) -> Prepared:
+    """Take ready-made windows as they are."""
+    if options.split != "given" or options.k_core > 1 or options.popularity_cut is not None:
+        raise UserError(
+            "The source brings ready-made windows, which cannot be split again or filtered.",
+            "Leave out --split, --k-core and --popularity-cut.",
+        )
+    log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
+    gains(options.relevance, None, len(log))
+    splits = as_given(log, options, split_of)
+    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), unknown)
+
+
+def _check_rows(splits: Splits, options: PrepareOptions) -> None:
+    """Refuse a dataset with an empty split, or without any relevant target in one."""
+    for name, part in splits.windows.items():
+        if not len(part):
+            raise UserError(
+                f"The split '{name}' has no rows: no user has {options.min_history} + {options.targets} interactions there "
+                f"(--min-history, --targets) with {options.list_length} different targets.",
+                "Lower --targets, --list-length, --min-history or --k-core, or choose another --split.",
+            )
+        if not (part.log.gain[part.target_positions] > 0).any():
+            raise UserError(
+                f"No target of the split '{name}' is relevant under --relevance {options.relevance!r}.",
+                "Choose another --relevance.",
+            )
+
+
+def _write(
+    folder: Path, prepared: Prepared, options: PrepareOptions, recorded: dict[str, Any], tokenizer: str | None
+) -> dict[str, Any]:
+    """Write all files into a fresh folder; returns the results for run.json."""
+    log, splits, digest = prepared.log, prepared.splits, Digest()
+    size = prepared.items.height
+    popularity = np.bincount(log.item[prepared.training], minlength=size)
+    write_items(folder, prepared.items, popularity, digest)
+    write_interactions(folder, log, prepared.training, digest)
+    for code, name in enumerate(SPLITS):
+        part = splits.windows[name]
+        sets = (
+            candidate_sets(part, size, options.candidates, seed=recorded["seed"] * 3 + code)
+            if options.candidates
+            else None
+        )
+        write_rows(folder / name / "data.arrow", part, sets, digest)
+    auto = not splits.windows["train"].repeats_history().any()
+    exclude = {"yes": True, "no": False, "auto": bool(auto)}[options.exclude_history]
+    content = {**options.model_dump(), "exclude_history": exclude}
+    digest.texts([json.dumps(content, sort_keys=True)])
+    length, unit = _title_length(tokenizer)
+    counts = report.count(log, splits, prepared.cleaned, prepared.items["title"].to_list(), prepared.training, length)
+    counts["dropped_events"] = prepared.dropped_events
+    found = report.warnings(counts, options, unit)
+    console.show(report.table(counts, recorded["source"], unit))
+    for line in found:
+        console.warn(line)
+    results = {"hash": digest.hex(), "counts": counts, "warnings": found}
+    info = {"format": FORMAT_VERSION, "options": {**recorded, **content}, **results}
+    workspace.write_json(folder / "dataset.json", info)
+    return results
+
+
+def _title_length(tokenizer: str | None) -> tuple[Callable[[str], int], str]:
+    """How long a title is: in words, or in a tokenizer's tokens."""
+    if tokenizer is None:
+        return lambda title: len(title.split()), "words"
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The tokenizer {tokenizer!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    return lambda title: len(loaded.encode(title, add_special_tokens=False)), "tokens"
+
+
+def _checked_path(plugin: Source, path: Path | None) -> Path | None:
+    """The path, absolute; an error where the source needs one and there is none."""
+    if path is None and plugin.needs_path:
+        raise UserError(f"The source '{plugin.name}' needs a path.", f"recalign prepare {plugin.name} PATH")
+    return Path(path).resolve() if path is not None else None
+
+
+def _file_hash(file: Path) -> str:
+    """Hash of a file's content."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""Writing a prepared dataset: Arrow and Parquet files and the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recalign.data.events import EventLog
+from recalign.data.windows import Windows, ranges
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+BATCH = 65_536
+"""Rows a record batch: bounds the memory that writing takes."""
+
+
+class Digest:
+    """Hash of content, fed piece by piece: independent of file formats, library versions, paths and clocks."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def texts(self, values: Iterable[str]) -> None:
+        """Add strings."""
+        self._hash.update("\x1f".join(values).encode() + b"\x1e")
+
+    def array(self, values: np.ndarray) -> None:
+        """Add numbers, with their type and shape."""
+        self._hash.update(f"{values.dtype.str}{values.shape}".encode() + np.ascontiguousarray(values).tobytes())
+
+    def hex(self) -> str:
+        """The hash so far, 16 hexadecimal digits."""
+        return self._hash.hexdigest()[:16]
+
+
+def write_items(folder: Path, items: pl.DataFrame, popularity: np.ndarray, digest: Digest) -> None:
+    """Write `items.parquet`.
+
+    Args:
+        folder: of the dataset.
+        items: item_id, title, genres, text.
+        popularity: [I] training interactions of each item.
+        digest: fed with the content.
+    """
+    import polars as pl
+
+    _write_parquet(folder / "items.parquet", items.with_columns(popularity=pl.Series(popularity, dtype=pl.Int64)))
+    digest.texts(items["item_id"])
+    digest.texts(items["title"])
+    digest.texts(items["genres"].list.join("\x1d").fill_null(""))
+    digest.texts(items["text"])
+
+
+def write_interactions(folder: Path, log: EventLog, positions: np.ndarray, digest: Digest) -> None:
+    """Write `interactions.parquet`: the training interactions, by user and time."""
+    import polars as pl
+
+    user = log.user[positions]
+    rating = None if log.rating is None else log.rating[positions]
+    columns = {
+        "user_id": pl.Series(log.users, dtype=pl.String).gather(user),
+        "item": log.item[positions],
+        "timestamp": log.time[positions],
+        "rating": pl.Series(np.full(len(positions), np.nan) if rating is None else rating).fill_nan(None),
+        "gain": log.gain[positions],
+    }
+    _write_parquet(folder / "interactions.parquet", pl.DataFrame(columns))
+    digest.texts(log.users)
+    for values in (user, columns["item"], columns["timestamp"], columns["gain"]):
+        digest.array(np.asarray(values))
+    if rating is not None:
+        digest.array(rating)
+
+
+def _write_parquet(file: Path, frame: pl.DataFrame) -> None:
+    """Write through pyarrow: on a full disk it raises OSError, which polars' own writer hides in another error."""
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(frame.to_arrow(), file)
+
+
+def write_rows(file: Path, windows: Windows, candidates: np.ndarray | None, digest: Digest) -> None:
+    """Write a split as an Arrow stream that `datasets.Dataset.from_file` maps into memory.
+
+    Args:
+        file: `SPLIT/data.arrow`.
+        windows: the rows.
+        candidates: [W, X] or None.
+        digest: fed with the content.
+    """
+    import pyarrow as pa
+
+    fields = {
+        "user_id": pa.string(),
+        "history": pa.list_(pa.int32()),
+        "targets": pa.list_(pa.int32()),
+        "gains": pa.list_(pa.float32()),
+        "timestamp": pa.float64(),
+        **({"candidates": pa.list_(pa.int32())} if candidates is not None else {}),
+    }
+    schema = pa.schema(list(fields.items()))
+    users = pa.array(windows.log.users, pa.string())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for first in range(0, len(windows), BATCH):
+            part = windows.take(slice(first, first + BATCH))
+            columns = _columns(part, users, digest)
+            if candidates is not None:
+                block = candidates[first : first + BATCH]
+                columns.append(_lists(block.ravel(), np.full(len(block), block.shape[1])))
+                digest.array(block)
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _columns(part: Windows, users: pa.Array, digest: Digest) -> list[pa.Array]:
+    """Columns of one batch: user_id, history, targets (no item twice), gains, timestamp."""
+    import pyarrow as pa
+
+    log, keep = part.log, part.distinct()
+    history_length = part.cut - part.lo
+    history = log.item[ranges(part.lo, history_length)]
+    target_length, positions = keep.sum(axis=1), part.target_positions[keep]
+    targets, gains, times = log.item[positions], log.gain[positions].astype(np.float32), log.time[part.cut]
+    for values in (part.user, history_length, history, target_length, targets, gains, times):
+        digest.array(values)
+    return [
+        users.take(pa.array(part.user)),
+        _lists(history, history_length),
+        _lists(targets, target_length),
+        _lists(gains, target_length),
+        pa.array(times),
+    ]
+
+
+def _lists(values: np.ndarray, length: np.ndarray) -> pa.Array:
+    """A list column from flat values and the length of each list."""
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

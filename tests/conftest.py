@@ -1,0 +1,29 @@
+"""Fixtures for all tests: a workspace of one's own, real data where it is there, a small prepared dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the runs of the folder that it is started from."""
+    monkeypatch.setenv("RECALIGN_HOME", str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """`shared_data("ml-100k")`: a folder of real data beside the checkout; the test is skipped where it is missing."""
+
+    def find(name: str) -> Path:
+        folder = ROOT.parent / "shared" / "data" / name
+        if not folder.is_dir():
+            pytest.skip(f"real data is not here: {folder}")
+        return folder
+
+    return find
