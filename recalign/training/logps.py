@@ -50,6 +50,8 @@ class Sampled:
 
     def take(self, rows: np.ndarray) -> Sampled:
         """Return some completions (ascending row numbers), with only the prompts that they answer."""
+        if len(rows) == len(self):
+            return self
         kept, groups = np.unique(self.groups[rows], return_inverse=True)
         old = self.decisions
         new_row = np.full(len(self), -1, dtype=np.int64)
@@ -207,23 +209,24 @@ def _decision_logps(
     device = hidden.device
     decisions = sampled.decisions
     starts, tokens = decisions.starts.to(device), decisions.tokens.to(device)
-    columns, column_of = torch.unique(tokens, return_inverse=True)  # [C], [valid tokens of all decisions]
     order = torch.argsort(site_of, stable=True)
     first = torch.ones(len(order), dtype=torch.bool, device=device)
     first[1:] = site_of[order][1:] != site_of[order][:-1]
     speaker = order[first]  # [D] one decision of each site: their valid tokens are the same
 
     counts = starts.diff()[speaker]
-    edge = torch.arange(int(counts.sum()), device=device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    edge = edge + starts[speaker].repeat_interleave(counts)
-    site_of_edge = torch.arange(len(speaker), device=device).repeat_interleave(counts)
+    edge = torch.arange(int(counts.sum()), device=device)
+    edge += (starts[speaker] - counts.cumsum(0) + counts).repeat_interleave(counts)
+    used = torch.zeros(int(tokens.max()) + 1, dtype=torch.bool, device=device)
+    used[tokens[edge]] = True
+    columns, column_of = used.nonzero()[:, 0], used.cumsum(0) - 1  # [C] token ids, and token id -> column
     valid = torch.zeros((len(speaker), len(columns)), dtype=torch.bool, device=device)  # [D, C]
-    valid[site_of_edge, column_of[edge]] = True
+    valid[torch.arange(len(speaker), device=device).repeat_interleave(counts), column_of[tokens[edge]]] = True
     seen = None
     if sampled.repetition_penalty != 1.0:
         seen = _seen_tokens(sampled, speaker.cpu().numpy(), columns.cpu().numpy()).to(device)
 
-    chosen = column_of[decisions.chosen.to(device)]  # [E]
+    chosen = column_of[tokens[decisions.chosen.to(device)]]  # [E]
     size = max(CHUNK // len(columns), 1)
     chunked = len(speaker) > size and torch.is_grad_enabled()
     head = partial(_valid_logps, model, columns, sampled.temperature, sampled.repetition_penalty)

@@ -13,8 +13,8 @@ import torch
 class PackedTrees:
     """B prompts with their completions as prefix trees; S slots a row.
 
-    A row is `[prompt | nodes of the tree, level by level | padding]`. A node is one prefix of one or more completions: it
-    sees the prompt, its ancestors and itself. Completions that begin alike share nodes, and tokens after the last
+    A row is `[prompt | nodes of the tree, level by level | padding]`. A node is one prefix of one or more completions:
+    it sees the prompt, its ancestors and itself. Completions that begin alike share nodes, and tokens after the last
     decision are left out.
 
     Args:

@@ -1,0 +1,220 @@
+"""One step's rollouts: sampled groups, their rewards, the credit that an objective gives, spread over tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import distributed
+
+from recalign.api import Credit, Groups, ListBatch, Row, UserError
+from recalign.registry import list_plugins
+from recalign.training.logps import Sampled
+
+if TYPE_CHECKING:
+    from recalign.api import RolloutObjective
+    from recalign.data.tokens import TitleTokens
+    from recalign.evaluation.expression import RewardExpression
+    from recalign.generation.engine import Completions, Engine
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """P prompts with G sampled lists each, on one process.
+
+    Args:
+        rows: [P] what was asked.
+        completions: N = P * G, group by group.
+        sampled: the completions as `completion_logps` reads them.
+        groups: rewards and references of these P groups.
+        advantages: [N, T] float32.
+        all_groups: the same of every process, as the objective saw them.
+        credit: of every process's groups.
+        seconds: wall-clock time of sampling and scoring.
+    """
+
+    rows: Sequence[Row]
+    completions: Completions
+    sampled: Sampled
+    groups: Groups
+    advantages: torch.Tensor
+    all_groups: Groups
+    credit: Credit
+    seconds: float
+
+
+def score_groups(expression: RewardExpression, items: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
+    """Score G lists of each of P rows at once.
+
+    Args:
+        expression: bound to the catalogue.
+        items: [P, G, K] item indices.
+        rows: [P].
+
+    Returns:
+        float64 [P, G].
+
+    Raises:
+        UserError: a reward that raises, or returns another shape or a value that is not finite.
+    """
+    prompts, group_size, length = items.shape
+    groups = np.repeat(np.arange(prompts), group_size)
+    lists = ListBatch(
+        items=items.reshape(-1, length).astype(np.int64, copy=False),
+        lengths=np.full(prompts * group_size, length),
+        rows=[rows[group] for group in groups],
+        groups=groups,
+    )
+    return expression.score(lists).reshape(prompts, group_size)
+
+
+def sample_rollout(
+    engine: Engine,
+    rows: Sequence[Row],
+    objective: RolloutObjective,
+    expression: RewardExpression,
+    references: np.ndarray | None,
+    *,
+    list_length: int,
+    seed: int,
+    step: int,
+) -> Rollout:
+    """Sample, score and credit one step's groups.
+
+    Args:
+        engine: the current policy.
+        rows: [P] this process's prompts.
+        objective: gives the credit; its parameters say how to sample.
+        expression: the reward, bound to the catalogue.
+        references: [P, M, K] reference lists, or None.
+        list_length: K.
+        seed: of the sampling streams.
+        step: another step samples anew.
+
+    Raises:
+        UserError: the reward or the objective misbehaves (the plugin and its package are named).
+    """
+    started = time.perf_counter()
+    params = objective.params
+    completions = engine.sample(
+        rows,
+        group_size=params.group_size,
+        list_length=list_length,
+        temperature=params.temperature,
+        repetition_penalty=params.repetition_penalty,
+        seed=seed,
+        epoch=step,
+    )
+    items = completions.items.view(len(rows), params.group_size, list_length)
+    reference_rewards = None
+    if references is not None:
+        reference_rewards = torch.from_numpy(score_groups(expression, references, rows))
+    groups = Groups(
+        rewards=torch.from_numpy(score_groups(expression, items.numpy(), rows)),
+        reference_rewards=reference_rewards,
+        items=items,
+        scores=completions.logps.sum(dim=1).view(len(rows), -1),
+    )
+    all_groups, mine = gather_groups(groups)
+    credit = checked_credit(objective, all_groups)
+    advantages = spread(credit.advantages[mine], completions, engine.policy.titles).float()
+    sampled = as_sampled(engine, rows, completions, params.temperature, params.repetition_penalty)
+    seconds = time.perf_counter() - started
+    return Rollout(rows, completions, sampled, groups, advantages, all_groups, credit, seconds)
+
+
+def gather_groups(groups: Groups) -> tuple[Groups, slice]:
+    """Bring the groups of all processes together, in the order of their ranks.
+
+    Returns:
+        All groups, and where this process's are among them.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return groups, slice(0, len(groups.rewards))
+    mine = (groups.rewards, groups.reference_rewards, groups.items, groups.scores)
+    parts: list[tuple[torch.Tensor | None, ...]] = [()] * distributed.get_world_size()
+    distributed.all_gather_object(parts, mine)
+    joined = (None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True))
+    start = sum(len(part[0]) for part in parts[: distributed.get_rank()])
+    return Groups(*joined, ranked=groups.ranked), slice(start, start + len(groups.rewards))
+
+
+def checked_credit(objective: RolloutObjective, groups: Groups) -> Credit:
+    """Ask the objective for its credit; whatever it does wrong names the plugin and its package.
+
+    Raises:
+        UserError: it raises, or its advantages have another shape or are not finite.
+    """
+    try:
+        credit = objective.credit(groups)
+    except UserError:
+        raise
+    except Exception as error:
+        raise plugin_error(objective, "credit", f"raised {type(error).__name__}: {error}") from error
+    prompts, group_size, length = groups.items.shape
+    if tuple(credit.advantages.shape) not in {(prompts, group_size), (prompts, group_size, length)}:
+        raise plugin_error(
+            objective,
+            "credit",
+            f"returned advantages of shape {list(credit.advantages.shape)} for {prompts} groups of {group_size} lists",
+        )
+    if not torch.isfinite(credit.advantages).all():
+        raise plugin_error(objective, "credit", "returned advantages that are not finite")
+    return credit
+
+
+def plugin_error(objective: RolloutObjective, method: str, what: str) -> UserError:
+    """Blame an objective, by name and package."""
+    entries = [entry for entry in list_plugins("objective") if entry.name == objective.name]
+    package = "".join(f" (package {entry.package} {entry.version})" for entry in entries[:1])
+    return UserError(
+        f"The objective '{objective.name}'{package} {what} in {method}.",
+        "This is the plugin's fault; report it to its authors, or choose another objective.",
+    )
+
+
+def spread(advantages: torch.Tensor, completions: Completions, titles: TitleTokens) -> torch.Tensor:
+    """Spread credit over tokens.
+
+    Args:
+        advantages: [P, G], the same for every token of a completion; or [P, G, K], one value a title: its tokens and
+            the separator (or end token) after it.
+        completions: N = P * G lists of K catalogue items.
+        titles: how many tokens each title has.
+
+    Returns:
+        [N, T]; 0 on padding.
+    """
+    tokens = completions.tokens.shape[1]
+    if advantages.dim() == 2:
+        return advantages.reshape(-1, 1) * completions.mask.to(advantages.dtype)
+    sizes = torch.tensor([len(path) for path in titles.paths])[completions.items] + len(titles.separator)  # [N, K]
+    ends = sizes.cumsum(dim=1)
+    title = torch.searchsorted(ends, torch.arange(tokens).expand(len(ends), -1).contiguous(), right=True)  # [N, T]
+    title = title.clamp(max=ends.shape[1] - 1)
+    return advantages.reshape(len(ends), -1).gather(1, title) * completions.mask.to(advantages.dtype)
+
+
+def as_sampled(
+    engine: Engine, rows: Sequence[Row], completions: Completions, temperature: float, repetition_penalty: float
+) -> Sampled:
+    """Replay the constraint over completions, so that their log-probabilities can be computed again."""
+    group_size = len(completions.tokens) // len(rows)
+    constraint = engine.constraint(completions.items.shape[1])
+    excluded = [items for items in engine.excluded_by(rows) for _ in range(group_size)]
+    decisions = constraint.replay(
+        completions.tokens.to(constraint.device), completions.lengths.to(constraint.device), excluded
+    )
+    return Sampled(
+        prompts=[engine.policy.prompter.encode(row) for row in rows],
+        tokens=completions.tokens.numpy(),
+        lengths=completions.lengths.numpy(),
+        groups=np.repeat(np.arange(len(rows)), group_size),
+        decisions=decisions,
+        temperature=temperature,
+        repetition_penalty=repetition_penalty,
+    )
