@@ -1,4 +1,4 @@
-"""Attention of many continuations to prompts that they share: no copy of a prompt's keys and values, no padding in the model.
+"""Attention of many continuations to the prompts that they share: nothing is copied, nothing is padded.
 
 The model sees one sequence of M tokens, whatever their prompts, and its linear layers do no wasted work. Only attention
 knows who may see whom; it is registered with transformers under `NAME` and reads a `Memory` passed as the forward's

@@ -207,7 +207,7 @@ class ListConstraint:
         return mask
 
     def _children(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Tokens [N, C] of the children, which have a free item below [N, C], and whether the title may end here [N]."""
+        """Children's tokens [N, C], whether an item is free below them [N, C], whether the title may end here [N]."""
         trie = self.trie
         start = trie.child_start[state.node].long()
         count = trie.child_start[state.node + 1].long() - start

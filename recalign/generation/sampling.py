@@ -184,7 +184,7 @@ class _Batch:
         self.read_to = self.record.lengths[self.live]
 
     def pick(self, choices: Choices | None) -> torch.Tensor:
-        """Choose the next token [A] of each live row among `choices` (or all) and record it with its log-probability."""
+        """Choose the next token [A] of each live row, of `choices` or of all; record it with its log-probability."""
         logits = self.logits
         if self.seen is not None:
             logits = penalise(logits, self.seen[self.live], self.penalty)
