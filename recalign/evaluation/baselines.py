@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
 
 DECAY = 0.8  # weight of a history item, per step of age
-WINDOW = 10  # item-kNN: how many steps apart two items of a sequence may be
+WINDOW = 20  # item-kNN: how many steps apart two items of a sequence may be
 RECENT = 5000  # recent popularity: how many training interactions before the row's time count
 BATCH_CELLS = 4_000_000  # scores held in memory at a time
 
@@ -86,8 +86,8 @@ def recent_popularity(training: Training) -> Scorer:
 def item_knn(training: Training) -> Scorer:
     """Score items by their cosine similarity to the history's items in the training sequences.
 
-    Two items of one user's sequence, d <= 10 steps apart, add 1/d to their similarity, which is then divided by the
-    root of the product of their counts; an item of the history weighs 0.8^age.
+    Two items of one user's sequence, d <= 20 steps apart, add 1/sqrt(d) to their similarity, which is then divided by
+    the root of the product of their counts; an item of the history weighs 0.8^age.
     """
     from scipy.sparse import csr_array, diags_array
 
@@ -96,7 +96,7 @@ def item_knn(training: Training) -> Scorer:
     for step in range(1, WINDOW + 1):
         together = training.users[:-step] == training.users[step:]
         pairs = (training.items[:-step][together], training.items[step:][together])
-        similar = similar + csr_array((np.full(int(together.sum()), 1.0 / step), pairs), shape=(size, size))
+        similar = similar + csr_array((np.full(int(together.sum()), step**-0.5), pairs), shape=(size, size))
     counts = np.bincount(training.items, minlength=size)
     scale = diags_array(1.0 / np.sqrt(np.maximum(counts, 1)))
     similar = csr_array(scale @ (similar + similar.T) @ scale)

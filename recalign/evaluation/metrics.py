@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,11 @@ def default_metrics(catalogue: Catalogue, list_length: int) -> list[str]:
     ranking = [f"{name}@{k}" for name in ("ndcg", "recall", "hit") for k in cutoffs]
     genres = ["mgu", "ild"] if catalogue.genre_names else []
     return [*ranking, "mrr", *genres, "popularity", "unseen", "validity", "repeats", "history"]
+
+
+def split_metrics(text: str) -> list[str]:
+    """Split `ndcg@5,novelty(a=1,b=2)` at the commas outside parentheses."""
+    return [part for part in (piece.strip() for piece in re.split(r",(?![^()]*\))", text)) if part]
 
 
 def parse_metrics(names: Sequence[str], catalogue: Catalogue, list_length: int) -> list[RewardExpression]:

@@ -34,7 +34,7 @@ def test_recent_popularity_counts_only_what_came_just_before_the_row(write_datas
 def test_item_knn_by_hand(small):
     scores = item_knn(Training.of(small))(list(small.rows("test"))[1:2])[0]
     # history [0, 1], weights .8, 1; counts 3 2 1 1 1 0; item 2 is one step from 1 and two from 0, in one sequence
-    assert scores[2] == pytest.approx(DECAY * 0.5 / np.sqrt(3) + 1.0 / np.sqrt(2), abs=1e-8)
+    assert scores[2] == pytest.approx(DECAY * np.sqrt(0.5) / np.sqrt(3) + 1.0 / np.sqrt(2), abs=1e-8)
     assert scores[4] == pytest.approx(DECAY * 1.0 / np.sqrt(3), abs=1e-8)
     assert scores[5] == 0
 

@@ -1,0 +1,110 @@
+"""Measure predictions: per user, in the mean with 95% intervals, beside the simple baselines on the same rows."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recalign import console
+from recalign.commands.options import DataOption, JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
+from recalign.errors import UserError
+from recalign.workspace import RunFolder, home
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from recalign.data.dataset import PreparedDataset
+
+PredictionsArgument = Annotated[
+    Path | None,
+    typer.Argument(help="A decode folder, or a model run with one (default: the workspace's newest predictions)."),
+]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated, such as ndcg@5,recall@5,mgu (default: all that the lists and genres allow)."),
+]
+LabelOption = Annotated[str | None, typer.Option(help="Name in tables (default: the model run's folder).")]
+BaselinesOption = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure the simple baselines too.")]
+
+
+def eval(  # noqa: A001
+    predictions: PredictionsArgument = None,
+    data: DataOption = None,
+    metrics: MetricsOption = None,
+    baselines: BaselinesOption = True,
+    label: LabelOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Measure predictions.
+
+    Examples:
+        recalign eval runs/sft/decode-greedy-test
+        recalign eval runs/align-blade-ndcg --metrics ndcg@5,recall@5,mgu
+    """
+    from recalign.data.dataset import PreparedDataset
+    from recalign.evaluation.evaluate import evaluate
+    from recalign.evaluation.metrics import default_metrics, parse_metrics, split_metrics
+    from recalign.evaluation.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
+
+    folder = find_predictions(predictions)
+    record = RunFolder(folder).record
+    options = record.get("options", {})
+    dataset = PreparedDataset(data or options.get("data") or home() / "data")
+    _check_made_for(dataset, record, folder)
+    split = str(options.get("split", "test"))
+    lists, rows = read_predictions(folder, dataset, split)
+    size = lists.items.shape[1]
+    names = default_metrics(dataset.catalogue, size) if metrics is None else split_metrics(metrics)
+    parse_metrics(names, dataset.catalogue, size)
+
+    run = RunFolder(out or folder / "eval")
+    asked = {"metrics": names, "baselines": baselines, "label": label, "seed": seed}
+    digest = hashlib.sha256((folder / PREDICTIONS_FILE).read_bytes()).hexdigest()[:16]
+    inputs = {"data": dataset.hash, "predictions": digest}
+    if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite) == "done":
+        console.say(f"{run.path} is up to date.")
+        results = dict(run.record["results"])
+    else:
+        results = evaluate(folder, dataset, split, lists, rows, names, run.path, label, baselines=baselines, seed=seed)
+        run.finish(results)
+    console.show(_table(results))
+    return results
+
+
+def _check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Path) -> None:
+    """Refuse predictions whose run.json names another dataset."""
+    inputs = record.get("inputs", {})
+    made_for = inputs.get("data")
+    if made_for is not None and made_for != dataset.hash:
+        raise UserError(
+            f"{folder} holds predictions for another dataset ({made_for}) than {dataset.path} ({dataset.hash}).",
+            "Name the dataset that they were made for with --data, or decode again.",
+        )
+
+
+def _table(results: dict[str, Any]) -> Table:
+    """One row a metric, one column a system; the model's figures carry their 95% intervals."""
+    from rich.table import Table
+
+    from recalign.evaluation.significance import Interval
+    from recalign.evaluation.tables import figure, number
+
+    label = results["label"] + (" (oracle)" if results["oracle"] else "")
+    table = Table(title=f"{results['rows']} rows of {results['split']}", caption="95% bootstrap intervals over users")
+    table.add_column("metric")
+    for heading in (label, *results["baselines"]):
+        table.add_column(heading, justify="right")
+    for name, found in results["metrics"].items():
+        interval = Interval(found["mean"], found["low"], found["high"], found["n"])
+        others = [number(baseline["metrics"][name]["mean"]) for baseline in results["baselines"].values()]
+        table.add_row(name, figure(interval), *others)
+    for name, value in results["corpus"].items():
+        table.add_row(name, number(value), *(number(b["corpus"][name]) for b in results["baselines"].values()))
+    return table

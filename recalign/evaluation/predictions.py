@@ -1,0 +1,172 @@
+"""Predictions on disk: what `decode` writes and `eval` reads, checked against the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign.api import INVALID, Catalogue, Predictions, Row
+from recalign.errors import UserError
+from recalign.workspace import RunFolder, atomic, home
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recalign.data.dataset import PreparedDataset
+
+PREDICTIONS_FILE = "predictions.parquet"
+READ_COLUMNS = ("row", "user_id", "items", "scores")
+
+
+def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row], catalogue: Catalogue) -> None:
+    """Write `predictions.parquet`: row, user_id, and items, scores, item_ids and titles as lists, one row a list.
+
+    A list holds its own positions only; where the text is no item, the item is -1 and id and title are null.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    import polars as pl
+
+    lists = [items[:end].tolist() for items, end in zip(predictions.items, predictions.lengths, strict=True)]
+    scores = [values[:end].tolist() for values, end in zip(predictions.scores, predictions.lengths, strict=True)]
+    frame = pl.DataFrame(
+        {
+            "row": [row.index for row in rows],
+            "user_id": [row.user_id for row in rows],
+            "items": lists,
+            "scores": scores,
+            "item_ids": [[None if i == INVALID else catalogue.item_ids[i] for i in items] for items in lists],
+            "titles": [[None if i == INVALID else catalogue.titles[i] for i in items] for items in lists],
+        },
+        schema={
+            "row": pl.Int64,
+            "user_id": pl.String,
+            "items": pl.List(pl.Int64),
+            "scores": pl.List(pl.Float64),
+            "item_ids": pl.List(pl.String),
+            "titles": pl.List(pl.String),
+        },
+    )
+    with atomic(Path(folder) / PREDICTIONS_FILE) as temporary:
+        frame.write_parquet(temporary)
+
+
+def read_predictions(
+    folder: Path, dataset: PreparedDataset, split: str, list_length: int | None = None
+) -> tuple[Predictions, list[Row]]:
+    """Read what `decode` wrote, and the rows that it answers.
+
+    Args:
+        folder: holds `predictions.parquet`.
+        dataset: that the predictions were made for.
+        split: whose rows they answer.
+        list_length: K, where it is known; by default the longest list.
+
+    Returns:
+        U lists and their rows, in the order of the file.
+
+    Raises:
+        UserError: no such file, missing columns, no rows, a row answered twice, rows, users or items that are not those
+            of the dataset.
+    """
+    import polars as pl
+
+    file = Path(folder) / PREDICTIONS_FILE
+    if not file.is_file():
+        raise UserError(f"{folder} holds no {PREDICTIONS_FILE}.", "Make predictions with `recalign decode`.")
+    try:
+        frame = pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{file} is not readable Parquet: {error}.", "Decode again.") from None
+    missing = [name for name in READ_COLUMNS if name not in frame.columns]
+    if missing:
+        raise UserError(
+            f"{file} lacks the column '{missing[0]}' (it has {', '.join(frame.columns)}).",
+            f"It must have {', '.join(READ_COLUMNS)}.",
+        )
+    if not frame.height:
+        raise UserError(f"{file} is empty: no row was decoded.", "Decode again.")
+    rows = _matching_rows(frame, dataset, split, file)
+    return _padded(frame, len(dataset.catalogue), list_length, file), rows
+
+
+def _matching_rows(frame: pl.DataFrame, dataset: PreparedDataset, split: str, file: Path) -> list[Row]:
+    """Look up the rows that the predictions answer, and hold their users against the dataset's."""
+    every = dataset.rows(split)
+    indices = frame["row"].to_list()
+    hint = "They were made from another dataset; name the right one with --data, or decode again."
+    if len(set(indices)) < len(indices):
+        twice = next(index for place, index in enumerate(indices) if index in indices[:place])
+        raise UserError(f"{file} answers row {twice} of the split '{split}' twice.", "Decode again.")
+    if max(indices) >= len(every) or min(indices) < 0:
+        raise UserError(
+            f"{file} answers row {max(indices)} of '{split}', and {dataset.path} has {len(every)} rows there.", hint
+        )
+    rows = [every[index] for index in indices]
+    for row, user in zip(rows, frame["user_id"].cast(str).to_list(), strict=True):
+        if row.user_id != user:
+            raise UserError(
+                f"Row {row.index} of '{split}' is user '{row.user_id}' in {dataset.path}, and '{user}' in {file}.", hint
+            )
+    return rows
+
+
+def _padded(frame: pl.DataFrame, catalogue_size: int, list_length: int | None, file: Path) -> Predictions:
+    """Pad ragged lists to [U, K]."""
+    lists: list[list[int]] = frame["items"].to_list()
+    scores: list[list[float]] = frame["scores"].to_list()
+    width = max([len(items) for items in lists] + [list_length or 1])
+    padded = np.full((len(lists), width), INVALID, dtype=np.int64)
+    values = np.zeros((len(lists), width))
+    for place, (items, marks) in enumerate(zip(lists, scores, strict=True)):
+        padded[place, : len(items)] = items
+        values[place, : len(marks)] = marks
+    if padded.max(initial=INVALID) >= catalogue_size or padded.min(initial=INVALID) < INVALID:
+        raise UserError(
+            f"{file} names item {padded.max()}, and the dataset has {catalogue_size} items.",
+            "They were made from another dataset; name the right one with --data, or decode again.",
+        )
+    return Predictions(padded, values, np.array([len(items) for items in lists]))
+
+
+def find_predictions(path: Path | None) -> Path:
+    """Find a decode folder: the one given, the only one of a model run, or the newest of the workspace.
+
+    Raises:
+        UserError: there is none, or a model run has several.
+    """
+    if path is None:
+        found = sorted(home().rglob(PREDICTIONS_FILE), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise UserError(f"The workspace {home()} holds no predictions.", "Make some with `recalign decode`.")
+        return found[-1].parent
+    if not Path(path).is_dir():
+        raise UserError(f"{path} is no folder.", "Name a decode folder, or a model run with one.")
+    if (path / PREDICTIONS_FILE).is_file():
+        return path
+    inside = sorted(file.parent for file in path.glob(f"*/{PREDICTIONS_FILE}"))
+    if not inside:
+        raise UserError(f"{path} holds no predictions.", f"Make some with `recalign decode --model {path}`.")
+    if len(inside) > 1:
+        names = ", ".join(str(folder) for folder in inside)
+        raise UserError(f"{path} holds several predictions: {names}.", "Name one of them.")
+    return inside[0]
+
+
+def model_run(folder: Path, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Find the sft or align run that predictions come from: its folder and its run.json.
+
+    Args:
+        folder: the decode folder, returned itself, with {}, where no such run is found.
+        record: its run.json.
+    """
+    named = record.get("options", {}).get("model")
+    for candidate in [*([Path(named)] if named else []), Path(folder).resolve().parent]:
+        found = RunFolder(candidate).record
+        if found.get("command") in ("sft", "align"):
+            return candidate, found
+    return Path(folder), {}
