@@ -19,6 +19,7 @@ class Catalogue:
         genres: [I] genre names of each item, possibly none.
         texts: [I] other text, possibly empty.
         popularity: [I] int64, how many training interactions each item has.
+        codes: [I] int32 numbers of each item's semantic identifier, in a dataset that has them.
     """
 
     item_ids: list[str]
@@ -26,6 +27,7 @@ class Catalogue:
     genres: list[tuple[str, ...]]
     texts: list[str]
     popularity: np.ndarray
+    codes: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)

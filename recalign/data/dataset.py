@@ -120,7 +120,7 @@ class PreparedDataset:
 
     @property
     def identifier(self) -> str:
-        """`title` or `atomic`: how items are written as tokens."""
+        """`title`, `semantic` or `atomic`: how items are written as tokens."""
         return str(self.info["options"]["identifier"])
 
     @property
@@ -145,6 +145,7 @@ class PreparedDataset:
             genres=[tuple(genres) for genres in frame["genres"].to_list()],
             texts=frame["text"].to_list(),
             popularity=frame["popularity"].to_numpy().astype(np.int64),
+            codes=[np.asarray(code, dtype=np.int32) for code in frame["code"]] if "code" in frame.columns else None,
         )
 
     def interactions(self) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import jinja2
 import jinja2.sandbox
 import numpy as np
 
-from recalign.data.tokens import TitleTokens, item_token
+from recalign.data.tokens import TitleTokens
 from recalign.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from recalign.data.catalogue import Catalogue
     from recalign.data.dataset import Row
 
-TEMPLATES = ("compact", "alpaca", "chat")
+TITLES = "-titles"
+TEMPLATES = ("compact", "alpaca", "chat", "alpaca" + TITLES, "chat" + TITLES)
+"""With semantic or atomic identifiers, the last two show titles in the prompt; the response is still identifiers."""
 _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
 
 
@@ -30,9 +32,10 @@ _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefi
 class Template:
     """A prompt template.
 
-    A Jinja template is handed `history` and `candidates` (titles, oldest first), `list_length` and `task`. It may set
-    two constants: `{% set chat = true %}` makes its text a user turn in the model's own chat template;
-    `{% set separator = "; " %}` is the text between the titles of a response.
+    A Jinja template is handed `history` and `candidates` (items as the response writes them, oldest first),
+    `list_length` and `task`. It may set three constants: `{% set chat = true %}` makes its text a user turn in the
+    model's own chat template; `{% set separator = "; " %}` is the text between the titles of a response;
+    `{% set titles = true %}` shows titles where the response writes semantic or atomic identifiers.
 
     Args:
         name: `compact`, `alpaca`, `chat`, or the file's path.
@@ -47,6 +50,11 @@ class Template:
     def chat(self) -> bool:
         """Whether the text is a user turn in the model's chat template."""
         return bool(self._constants().get("chat", False))
+
+    @property
+    def titles(self) -> bool:
+        """Whether prompts show titles, however the response writes items."""
+        return bool(self._constants().get("titles", False))
 
     @property
     def separator(self) -> str | None:
@@ -100,8 +108,9 @@ def load_template(name: str | Path) -> Template:
     if str(name) == "compact":
         return Template("compact")
     if str(name) in TEMPLATES:
-        file = resources.files("recalign.data").joinpath("templates", f"{name}.jinja")
-        return Template(str(name), file.read_text("utf-8"))
+        plain = str(name).removesuffix(TITLES)
+        text = resources.files("recalign.data").joinpath("templates", f"{plain}.jinja").read_text("utf-8")
+        return Template(str(name), text if plain == name else "{%- set titles = true -%}" + text)
     path = Path(name)
     if not path.is_file():
         raise UserError(
@@ -143,9 +152,7 @@ class Prompter:
         self.template = template if isinstance(template, Template) else load_template(template)
         self.tokenizer, self.titles = tokenizer, titles
         self.task, self.list_length, self.max_tokens = task, list_length, max_tokens
-        first = tokenizer.convert_tokens_to_ids(item_token(catalogue.item_ids[0]))
-        atomic = titles.paths[0].tolist() == [first]
-        self._names = [item_token(item_id) for item_id in catalogue.item_ids] if atomic else catalogue.titles
+        self._names = catalogue.titles if titles.texts is None or self.template.titles else titles.texts
         self._cut: set[tuple[str, int]] = set()
         if self.template.chat and not tokenizer.chat_template:
             raise UserError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recalign.errors import UserError
+from recalign.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,11 +33,13 @@ class TitleTokens:
         paths: [I] int64 token ids of each item's identifier, none empty, no two alike.
         separator: token ids between titles; may be empty, and then no path is a prefix of another.
         end: id of the end-of-sequence token.
+        texts: [I] how each identifier reads in the text of a prompt; None: the title.
     """
 
     paths: list[np.ndarray]
     separator: np.ndarray
     end: int
+    texts: list[str] | None = None
 
     def join(self, items: Sequence[int], *, close: bool = False) -> np.ndarray:
         """Lay titles end to end with separators between them.
@@ -112,6 +114,27 @@ def item_token(item_id: str) -> str:
     return f"<item_{item_id}>"
 
 
+def added_tokens(catalogue: Catalogue, identifier: str) -> list[list[str]] | None:
+    """Return the tokens to be added to a tokenizer that write each item, [I] lists; None where titles are written.
+
+    Semantic identifiers are written `<s0_12><s1_3><s2_40>`: level and code.
+
+    Raises:
+        UserError: an unknown identifier, or a dataset without semantic codes.
+    """
+    if identifier == "title":
+        return None
+    if identifier == "atomic":
+        return [[item_token(item_id)] for item_id in catalogue.item_ids]
+    if identifier != "semantic":
+        raise UserError(
+            f"There is no identifier '{identifier}'.", did_you_mean(identifier, ["title", "semantic", "atomic"])
+        )
+    if catalogue.codes is None:
+        raise UserError("This dataset has no semantic identifiers.", "Prepare it with --identifier semantic.")
+    return [[f"<s{level}_{number}>" for level, number in enumerate(code)] for code in catalogue.codes]
+
+
 def title_tokens(
     catalogue: Catalogue, tokenizer: PreTrainedTokenizerBase, identifier: str, separator: str | None = None
 ) -> TitleTokens:
@@ -120,9 +143,10 @@ def title_tokens(
     Args:
         catalogue: the items.
         tokenizer: a Hugging Face tokenizer.
-        identifier: `title`, or `atomic` (one added token an item; the tokenizer must have them, see `add_item_tokens`).
+        identifier: `title`, `semantic` (3-4 added tokens an item) or `atomic` (one); the tokenizer must have what is
+            added, see `add_item_tokens`.
         separator: text between titles; by default the tokenizer's own separator token, or a newline where it has none.
-            Atomic identifiers need none and have none.
+            Semantic and atomic identifiers need none and have none.
 
     Raises:
         UserError: two items with the same tokens, a title without tokens or with the end or separator token inside, a
@@ -133,27 +157,30 @@ def title_tokens(
             "The tokenizer has no end-of-sequence token, so a response could not end.",
             "Set `eos_token` in its tokenizer_config.json.",
         )
-    if identifier == "atomic":
-        paths = _atomic_paths(catalogue, tokenizer)
-        separator_ids = np.empty(0, dtype=np.int64)
+    words = added_tokens(catalogue, identifier)
+    if words is not None:
+        paths, separator_ids = _added_paths(catalogue, tokenizer, words), np.empty(0, dtype=np.int64)
     else:
         encoded = tokenizer(catalogue.titles, add_special_tokens=False)["input_ids"] if len(catalogue) else []
         paths = [np.asarray(ids, dtype=np.int64) for ids in encoded]
         separator_ids = _separator_ids(tokenizer, separator)
-    titles = TitleTokens(paths=paths, separator=separator_ids, end=int(tokenizer.eos_token_id))
+    texts = None if words is None else ["".join(word) for word in words]
+    titles = TitleTokens(paths=paths, separator=separator_ids, end=int(tokenizer.eos_token_id), texts=texts)
     _check(titles, catalogue)
     return titles
 
 
-def _atomic_paths(catalogue: Catalogue, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+def _added_paths(
+    catalogue: Catalogue, tokenizer: PreTrainedTokenizerBase, words: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
     vocabulary = tokenizer.get_vocab()
-    missing = [item_id for item_id in catalogue.item_ids if item_token(item_id) not in vocabulary]
+    missing = [item for item, word in enumerate(words) if not vocabulary.keys() >= set(word)]
     if missing:
         raise UserError(
-            f"The tokenizer has no token for {len(missing)} items, such as item {missing[0]!r}.",
+            f"The tokenizer has no token for {len(missing)} items, such as item {catalogue.item_ids[missing[0]]!r}.",
             "Use the tokenizer that was trained with this dataset, or prepare the dataset with --identifier title.",
         )
-    return [np.array([vocabulary[item_token(item_id)]], dtype=np.int64) for item_id in catalogue.item_ids]
+    return [np.array([vocabulary[token] for token in word], dtype=np.int64) for word in words]
 
 
 def _separator_ids(tokenizer: PreTrainedTokenizerBase, text: str | None) -> np.ndarray:

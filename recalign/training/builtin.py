@@ -54,7 +54,7 @@ def builtin_tokenizer(
     params: TinyParams, catalogue: Catalogue, identifier: str, template: Template
 ) -> PreTrainedTokenizerBase:
     """Train the tokenizer: on the catalogue's titles, where titles are written, and on the words of a text template."""
-    texts = list(catalogue.titles) if identifier == "title" else []
+    texts = list(catalogue.titles) if identifier == "title" or template.titles else []
     if template.source is not None:
         some = dict(candidates=[], task="next", list_length=1)
         texts += [template.render(history=history, **some) for history in ([], catalogue.titles[:2])]

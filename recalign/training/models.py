@@ -121,7 +121,7 @@ def load_policy(
     else:
         tokenizer = load_tokenizer(source, trust_remote_code)
         chosen = _choose_template(template, recorded, tokenizer)
-    new_tokens = add_item_tokens(tokenizer, dataset.catalogue) if dataset.identifier == "atomic" else []
+    new_tokens = add_item_tokens(tokenizer, dataset.catalogue, dataset.identifier)
     titles = title_tokens(dataset.catalogue, tokenizer, dataset.identifier, chosen.separator)
     if recorded and recorded.get("titles") != titles.fingerprint:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Tokenizers: one trained on a catalogue for from-scratch models, and an added token an item for atomic identifiers."""
+"""Tokenizers: one trained on a catalogue for from-scratch models; added tokens for semantic and atomic identifiers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from recalign.data.catalogue import Catalogue
-from recalign.data.tokens import item_token
+from recalign.data.tokens import added_tokens
 
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "sep_token": "<sep>", "unk_token": "<unk>"}
 
@@ -57,9 +57,28 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
 
 
-def add_item_tokens(tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue) -> Sequence[int]:
-    """Give every item its token `<item_ID>`, in the catalogue's order; return the ids of the tokens that were new."""
+def add_item_tokens(
+    tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue, identifier: str = "atomic"
+) -> Sequence[int]:
+    """Add the tokens that write items: one an item, in the catalogue's order, or the codes of every level.
+
+    Args:
+        tokenizer: changed in place.
+        catalogue: the items.
+        identifier: `title` adds nothing.
+
+    Returns:
+        The ids of the tokens that were new.
+    """
+    words = added_tokens(catalogue, identifier) or []
+    if identifier == "semantic":  # by level, then number
+        words = [sorted({token for word in words for token in word}, key=_level_and_number)]
     known = tokenizer.get_vocab()
-    new = [token for token in map(item_token, catalogue.item_ids) if token not in known]
+    new = [token for word in words for token in word if token not in known]
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
     return tokenizer.convert_tokens_to_ids(new)
+
+
+def _level_and_number(token: str) -> tuple[int, ...]:
+    """Sort key of `<s1_23>`: (1, 23)."""
+    return tuple(map(int, token.strip("<s>").split("_")))

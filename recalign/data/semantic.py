@@ -1,0 +1,270 @@
+"""Semantic identifiers: residual k-means over item embeddings gives similar items codes that begin alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recalign.data.vectors import cooccurrence, tfidf
+from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from recalign.data.catalogue import Catalogue
+
+DIMENSIONS = 32  # of each half of the default embedding: text, co-occurrence
+RIDGE = 0.1  # of the map that predicts co-occurrence from text; rows have length 1
+FIT_ROWS = 65_536  # codebooks are fitted on a sample of this size; a million items then take minutes
+ITERATIONS = 25
+CELLS = 2**24  # distances held at once
+HEADROOM, LARGEST = (
+    64,
+    256,
+)  # codes there are for each item, and numbers a level, where the codebook's size is our choice
+
+
+def item_embeddings(texts: Sequence[str], users: np.ndarray, items: np.ndarray, *, seed: int) -> np.ndarray:
+    """Embed items by what is said of them and by what they are consumed with, each half of equal weight.
+
+    Text: SVD of TF-IDF vectors. Co-occurrence: SVD of the normalised co-occurrence matrix; an item without
+    interactions gets what a ridge regression on the text predicts for it, so that being new is not what places it.
+
+    Args:
+        texts: [I] title, genres and other text of each item.
+        users: [E] user of each training interaction, sorted by user and then time.
+        items: [E] item of each.
+        seed: of the SVDs' start vectors.
+
+    Returns:
+        [I, D] float64.
+    """
+    text = _unit_rows(_svd(tfidf(texts), DIMENSIONS, seed))
+    together = _unit_rows(_svd(cooccurrence(users, items, len(texts)), DIMENSIONS, seed))
+    known = together.any(axis=1)
+    if known.any() and not known.all():
+        seen = text[known]
+        weights = np.linalg.solve(seen.T @ seen + RIDGE * np.eye(seen.shape[1]), seen.T @ together[known])
+        together[~known] = _unit_rows(text[~known] @ weights)
+    return np.concatenate([text, together], axis=1)
+
+
+def read_embeddings(path: Path, item_ids: Sequence[str]) -> np.ndarray:
+    """Read item embeddings of the user's own.
+
+    Args:
+        path: a `.parquet` file with the columns `item_id` and `embedding` (a list of numbers), or an `.npz` file with
+            the arrays `item_id` [X] (text) and `embedding` [X, D].
+        item_ids: [I] the catalogue's ids; further ids in the file are ignored.
+
+    Returns:
+        [I, D] float64.
+
+    Raises:
+        UserError: no such file, another format, items without an embedding, rows of unequal length, NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"The embedding file {path} does not exist.")
+    ids, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
+    place = {item_id: index for index, item_id in enumerate(ids)}
+    missing = [item_id for item_id in item_ids if item_id not in place]
+    if missing:
+        raise UserError(f"{path} has no embedding for {len(missing)} items, such as item {missing[0]!r}.", "Add them.")
+    vectors = rows[[place[item_id] for item_id in item_ids]]
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        raise UserError(f"{path}: the embedding of item {item_ids[wrong[0]]!r} holds NaN or infinity.")
+    return vectors
+
+
+def codebook_size(items: int, levels: int) -> int:
+    """Choose a codebook size: the smallest power of two that gives 64 times as many codes as items, at most 256.
+
+    Clusters are far from equal in size: of Amazon Office's 2,414 items 30% share a code of three levels of 64.
+    """
+    size = 2
+    while size**levels < HEADROOM * items and size < LARGEST:
+        size *= 2
+    return size
+
+
+def residual_codes(vectors: np.ndarray, *, levels: int, codebook: int, seed: int) -> np.ndarray:
+    """Quantise vectors level by level, each level clustering what the levels before it left over.
+
+    Args:
+        vectors: [I, D].
+        levels: codes an item.
+        codebook: clusters a level, at most.
+        seed: of every level's k-means.
+
+    Returns:
+        [I, levels] int32.
+
+    Source: residual quantisation by k-means, as in TIGER (Rajput et al., 2023) and QARM (Luo et al., 2024).
+    """
+    residual = np.asarray(vectors, dtype=np.float64)
+    codes = np.empty((len(residual), levels), dtype=np.int32)
+    for level in range(levels):
+        centroids = _fit(residual, codebook, np.random.default_rng((seed, level)))
+        codes[:, level] = _nearest(residual, centroids)
+        residual = residual - centroids[codes[:, level]]
+    return codes
+
+
+def tell_apart(codes: np.ndarray, popularity: np.ndarray) -> list[np.ndarray]:
+    """Give items that share a code one more token each, counted from 0 by popularity; no code then begins another.
+
+    Args:
+        codes: [I, levels].
+        popularity: [I] training interactions.
+
+    Returns:
+        [I] int32 codes, of `levels` numbers, or one more where the code is shared.
+    """
+    group = np.unique(codes, axis=0, return_inverse=True)[1].ravel()
+    order = np.lexsort((np.arange(len(codes)), -popularity, group))
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    rank = np.empty(len(codes), dtype=np.int32)
+    rank[order] = np.arange(len(codes)) - np.repeat(first, np.diff(first, append=len(codes)))
+    shared = np.bincount(group)[group] > 1
+    return [np.append(code, place) if more else code for code, place, more in zip(codes, rank, shared, strict=True)]
+
+
+def semantic_codes(
+    catalogue: Catalogue,
+    users: np.ndarray,
+    items: np.ndarray,
+    *,
+    levels: int = 3,
+    codebook: int = 0,
+    embeddings: Path | None = None,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Make every item's semantic identifier.
+
+    Args:
+        catalogue: the items.
+        users: [E] user of each training interaction, sorted by user and then time.
+        items: [E] item of each.
+        levels: numbers of an identifier, before collisions.
+        codebook: different numbers a level; 0: `codebook_size`.
+        embeddings: see `read_embeddings`; by default `item_embeddings` of text and training interactions.
+        seed: of the SVDs and k-means.
+
+    Returns:
+        [I] int32 codes, no two alike, none the beginning of another.
+
+    Raises:
+        UserError: an embedding file that cannot be used.
+    """
+    if embeddings is None:
+        parts = zip(catalogue.titles, catalogue.genres, catalogue.texts, strict=True)
+        texts = [" ".join([title, *genres, text or ""]) for title, genres, text in parts]
+        vectors = item_embeddings(texts, users, items, seed=seed)
+    else:
+        vectors = read_embeddings(embeddings, catalogue.item_ids)
+    codes = residual_codes(
+        vectors, levels=levels, codebook=codebook or codebook_size(len(catalogue), levels), seed=seed
+    )
+    return tell_apart(codes, catalogue.popularity)
+
+
+def _svd(matrix: csr_array, dimensions: int, seed: int) -> np.ndarray:
+    """Project rows on the leading singular vectors: [I, <= dimensions]."""
+    from scipy.sparse.linalg import svds
+
+    small = min(matrix.shape)
+    if small <= 2 * dimensions:
+        left, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        left, values = left[:, :dimensions], values[:dimensions]
+    else:
+        start = np.random.default_rng(seed).standard_normal(small)
+        left, values, _ = svds(matrix, k=dimensions, v0=start)
+        left, values = left[:, ::-1], values[::-1]
+    return left * np.where(values > 1e-9 * max(values.max(initial=0.0), 1.0), values, 0.0)
+
+
+def _unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1; rows of (nearly) nothing become 0."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-9)
+
+
+def _fit(vectors: np.ndarray, clusters: int, generator: np.random.Generator) -> np.ndarray:
+    """K-means from k-means++ seeds: centroids [<= clusters, D]; a cluster that empties keeps its centroid."""
+    if len(vectors) > FIT_ROWS:
+        vectors = vectors[np.sort(generator.choice(len(vectors), FIT_ROWS, replace=False))]
+    centroids = _spread(vectors, clusters, generator)
+    for _ in range(ITERATIONS):
+        nearest = _nearest(vectors, centroids)
+        order = np.argsort(nearest, kind="stable")
+        present, first = np.unique(nearest[order], return_index=True)
+        sums = np.add.reduceat(vectors[order], first, axis=0)
+        moved = centroids.copy()
+        moved[present] = sums / np.diff(first, append=len(vectors))[:, None]
+        if np.array_equal(moved, centroids):
+            break
+        centroids = moved
+    return centroids
+
+
+def _spread(vectors: np.ndarray, clusters: int, generator: np.random.Generator) -> np.ndarray:
+    """k-means++ seeds (Arthur and Vassilvitskii, 2007); fewer where there are fewer different vectors."""
+    chosen = [vectors[generator.integers(len(vectors))]]
+    distance = ((vectors - chosen[0]) ** 2).sum(axis=1)
+    nothing = 1e-12 * max(float((vectors**2).sum(axis=1).max()), 1e-300)
+    while len(chosen) < clusters and distance.max() > nothing:
+        mass = np.where(distance > nothing, distance, 0.0).cumsum()
+        place = np.searchsorted(mass, generator.random() * mass[-1], side="right")
+        chosen.append(vectors[min(place, len(vectors) - 1)])
+        distance = np.minimum(distance, ((vectors - chosen[-1]) ** 2).sum(axis=1))
+    return np.stack(chosen)
+
+
+def _nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """[I] index of the nearest centroid; ties go to the first."""
+    step = max(1, CELLS // len(centroids))
+    half_norms = (centroids**2).sum(axis=1) / 2
+    parts = [
+        np.argmin(half_norms - vectors[start : start + step] @ centroids.T, axis=1)
+        for start in range(0, len(vectors), step)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
+    """Ids [X] and embeddings [X, D]."""
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    if not {"item_id", "embedding"} <= set(frame.columns):
+        raise UserError(
+            f"{path} has the columns {', '.join(frame.columns)}; `item_id` and `embedding` are needed.", "Rename them."
+        )
+    column = frame["embedding"].cast(pl.List(pl.Float64))
+    lengths = column.list.len().unique().to_list()
+    if len(lengths) != 1 or not lengths[0]:
+        raise UserError(f"{path}: the embeddings have different lengths: {sorted(map(str, lengths))[:4]}.")
+    flat = column.explode().cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return frame["item_id"].cast(pl.String).to_list(), flat.reshape(frame.height, lengths[0])
+
+
+def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
+    """Ids [X] and embeddings [X, D]."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            ids, rows = arrays["item_id"].astype(str).tolist(), arrays["embedding"].astype(np.float64)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read as item embeddings: {error}.",
+            "Write a .parquet file with item_id and embedding, or an .npz file with these arrays.",
+        ) from None
+    if rows.ndim != 2 or len(rows) != len(ids):
+        raise UserError(
+            f"{path}: `embedding` has shape {rows.shape}, beside {len(ids)} item ids.", "Save one row an item."
+        )
+    return ids, rows
