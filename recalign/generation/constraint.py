@@ -252,7 +252,7 @@ class ListConstraint:
     def advance(self, state: State, tokens: torch.Tensor) -> State:
         """Return the state after one token [N] a row, each valid for its row (done rows: any token, they stay)."""
         within = ~(state.done | (state.tail > 0))
-        child = self._child(state.node, tokens)
+        child = self.child(state.node, tokens)
         down = within & (child >= 0)
         state = replace(state, node=torch.where(down, child, state.node))
         if not len(self.separator):
@@ -286,7 +286,7 @@ class ListConstraint:
             barred=barred,
         )
 
-    def _child(self, node: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def child(self, node: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[N] the child that a token leads to, or -1: a binary search among each node's edges."""
         trie = self.trie
         low = trie.child_start[node].long()

@@ -15,6 +15,7 @@ from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.errors import UserError
 from recalign.generation.attention import shared
+from recalign.generation.beam import BeamSearch, Scoring
 from recalign.generation.constraint import ListConstraint
 from recalign.generation.context import Context, Cost, PlainContext, SharedContext
 from recalign.generation.probe import obstacle_to_sharing
@@ -126,6 +127,45 @@ class Engine:
         """Take the most probable token at every step; one list a row. Arguments as in `sample`."""
         sampler = Sampler(self, list_length, None, repetition_penalty, 0, 0, constrained)
         return self._generate(sampler, rows, 1)
+
+    def beam(
+        self,
+        rows: Sequence[Row],
+        *,
+        width: int,
+        size: int,
+        scoring: Scoring = "renormalised",
+        length_penalty: float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the best single titles of each of U rows.
+
+        Args:
+            rows: U rows.
+            width: B, beams a row.
+            size: K, items to return.
+            scoring: log-probabilities renormalised over the trie's valid tokens, or over the full vocabulary.
+            length_penalty: divide scores by length ** length_penalty; 0 compares plain sums.
+
+        Returns:
+            Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where fewer than K
+            titles were found.
+
+        Raises:
+            UserError: K larger than B.
+        """
+        if size > width:
+            raise UserError(f"A beam of width {width} cannot return {size} items.", "Widen the beam or ask for less.")
+        search = BeamSearch(self, width, scoring, length_penalty)
+        prompts = [self.policy.prompter.encode(row) for row in rows]
+        order, parts = [], []
+        with self.inference():
+            for batch in self.batches(prompts, 8 * width):
+                parts.append(search.run([rows[i] for i in batch], [prompts[i] for i in batch]))
+                order.extend(batch)
+        place = torch.argsort(torch.tensor(order))
+        items, scores = (torch.cat(columns).cpu()[place][:, :size] for columns in zip(*parts, strict=True))
+        self.cost.completion_tokens += int(self.trie.path_start.cpu().diff()[items[items >= 0]].add(1).sum())
+        return items, scores
 
     def _generate(self, sampler: Sampler, rows: Sequence[Row], group_size: int) -> Completions:
         titles = self.policy.titles
