@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
+from recalign.data.arrays import is_member
 from recalign.data.windows import Windows
 from recalign.errors import UserError
 
 
-def candidate_sets(windows: Windows, items: int, size: int, seed: int) -> np.ndarray:
+def candidate_sets(
+    windows: Windows, consumed: np.ndarray, items: int, size: int, random: np.random.Generator
+) -> np.ndarray:
     """Draw candidate sets.
 
     Args:
         windows: the rows.
+        consumed: sorted distinct keys user * I + item of all interactions, held-out ones included.
         items: size of the catalogue, I.
         size: X, targets included.
-        seed: of the draw and of the shuffle.
+        random: of the draw and of the shuffle.
 
     Returns:
-        [W, X] int32 item indices in random order, all different; negatives are uniform over the items that appear nowhere in
-        the user's interactions.
+        [W, X] int32 item indices in random order, all different; negatives are uniform over the items that
+        appear nowhere in the user's interactions.
 
     Raises:
         UserError: a user has consumed too much of the catalogue.
     """
-    log, random = windows.log, np.random.default_rng([seed, 20])
-    consumed = np.unique(log.user * items + log.item)  # [pairs]
+    log = windows.log
     most = int(np.bincount(consumed // items).max(initial=0))
     if items - most < size:
         raise UserError(
@@ -36,14 +39,12 @@ def candidate_sets(windows: Windows, items: int, size: int, seed: int) -> np.nda
     fixed = np.full((len(windows), size), -1, dtype=np.int64)
     fixed[:, : windows.targets][first] = log.item[windows.target_positions][first]
     chosen = fixed.copy()
-    open_rows = np.arange(len(windows))
+    users, open_rows = windows.user, np.arange(len(windows))
     while len(open_rows):
         block = chosen[open_rows]
         empty = block < 0
         block[empty] = random.integers(0, items, int(empty.sum()))
-        key = (windows.user[open_rows][:, None] * items + block).ravel()
-        place = np.minimum(np.searchsorted(consumed, key), len(consumed) - 1)
-        wrong = (consumed[place] == key).reshape(block.shape)
+        wrong = is_member(users[open_rows][:, None] * items + block, consumed)
         for column in range(1, size):
             wrong[:, column] |= (block[:, :column] == block[:, column : column + 1]).any(axis=1)
         block[wrong & (fixed[open_rows] < 0)] = -1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recalign.data.arrays import renumber
 from recalign.data.items import CleanItems
 from recalign.errors import UserError
 
@@ -104,8 +105,8 @@ def read_events(
     if not alive.all() or popularity_cut is not None or k_core > 1:
         user, item, time = user[alive], item[alive], time[alive]
         rating = None if rating is None else rating[alive]
-        kept, item = np.unique(item, return_inverse=True)
-        present, user = np.unique(user, return_inverse=True)
+        kept, item = renumber(item)
+        present, user = renumber(user)
         users = [users[index] for index in present]
     order = np.lexsort((time, user))
     return Filtered(

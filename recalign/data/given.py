@@ -49,8 +49,8 @@ def read_windows(
         first = bad.row(0, named=True)
         unknown = next(i for i, code in zip(first["item_ids"], first["item"], strict=True) if code is None)
         raise UserError(
-            f"{bad.height} of {frame.height} windows name items that the catalogue lacks, first in row {first['row'] + 1} of "
-            f"{SPLITS[first['split']]}: item {unknown!r}.",
+            f"{bad.height} of {frame.height} windows name items that the catalogue lacks, first in row "
+            f"{first['row'] + 1} of {SPLITS[first['split']]}: item {unknown!r}.",
             "Complete the items, or pass --drop-invalid.",
         )
     clean = pl.col("item").list.eval(pl.element().is_not_null().all()).list.first()

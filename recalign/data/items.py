@@ -1,4 +1,4 @@
-"""The catalogue as a source gives it, made fit for a language model: entities, empty titles, collisions, unknown ids."""
+"""The catalogue as a source gives it, made fit for a language model: entities, empty titles, collisions."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class CleanItems:
 
 
 def clean_items(items: pl.LazyFrame, collisions: str, drop_invalid: bool) -> CleanItems:
-    """Unescape HTML entities, turn line breaks into spaces, refuse what no model could read, give each item its own title.
+    """Unescape entities, turn line breaks into spaces, refuse what no model could read, give each item its own title.
 
     Args:
         items: as `RawData.items`.
-        collisions: what becomes of items of one title: `suffix` (told apart by the source's suffix, such as the year, then by
-            their ids), `merge` (one item) or `refuse`.
+        collisions: what becomes of items of one title: `suffix` (told apart by the source's suffix, such as the
+            year, then by their ids), `merge` (one item) or `refuse`.
         drop_invalid: leave out items with empty titles or control characters instead of refusing them.
 
     Raises:
@@ -62,7 +62,7 @@ def clean_items(items: pl.LazyFrame, collisions: str, drop_invalid: bool) -> Cle
     frame = frame.with_columns(title=pl.when(entity).then(unescaped).otherwise("title").str.strip_chars())
     broken = pl.col("title").str.contains(LINE_BREAKS)
     mended = int(frame.select(broken.sum()).item())
-    frame = frame.with_columns(title=pl.when(broken).then(pl.col("title").str.replace_all(LINE_BREAKS, " ")).otherwise("title"))
+    frame = frame.with_columns(pl.col("title").str.replace_all(LINE_BREAKS, " "))
     frame, dropped = _drop_unreadable(frame, drop_invalid)
     frame, counts = _tell_apart(frame, collisions)
     kept = frame.filter(pl.col("same_as").is_null()).select("item_id", "title", "genres", "text")

@@ -1,4 +1,4 @@
-"""What `prepare` can be told: one declaration, with bounds, defaults that depend on each other, and the checks between them."""
+"""What `prepare` can be told: one declaration, with bounds, dependent defaults and the checks between them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PrepareOptions(Params):
 def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:
     """Merge what the user gave (None: nothing) with what the source suggests, and fill in what follows.
 
-    A suggested history, number of targets, stride and list length belong to the suggested task; another task drops them.
+    What is suggested for history, targets, stride and list length belongs to the suggested task; another one drops it.
 
     Raises:
         UserError: a value that its declaration refuses, or values that contradict each other.
@@ -74,12 +74,12 @@ def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
     check_relevance(options.relevance)
     if options.task == "next" and (options.targets, options.list_length) != (1, 1):
         raise UserError(
-            f"The next task has one target and a response of one title, not {options.targets} and {options.list_length}.",
+            f"The next task has one target and one title a response, not {options.targets} and {options.list_length}.",
             "Pass --task list.",
         )
     if options.list_length > options.targets:
         raise UserError(
-            f"--list-length {options.list_length} is more than --targets {options.targets}: there is nothing to imitate.",
+            f"--list-length {options.list_length} is more than --targets {options.targets}; a response imitates them.",
             "Raise --targets or lower --list-length.",
         )
     if options.fold > (options.folds or round(1 / options.test_share)):

@@ -14,6 +14,7 @@ import numpy as np
 
 from recalign import console, registry, workspace
 from recalign.data import report
+from recalign.data.arrays import sorted_unique
 from recalign.data.candidates import candidate_sets
 from recalign.data.dataset import FORMAT_VERSION, SPLITS
 from recalign.data.events import EventLog, read_events, to_log
@@ -181,8 +182,8 @@ def _check_rows(splits: Splits, options: PrepareOptions) -> None:
     for name, part in splits.windows.items():
         if not len(part):
             raise UserError(
-                f"The split '{name}' has no rows: no user has {options.min_history} + {options.targets} interactions there "
-                f"(--min-history, --targets) with {options.list_length} different targets.",
+                f"The split '{name}' has no rows: no user has {options.min_history} + {options.targets} interactions "
+                f"there (--min-history, --targets) with {options.list_length} different targets.",
                 "Lower --targets, --list-length, --min-history or --k-core, or choose another --split.",
             )
         if not (part.log.gain[part.target_positions] > 0).any():
@@ -201,13 +202,13 @@ def _write(
     popularity = np.bincount(log.item[prepared.training], minlength=size)
     write_items(folder, prepared.items, popularity, digest)
     write_interactions(folder, log, prepared.training, digest)
+    consumed = sorted_unique(log.user * size + log.item) if options.candidates else log.item[:0]
     for code, name in enumerate(SPLITS):
         part = splits.windows[name]
-        sets = (
-            candidate_sets(part, size, options.candidates, seed=recorded["seed"] * 3 + code)
-            if options.candidates
-            else None
-        )
+        sets = None
+        if options.candidates:
+            random = np.random.default_rng([recorded["seed"], 20, code])
+            sets = candidate_sets(part, consumed, size, options.candidates, random)
         write_rows(folder / name / "data.arrow", part, sets, digest)
     auto = not splits.windows["train"].repeats_history().any()
     exclude = {"yes": True, "no": False, "auto": bool(auto)}[options.exclude_history]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recalign.data.arrays import is_member, sorted_unique
 from recalign.data.events import EventLog
 from recalign.data.items import CleanItems
 from recalign.data.splits import Splits
@@ -44,9 +45,10 @@ def count(
         length: words or tokens of a title.
     """
     size = len(titles)
-    interactions = len(log) if len(log.owner) == len(log.users) else len(np.unique(log.user * size + log.item))
+    given = len(log.owner) != len(log.users)  # windows overlap and tell of one interaction several times
+    interactions = len(sorted_unique(log.user * size + log.item)) if given else len(log)
     popularity = np.bincount(log.item[training], minlength=size)
-    seen = np.unique(log.user[training] * size + log.item[training])
+    seen = sorted_unique(log.user[training] * size + log.item[training])
     lengths = np.array([length(title) for title in titles])
     rows = {name: _count_rows(part, popularity, seen, size) for name, part in splits.windows.items()}
     for name, part in rows.items():
@@ -81,7 +83,6 @@ def _count_rows(part: Windows, popularity: np.ndarray, seen: np.ndarray, items: 
     first = part.distinct()
     target = part.target_positions[first]
     key = part.log.user[target] * items + part.log.item[target]
-    place = np.minimum(np.searchsorted(seen, key), max(0, len(seen) - 1))
     relevant = ((part.log.gain[part.target_positions] > 0) & first).any(axis=1)
     rows = max(1, len(part))
     return {
@@ -89,7 +90,7 @@ def _count_rows(part: Windows, popularity: np.ndarray, seen: np.ndarray, items: 
         "history_mean": float((part.cut - part.lo).mean()) if len(part) else 0.0,
         "targets": len(target),
         "cold_targets": int((popularity[part.log.item[target]] == 0).sum()),
-        "targets_in_own_training": int((seen[place] == key).sum()) if len(seen) else 0,
+        "targets_in_own_training": int(is_member(key, seen).sum()),
         "rows_without_relevant_target": int((~relevant).sum()),
         "rows_with_target_in_history": int(part.repeats_history().sum()),
         "relevant_share": float(relevant.sum() / rows),
@@ -104,9 +105,9 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
         share = part["cold_targets"] / max(1, part["targets"])
         if share > COLD_LIMIT:
             found.append(
-                f"{share:.0%} of the {name} targets ({part['cold_targets']} of {part['targets']}) appear in no training "
-                f"interaction; guessing among the {counts['items_without_training']} items unseen in training is then a strong "
-                "baseline, and no collaborative method can find these targets."
+                f"{share:.0%} of the {name} targets ({part['cold_targets']} of {part['targets']}) appear in no "
+                f"training interaction; guessing among the {counts['items_without_training']} items unseen there is "
+                "then a strong baseline, and no collaborative method can find these targets."
             )
         if options.split == "given" and part["targets_in_own_training"]:
             found.append(
@@ -121,8 +122,8 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
             )
     if counts["told_apart_by_id"]:
         found.append(
-            f"{counts['told_apart_by_id']} items are told apart from others of the same title by their ids only, which means "
-            "nothing to a language model; --collisions merge makes them one item."
+            f"{counts['told_apart_by_id']} items are told apart from others of the same title by their ids only, which "
+            "means nothing to a language model; --collisions merge makes them one item."
         )
     if counts["dropped_users"] > counts["users"] / 5:
         found.append(f"{counts['dropped_users']} of {counts['users']} users have too short a history and were dropped.")
@@ -130,7 +131,7 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
         if counts.get(name):
             found.append(f"{counts[name]} {name.replace('_', ' ').replace('dropped ', '')} were left out.")
     if counts["titles_mended"]:
-        found.append(f"{counts['titles_mended']} titles had line breaks or tabs, which became spaces.")
+        found.append(f"{counts['titles_mended']} title(s) had line breaks or tabs, which became spaces.")
     if counts["title_length"]["max"] > LONG_TITLE and options.identifier == "title":
         found.append(
             f"The longest title has {counts['title_length']['max']} {unit}: {counts['longest_title'][:60]!r}..."

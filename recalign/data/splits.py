@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recalign.data.arrays import sorted_unique
 from recalign.data.events import EventLog
 from recalign.data.windows import Windows, each_sequence, slide
 from recalign.errors import UserError
@@ -38,8 +39,8 @@ class Splits:
 def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     """Split at two points of time, the same for all users.
 
-    The cuts are quantiles of the events' times (8:1:1 by default). A window belongs to the split in which all its targets lie;
-    its history may begin earlier. Training interactions are those before the first cut.
+    The cuts are quantiles of the events' times (8:1:1 by default). A window belongs to the split in which all its
+    targets lie; its history may begin earlier. Training interactions are those before the first cut.
 
     Raises:
         UserError: all events carry the same time.
@@ -48,7 +49,7 @@ def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     early, late = np.quantile(log.time, [train_share, 1.0 - options.test_share], method="higher")
     if not log.time.min() < early < late <= log.time.max():
         raise UserError(
-            f"A split by time finds no two cuts among the {len(np.unique(log.time))} distinct times of {len(log)} interactions.",
+            f"A split by time finds no two cuts: the {len(log)} events have {len(np.unique(log.time))} distinct times.",
             "Pass --split user or --split leave-one-out.",
         )
     before_early = np.add.reduceat(log.time < early, log.start[:-1], dtype=np.int64)
@@ -68,8 +69,9 @@ def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
 def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     """Split the users: training users give sliding windows, the others one window each, their last.
 
-    Users are shuffled once by the seed; fold f of F tests the f-th part, so that the folds together test every user once;
-    the validation users are those that follow in the shuffled order. Training interactions are the training users' alone.
+    Users are shuffled once by the seed; fold f of F tests the f-th part, so that the folds together test every user
+    once; the validation users are those that follow in the shuffled order. Training interactions are the training
+    users' alone.
 
     Raises:
         UserError: fewer users than folds.
@@ -86,8 +88,8 @@ def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     trained = order[upper - lower + valid_count :]
     if not (len(tested) and len(validated) and len(trained)):
         raise UserError(
-            f"{len(able)} users with at least {options.min_history + options.targets} interactions cannot be split into "
-            f"{parts} folds with {options.valid_share:g} of them for validation.",
+            f"{len(able)} users with at least {options.min_history + options.targets} interactions cannot be split "
+            f"into {parts} folds with {options.valid_share:g} of them for validation.",
             "Pass fewer --folds, another --valid-share, a smaller --min-history or fewer --targets.",
         )
     shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
@@ -160,7 +162,7 @@ def _without_dropped(log: EventLog, windows: dict[str, Windows], training: np.nd
     has_window = np.zeros(len(log.users), dtype=bool)
     for part in windows.values():
         has_window[part.user] = True
-    facts["users_per_split"] = {name: len(np.unique(part.user)) for name, part in windows.items()}
+    facts["users_per_split"] = {name: len(sorted_unique(part.user)) for name, part in windows.items()}
     return Splits(windows, training & has_window[log.user], int((~has_window).sum()), facts)
 
 

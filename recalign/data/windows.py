@@ -1,4 +1,4 @@
-"""Windows over the event log: a history of up to n items and the m targets that follow; vectorised, no loop over rows."""
+"""Windows over the event log: a history of up to n items and the m targets that follow, without a loop over rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recalign.data.arrays import ranges
 from recalign.data.events import EventLog
 
 
@@ -54,12 +55,6 @@ class Windows:
         """[W] whether a target is among the items of the window's history."""
         previous = self.log.previous[self.target_positions]
         return ((previous >= self.lo[:, None]) & (previous < self.cut[:, None])).any(axis=1)
-
-
-def ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Concatenate first[i], first[i]+1, ... of count[i] numbers each."""
-    offset = np.cumsum(count) - count
-    return np.arange(int(count.sum())) + np.repeat(first - offset, count)
 
 
 def slide(log: EventLog, first: np.ndarray, last: np.ndarray, *, history: int, targets: int, stride: int) -> Windows:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recalign.data.arrays import ranges
 from recalign.data.events import EventLog
-from recalign.data.windows import Windows, ranges
+from recalign.data.windows import Windows
 
 if TYPE_CHECKING:
     import polars as pl

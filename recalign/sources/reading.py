@@ -94,8 +94,9 @@ def typed(
     Args:
         frame: what `scan` returned.
         file: for the error text.
-        columns: name in the result -> (column of the file, kind). An id is a non-empty string; a number is finite; a time is a
-            number, a date or an ISO date-time (in seconds since 1970 in the result). A number may be missing, the others not.
+        columns: name in the result -> (column of the file, kind). An id is a non-empty string; a number is
+            finite; a time is a number, a date or an ISO date-time (in seconds since 1970 in the result). A number may
+            be missing, the others not.
         separator: as given to `scan`.
         quote: as given to `scan`.
 

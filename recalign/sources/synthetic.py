@@ -22,8 +22,8 @@ GENRES = {
     "Music": "Tango Chorus Fiddle Encore Vinyl Ballad Drummer Sonata",
 }
 ADJECTIVES = (
-    "Amber Silent Broken Golden Hidden Frozen Crimson Distant Lonely Velvet Hollow Restless Scarlet Faded Gentle Marble "
-    "Northern Secret Wild Pale Electric Bitter Modern Ancient"
+    "Amber Silent Broken Golden Hidden Frozen Crimson Distant Lonely Velvet Hollow Restless Scarlet Faded Gentle "
+    "Marble Northern Secret Wild Pale Electric Bitter Modern Ancient"
 ).split()
 DAY = 86_400.0
 BLOCK = 4_000_000
@@ -51,13 +51,14 @@ class Synthetic(Source):
     """Made-up data, built so that consumption and liking differ; nothing in it says how methods fare on real data.
 
     - Items: titles are "Noun Adjective"; the noun tells the genre. Within a genre, popularity is 1/rank.
-    - Users: a taste over genres from a Dirichlet distribution, drifting. Each event draws a genre from the taste, then an item
-      that the user has not consumed, by popularity; or, rarely, any item.
-    - Ratings: a random half of the items is good. Good items are liked (rated 4 or 5) with probability .95, the others (1 to 3
-      otherwise) with .05, by every user alike, and *independently of popularity and taste*.
+    - Users: a taste over genres from a Dirichlet distribution, drifting. Each event draws a genre from the taste, then
+      an item that the user has not consumed, by popularity; or, rarely, any item.
+    - Ratings: a random half of the items is good. Good items are liked (rated 4 or 5) with probability .95, the
+      others with .05 (rated 1 to 3 if not liked), by every user alike, and *independently of popularity and taste*.
 
-    So a model that imitates what users consume (supervised fine-tuning) recommends good and bad items alike, and a reward that
-    counts what users like (`--relevance "rating>=4"`) leaves room to improve on it. That room is there by construction.
+    So a model that imitates what users consume (supervised fine-tuning) recommends good and bad items alike, and a
+    reward that counts what users like (`--relevance "rating>=4"`) leaves room to improve on it. That room is there by
+    construction.
     """
 
     Params = SyntheticParams
@@ -87,7 +88,7 @@ class Synthetic(Source):
             )
         if p.events > p.items or p.genres > p.items:
             raise UserError(
-                f"items={p.items} is fewer than events={p.events} or genres={p.genres}; no user consumes an item twice.",
+                f"items={p.items} is fewer than events={p.events} or genres={p.genres}; no item is consumed twice.",
                 "Raise -p items or lower the other.",
             )
         random = np.random.default_rng([seed, 0])
@@ -155,7 +156,7 @@ def _consume(p: SyntheticParams, genre: np.ndarray, seed: int) -> tuple[np.ndarr
 def _consume_block(
     p: SyntheticParams, genre: np.ndarray, random: np.random.Generator, users: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate U users step by step: items and times, each [U, events]. Draws are Gumbel argmaxes over the items left."""
+    """Simulate U users step by step: items and times, each [U, events]. Draws are Gumbel argmaxes over what is left."""
     alpha = np.full(p.genres, p.concentration)
     log_popularity = -np.log(1.0 + np.arange(p.items) // p.genres)  # [I]: 1/rank within the genre
     taste = random.dirichlet(alpha, users)  # [U, C]

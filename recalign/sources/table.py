@@ -1,4 +1,4 @@
-"""One table of interactions (csv, tsv, parquet or jsonl) and, if wanted, one of items; columns are named by parameters."""
+"""One table of interactions (csv, tsv, parquet or jsonl) and, if wanted, one of items; parameters name the columns."""
 
 from __future__ import annotations
 
