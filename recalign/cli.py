@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
-import inspect
 import json as json_module
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any
 
 import typer
 
 from recalign import __version__, console
 from recalign.errors import UserError
+from recalign.signatures import UsageError, with_signature_of
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),
@@ -23,10 +22,6 @@ PANELS = {
     "Whole experiments": ("run",),
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
-
-UsageError = typer.BadParameter.__base__
-"""Base of what Typer raises for a command line that does not parse (newer Typer carries its own copy of click)."""
-assert UsageError is not None
 
 HELP = """Teach a language model to recommend, align it to list-level metrics, decode, evaluate, compare.
 
@@ -64,7 +59,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     """Wrap a command function for the shell: --json and --quiet, the result on stdout."""
 
-    @functools.wraps(function)
+    @with_signature_of(function)
     def wrapped(**options: Any) -> None:
         console.configure(json=options.get("json", False), quiet=options.get("quiet", False))
         try:
@@ -74,12 +69,6 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
         if options.get("json"):
             _print_json(result)
 
-    hints = get_type_hints(function, include_extras=True)
-    signature = inspect.signature(function)
-    wrapped.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[p.replace(annotation=hints[p.name]) for p in signature.parameters.values()], return_annotation=None
-    )
-    wrapped.__annotations__ = {**hints, "return": None}
     return wrapped
 
 

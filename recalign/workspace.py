@@ -81,6 +81,23 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def file_hash(path: Path) -> str:
+    """Short hash of what a file or a folder holds, so that a run knows whether its input changed.
+
+    Files above 64 MiB (weights) count by size and time of change, all others by content.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            facts = file.stat()
+            large = facts.st_size > 2**26
+            digest.update(
+                f"{file.relative_to(path)}\x1f{facts.st_mtime_ns if large else 0}\x1f{facts.st_size}".encode()
+            )
+            digest.update(b"" if large else file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 class RunFolder:
     """One command's output folder with its `run.json`: command, options, inputs, status, results.
 
@@ -139,8 +156,8 @@ class RunFolder:
             overwrite: delete what is there.
 
         Returns:
-            "fresh" (an empty folder), "resume" (an unfinished run of the same hash) or "done" (finished, same hash), and
-            the record that run.json is to hold.
+            "fresh" (an empty folder), "resume" (an unfinished run of the same hash) or "done" (finished, same hash),
+            and the record that run.json is to hold.
 
         Raises:
             UserError: the folder holds something else, or an unfinished run without resume or overwrite.

@@ -1,0 +1,177 @@
+"""A command's option list, read off its signature by Typer itself: recipes mean exactly what the command line means."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_type_hints
+
+import typer
+from typer.main import get_command
+
+from recalign.errors import UserError, did_you_mean
+
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""Base of what Typer raises for a command line that does not parse (newer Typer carries its own copy of click)."""
+
+PARAMS = "params"
+"""Key of a recipe's table of plugin parameters, which the command line spells -p key=value."""
+
+DECIDED_BY_THE_RECIPE = frozenset({"out", "resume", "overwrite", "json", "quiet", "help"})
+
+
+def with_signature_of(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a wrapper the options of a command function, annotations resolved."""
+
+    def decorate(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+        hints = get_type_hints(function, include_extras=True)
+        signature = inspect.signature(function)
+        resolved = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()]
+        functools.update_wrapper(wrapper, function)
+        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=resolved, return_annotation=None
+        )
+        wrapper.__annotations__ = {**hints, "return": None}
+        return wrapper
+
+    return decorate
+
+
+class CommandSignature:
+    """What a command takes.
+
+    Attributes:
+        name: the command's name.
+        function: the function of `recalign.commands.NAME`.
+        keys: what a recipe may state, without what the recipe itself decides.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.function: Callable[..., dict[str, Any]] = getattr(
+            importlib.import_module(f"recalign.commands.{name}"), name
+        )
+        app = typer.Typer(add_completion=False)
+        app.command(name=name)(with_signature_of(self.function)(lambda **options: options))
+        self._command = get_command(app)
+        self._parameters = {key: parameter for parameter in self._command.params for key in _keys_of(parameter)}
+        self.keys = [key for key in self._parameters if key not in DECIDED_BY_THE_RECIPE and key != "param"]
+        if "param" in self._parameters:
+            self.keys.append(PARAMS)
+
+    def takes(self, key: str) -> bool:
+        """Whether the command has an option of this name (any, also those that a recipe may not state)."""
+        return key in self._parameters or key in self.keys
+
+    def is_list(self, key: str) -> bool:
+        """Whether an option takes several values."""
+        if key not in self._parameters:
+            return False
+        parameter = self._parameters[key]
+        return bool(parameter.nargs == -1 if parameter.param_type_name == "argument" else parameter.multiple)
+
+    def check_key(self, key: str, where: str) -> None:
+        """Refuse what the command does not take.
+
+        Raises:
+            UserError: naming the key, with did-you-mean.
+        """
+        if key in DECIDED_BY_THE_RECIPE:
+            raise UserError(f"{where}: '{key}' is decided by the recipe.", "Leave it out.")
+        if key not in self.keys:
+            raise UserError(f"{where}: {self.name} takes no '{key}'.", did_you_mean(key, self.keys))
+
+    def arguments(self, values: Mapping[str, Any], where: str) -> list[str]:
+        """Spell options as one would type them after `recalign NAME`.
+
+        Args:
+            values: key -> value as TOML has it; `params` is a table.
+            where: what states them, for error texts.
+
+        Raises:
+            UserError: an unknown key, or a value that cannot be spelt.
+        """
+        options: list[str] = []
+        positional: dict[str, list[str]] = {}
+        for key, value in values.items():
+            self.check_key(key, where)
+            if key == PARAMS:
+                options += self._params(value, where)
+                continue
+            parameter = self._parameters[key]
+            if parameter.param_type_name == "argument":
+                positional[key] = self._texts(key, value, where)
+            elif parameter.is_flag:
+                if not isinstance(value, bool):
+                    raise UserError(f"{where}: {key} = {value!r} is no switch position.", "Write true or false.")
+                options += _longest(parameter.opts if value else parameter.secondary_opts)
+            else:
+                option = _longest(parameter.opts)[0]
+                for text in self._texts(key, value, where):
+                    options += [f"{option}={text}"] if text.startswith("-") else [option, text]
+        return [*self._in_order(positional, where), *options]
+
+    def parse(self, arguments: Sequence[str], where: str) -> dict[str, Any]:
+        """Parse what `arguments` spelt into the function's keyword arguments: types, bounds and choices are checked.
+
+        Raises:
+            UserError: whatever the command line would refuse.
+        """
+        try:
+            parsed = self._command.main(args=list(arguments), standalone_mode=False, prog_name=f"recalign {self.name}")
+        except UsageError as error:
+            raise UserError(
+                f"{where}: {error.format_message()}", f"`recalign {self.name} --help` explains it."
+            ) from None
+        return dict(parsed)
+
+    def _in_order(self, positional: Mapping[str, list[str]], where: str) -> list[str]:
+        ordered: list[str] = []
+        missing = ""
+        for key, parameter in self._parameters.items():
+            if parameter.param_type_name != "argument":
+                continue
+            if key not in positional:
+                missing = key
+                continue
+            if missing:
+                raise UserError(f"{where}: '{key}' is stated without '{missing}'.", f"State '{missing}' too.")
+            ordered += positional[key]
+        dash = next((text for text in ordered if text.startswith("-")), None)
+        if dash:
+            raise UserError(f"{where}: {dash!r} starts with a dash.", "Write a path as ./-name.")
+        return ordered
+
+    def _texts(self, key: str, value: Any, where: str) -> list[str]:
+        if isinstance(value, list):
+            if not self.is_list(key):
+                raise UserError(f"{where}: {key} takes one value, not {value!r}.", "Sweeps go under `matrix`.")
+            return [text for each in value for text in self._texts(key, each, where)]
+        if isinstance(value, dict | bool):
+            raise UserError(f"{where}: {key} = {value!r} is neither text nor a number.")
+        return [str(value)]
+
+    def _params(self, table: Any, where: str) -> list[str]:
+        if not isinstance(table, dict):
+            raise UserError(f"{where}: params = {table!r} is no table.", "Write it as params = { tau = 0.3 }.")
+        spelt = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in table.items()}
+        return [text for name, value in spelt.items() for text in ("-p", f"{name}={value}")]
+
+
+@functools.cache
+def signature_of(command: str) -> CommandSignature:
+    """Return a command's signature (its module is imported once)."""
+    return CommandSignature(command)
+
+
+def _keys_of(parameter: Any) -> list[str]:
+    """Recipe keys of a Typer parameter: its long names, without dashes in front; an argument's own name."""
+    if parameter.param_type_name == "argument":
+        return [parameter.name.replace("_", "-")]
+    return [name.lstrip("-") for name in parameter.opts if name.startswith("--")]
+
+
+def _longest(names: Sequence[str]) -> list[str]:
+    return [max(names, key=len)] if names else []
