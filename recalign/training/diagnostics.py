@@ -71,7 +71,8 @@ def summarise(log: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     for name in SUMMARISED:
         values = [record[name] for record in log if name in record]
         if values:
-            summary[name] = {"first": float(np.mean(values[:WINDOW])), "last": float(np.mean(values[-WINDOW:]))}
+            window = min(WINDOW, -(-len(values) // 3))
+            summary[name] = {"first": float(np.mean(values[:window])), "last": float(np.mean(values[-window:]))}
     return summary
 
 
@@ -99,12 +100,13 @@ def line(summary: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float
     return "; ".join(parts) + f". A step: {spent}."
 
 
-def plot_curves(log: Sequence[Mapping[str, Any]], reward: str, file: Path) -> None:
+def plot_curves(log: Sequence[Mapping[str, Any]], reward: str, start: float, file: Path) -> None:
     """Draw the sampled training reward and the greedy validation reward over the steps.
 
     Args:
         log: records of all steps.
         reward: the expression, for the axis.
+        start: validation reward before the first update.
         file: a PNG, replaced.
     """
     import matplotlib as mpl
@@ -113,12 +115,11 @@ def plot_curves(log: Sequence[Mapping[str, Any]], reward: str, file: Path) -> No
     from matplotlib import pyplot
 
     steps = [(record["step"], record["reward"]) for record in log if "reward" in record]
-    valid = [(record["step"], record["valid_reward"]) for record in log if "valid_reward" in record]
+    valid = [(0, start), *((record["step"], record["eval_reward"]) for record in log if "eval_reward" in record)]
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     if steps:
         axes.plot(*zip(*steps, strict=True), label="sampled, training prompts", linewidth=1)
-    if valid:
-        axes.plot(*zip(*valid, strict=True), label="greedy, validation", marker="o", markersize=3)
+    axes.plot(*zip(*valid, strict=True), label="greedy, validation", marker="o", markersize=3)
     axes.set_xlabel("step")
     axes.set_ylabel(reward)
     axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""Reference lists: M lists a prompt, sampled once from the starting policy, stored, shared by rewards and objectives."""
+"""Reference lists: M lists a prompt, sampled once from the starting policy and stored for every reward."""
 
 from __future__ import annotations
 
@@ -92,40 +92,42 @@ class ReferenceLists:
         self._items = np.concatenate(items)
         self._place = {int(row): place for place, row in enumerate(np.concatenate(rows))}
 
-    def missing(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows without lists."""
-        return [row for row in rows if row.index not in self._place]
+    def missing(self, indices: np.ndarray) -> np.ndarray:
+        """Return those of some rows' indices that have no lists, ascending."""
+        return np.setdiff1d(indices, np.fromiter(self._place, dtype=np.int64, count=len(self._place)))
 
     def of(self, rows: Sequence[Row]) -> np.ndarray:
         """Return the lists of some rows: int32 [P, M, K] item indices."""
         return self._items[[self._place[row.index] for row in rows]]
 
-    def ensure(self, engine: Engine, rows: Sequence[Row]) -> int:
+    def ensure(self, engine: Engine, rows: Sequence[Row], indices: np.ndarray) -> int:
         """Sample and store the lists that are missing, shared out among the processes.
 
         Args:
             engine: the starting policy.
-            rows: training rows.
+            rows: the training split.
+            indices: which of its rows need lists.
 
         Returns:
             How many rows' lists were sampled, by all processes together.
         """
-        missing = self.missing(rows)
-        if missing:
-            write_json(self.folder / "key.json", asdict(self.key))
+        missing = self.missing(indices)
+        if len(missing):
             rank, processes = 0, 1
             if distributed.is_available() and distributed.is_initialized():
                 rank, processes = distributed.get_rank(), distributed.get_world_size()
-            self._sample(engine, missing[rank::processes])
+            if rank == 0:
+                write_json(self.folder / "key.json", asdict(self.key))
+            self._sample(engine, rows, missing[rank::processes])
             if processes > 1:
                 distributed.barrier()
             self.load()
         return len(missing)
 
-    def _sample(self, engine: Engine, rows: Sequence[Row]) -> None:
-        with console.progress(f"reference lists, {self.key.lists} a prompt", len(rows)) as advance:
-            for start in range(0, len(rows), CHUNK):
-                chunk = rows[start : start + CHUNK]
+    def _sample(self, engine: Engine, rows: Sequence[Row], indices: np.ndarray) -> None:
+        with console.progress(f"reference lists, {self.key.lists} a prompt", len(indices)) as advance:
+            for start in range(0, len(indices), CHUNK):
+                chunk = [rows[int(index)] for index in indices[start : start + CHUNK]]
                 completions = engine.sample(
                     chunk,
                     group_size=self.key.lists,

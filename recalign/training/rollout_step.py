@@ -1,0 +1,180 @@
+"""The training step of alignment: roll out, compute log-probabilities, and run the backward passes part by part."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed
+
+from recalign import console
+from recalign.api import PolicyBatch, UserError
+from recalign.training import diagnostics
+from recalign.training.logps import completion_logps, microbatches, takes_tree_mask
+from recalign.training.processes import process
+from recalign.training.rollouts import Rollout, plugin_error, sample_rollout
+
+if TYPE_CHECKING:
+    from recalign.api import RolloutObjective
+    from recalign.data.dataset import Rows
+    from recalign.evaluation.expression import RewardExpression
+    from recalign.generation.engine import Engine
+    from recalign.training.models import Policy
+    from recalign.training.references import ReferenceLists
+    from recalign.training.schedule import Prompts
+
+
+class RolloutStep:
+    """One update: a rollout (or the one before, again), log-probabilities, loss and backward pass, part by part.
+
+    It runs its own backward passes, so that memory is bounded by the token budget and not by P or G, and adds up the
+    gradients of all processes itself: their parts need not be equal in number or size.
+
+    Args:
+        policy: what is trained.
+        engine: samples from it.
+        objective: credit and loss.
+        expression: the reward, bound.
+        rows: the training split.
+        prompts: which rows each rollout asks.
+        references: stored reference lists, or None.
+        reference: gives the reference policy, for the KL.
+        updates_per_rollout: updates on the same completions.
+        token_budget: packed tokens a backward pass.
+        kl_every: measure the KL every so many updates where the objective has no use for it.
+        seed: of the sampling.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        engine: Engine,
+        objective: RolloutObjective,
+        expression: RewardExpression,
+        rows: Rows,
+        prompts: Prompts,
+        references: ReferenceLists | None,
+        reference: Callable[[], AbstractContextManager[torch.nn.Module]],
+        *,
+        updates_per_rollout: int = 1,
+        token_budget: int = 16384,
+        kl_every: int = 10,
+        seed: int = 0,
+    ) -> None:
+        self.policy, self.engine, self.objective, self.expression = policy, engine, objective, expression
+        self.rows, self.prompts, self.references, self.reference = rows, prompts, references, reference
+        self.updates_per_rollout, self.token_budget, self.kl_every = updates_per_rollout, token_budget, kl_every
+        self.seed = seed
+        self.packed = takes_tree_mask(policy.model)
+        if not self.packed:
+            console.warn(
+                f"{type(policy.model).__name__} takes no tree mask: every completion carries a prompt of its own."
+            )
+        self.rollout: Rollout | None = None
+        self.old_logps: torch.Tensor | None = None
+
+    def loss(self, model: torch.nn.Module, batch: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Run one update's backward passes.
+
+        Args:
+            model: not used: gradients go to the policy's own parameters, whatever wraps them.
+            batch: the number of the update.
+
+        Returns:
+            The loss over all processes' completions, without a graph, and figures to log.
+
+        Raises:
+            UserError: the objective or the reward misbehaves; the plugin is named.
+        """
+        update = int(batch[0])
+        figures: dict[str, float] = {}
+        if update % self.updates_per_rollout == 0 or self.rollout is None:
+            self.rollout, self.old_logps = self._roll_out(update // self.updates_per_rollout), None
+            rollout = self.rollout
+            figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
+            figures["seconds_rollout"] = rollout.seconds
+        started = time.perf_counter()
+        measure_kl = self.objective.params.kl_beta > 0 or update % self.kl_every == 0
+        loss, parts = self._backward(self.rollout, measure_kl)
+        figures |= parts
+        figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
+        return loss, figures
+
+    def _roll_out(self, number: int) -> Rollout:
+        rank, processes = process()
+        rows = [self.rows[int(index)] for index in self.prompts.at(number)[rank::processes]]
+        return sample_rollout(
+            self.engine,
+            rows,
+            self.objective,
+            self.expression,
+            None if self.references is None else self.references.of(rows),
+            list_length=self.engine.policy.prompter.list_length,
+            seed=self.seed,
+            step=number,
+        )
+
+    def _backward(self, rollout: Rollout, measure_kl: bool) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and figures, averaged over completions; gradients are added to the parameters'."""
+        sampled, device = rollout.sampled, self.policy.device
+        total = torch.zeros((), device=device)
+        figures: dict[str, float] = defaultdict(float)
+        known = self.old_logps
+        old = torch.zeros(sampled.tokens.shape, device=device) if known is None else known
+        every = rollout.all_groups.rewards.numel()
+        for rows in microbatches(sampled.prompts, sampled.lengths, sampled.groups, self.token_budget):
+            part = sampled.take(rows)
+            logps = completion_logps(self.policy.model, part, packed=self.packed)
+            if known is None:
+                # The first update after a rollout: what sampled is the present policy, and the ratio is exactly 1.
+                old[rows] = logps.detach()
+            reference_logps = None
+            if measure_kl:
+                started = time.perf_counter()
+                with torch.no_grad(), self.reference() as model:
+                    reference_logps = completion_logps(model, part, packed=self.packed)
+                figures["seconds_reference"] += time.perf_counter() - started
+            batch = PolicyBatch(
+                logps=logps,
+                old_logps=old[rows],
+                reference_logps=reference_logps,
+                advantages=rollout.advantages[rows].to(device),
+                mask=rollout.completions.mask[rows].to(device),
+            )
+            loss, metrics = self._checked_loss(batch)
+            weight = len(rows) / every
+            (loss * weight).backward()
+            total += loss.detach() * weight
+            for name, value in metrics.items():
+                figures[name] += value * len(rows) / len(sampled)
+        if known is None:
+            gap = (old.cpu() - rollout.completions.logps).abs().max()
+            figures["sampling_gap"] = float(gap)
+        self.old_logps = old
+        self._add_up_gradients(total)
+        return total, dict(figures)
+
+    def _checked_loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        try:
+            loss, metrics = self.objective.loss(batch)
+        except UserError:
+            raise
+        except Exception as error:
+            raise plugin_error(self.objective, "loss", f"raised {type(error).__name__}: {error}") from error
+        if loss.shape != () or not loss.requires_grad:
+            raise plugin_error(self.objective, "loss", "returned no scalar that depends on the log-probabilities")
+        return loss, metrics
+
+    def _add_up_gradients(self, total: torch.Tensor) -> None:
+        if process()[1] == 1:
+            return
+        distributed.all_reduce(total)
+        for parameter in self.policy.model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                distributed.all_reduce(parameter.grad)
