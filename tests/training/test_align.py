@@ -1,0 +1,192 @@
+"""Alignment end to end on a tiny world: it learns, it bounds memory without changing the result, it resumes exactly."""
+
+import json
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recalign.api import Reward, UserError
+from recalign.evaluation.expression import RewardExpression, Term, parse_reward
+from recalign.registry import create
+from recalign.training import rollout_step
+from recalign.training.align import AlignOptions, align_policy
+from recalign.training.lora import LoraOptions
+from recalign.training.models import load_policy
+from recalign.training.options import TrainingOptions
+from recalign.training.schedule import Prompts, choose_prompts
+from recalign.training.trainer import read_log
+from tests.fake_dataset import write_dataset
+
+TRAINING = TrainingOptions(max_steps=8, learning_rate=3e-3, eval_every=4, schedule="linear", warmup=0.0)
+OPTIONS = AlignOptions(TRAINING, prompts_per_step=4, exclude_history=True)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("world") / "data")
+
+
+@pytest.fixture
+def run(dataset, tmp_path):
+    """`run(name, ...)`: align a fresh tiny model; returns results, weights and log."""
+
+    def align(name="out", objective="blade", params=None, reward="ndcg", options=OPTIONS, resume=False, policy=None):
+        policy = policy or load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
+        plugin = create("objective", objective, {"group_size": 6, **(params or {})})
+        expression = parse_reward(reward).bind(dataset.catalogue) if isinstance(reward, str) else reward
+        results = align_policy(policy, dataset, plugin, expression, tmp_path / name, options, resume=resume)
+        weights = {name: value.clone() for name, value in policy.model.state_dict().items()}
+        return results, weights, read_log(tmp_path / name)
+
+    return align
+
+
+FEW = {"reference_lists": 8}
+
+
+@pytest.mark.parametrize(("objective", "params"), [("grpo", {}), ("bon", FEW), ("blade", FEW)])
+def test_the_reward_rises(run, objective, params):
+    options = replace(OPTIONS, training=replace(TRAINING, max_steps=24, eval_every=8))
+    results, _, log = run(objective=objective, params=params, options=options)
+    rewards = [line["reward"] for line in log if "reward" in line]
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.15
+    assert results["best_reward"] > results["start_reward"]
+
+
+def test_every_step_logs_the_diagnostics(run, tmp_path):
+    results, _, log = run(params=FEW)
+    steps = [line for line in log if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 9))
+    wanted = {"reward", "zero_variance", "saturation", "zero_reward", "advantage", "entropy", "validity", "repeats"}
+    assert all(wanted <= line.keys() for line in steps)
+    assert all(line["validity"] == 1.0 and line["repeats"] == 0.0 for line in steps)
+    assert max(line["sampling_gap"] for line in steps) < 1e-4
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert steps[4]["kl"] > 0
+    assert results["diagnostics"]["reward"].keys() == {"first", "last"}
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+    json.dumps(results, allow_nan=False)
+
+
+def test_the_token_budget_changes_memory_and_not_the_result(run):
+    _, whole, _ = run("whole", params=FEW)
+    _, parts, _ = run("parts", params=FEW, options=replace(OPTIONS, token_budget=60))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=2e-4, rtol=0)
+
+
+def test_references_are_shared_between_rewards_and_objectives(run):
+    first, _, _ = run("first", params=FEW, reward="ndcg")
+    second, _, _ = run("second", params=FEW, reward="recall@2")
+    third, _, _ = run("third", objective="bon", params=FEW, reward="ndcg - 0.5*mgu")
+    assert first["references_sampled"] == 24
+    assert second["references_sampled"] == third["references_sampled"] == 0
+
+
+@pytest.mark.parametrize("per_rollout", [1, 3])
+def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(run, monkeypatch, per_rollout):
+    options = replace(OPTIONS, training=replace(TRAINING, max_steps=9, eval_every=3), updates_per_rollout=per_rollout)
+    expected, weights, log = run("whole", params=FEW, options=options)
+    loss = rollout_step.RolloutStep.loss
+
+    def interrupted(self, model, batch):
+        if int(batch[0]) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(rollout_step.RolloutStep, "loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", params=FEW, options=options)
+    monkeypatch.setattr(rollout_step.RolloutStep, "loss", loss)
+    results, resumed, log_resumed = run("cut", params=FEW, options=options, resume=True)
+    assert results["best_reward"] == expected["best_reward"]
+    for name, value in weights.items():
+        assert torch.equal(resumed[name], value), name
+    rewards = [(line["step"], line["reward"]) for line in log if "reward" in line]
+    assert [(line["step"], line["reward"]) for line in log_resumed if "reward" in line] == rewards
+
+
+def test_several_updates_on_one_rollout_move_the_ratio(run):
+    _, _, log = run(objective="grpo", options=replace(OPTIONS, updates_per_rollout=4))
+    sampled = [line["step"] for line in log if "reward" in line]
+    assert sampled == [1, 5]
+    assert log[0]["clipped"] == 0.0
+    assert max(line["clipped"] for line in log if "clipped" in line) > 0.0
+
+
+def test_lora_trains_the_adapter_alone_and_measures_kl_to_the_base(run, dataset, tmp_path):
+    load_policy("builtin:tiny,hidden=32", dataset).save(tmp_path / "base")
+    policy = load_policy(tmp_path / "base", dataset, lora=LoraOptions(rank=4), trainable=True)
+    before = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    _, after, log = run(objective="grpo", params={"kl_beta": 0.01}, policy=policy)
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+    steps = [line for line in log if "kl" in line]
+    assert len(steps) == 8
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert steps[-1]["kl"] > 0
+
+
+class Broken(Reward):
+    """Returns whatever it is told."""
+
+    takes_cutoff = False
+    value = None
+
+    def score(self, lists):
+        return self.value(lists)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda lists: np.full(len(lists), np.nan), "returned nan for user 'u"),
+        (lambda lists: np.zeros(len(lists) + 1), "one number a list|shape"),
+        (lambda lists: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_misbehaving_reward_stops_the_run_with_its_name(run, dataset, value, message):
+    reward = Broken(name="broken")
+    reward.value = value
+    with pytest.raises(UserError, match=message) as error:
+        run(objective="grpo", reward=RewardExpression((Term(1.0, reward, None, {}),)).bind(dataset.catalogue))
+    assert "'broken'" in error.value.what
+
+
+def test_an_objective_whose_loss_raises_is_named(run, monkeypatch):
+    from recalign.objectives.grpo import Grpo
+
+    def loss(self, batch):
+        raise RuntimeError("lost")
+
+    monkeypatch.setattr(Grpo, "loss", loss)
+    with pytest.raises(UserError, match="'grpo' .package recalign .* raised RuntimeError: lost in loss"):
+        run(objective="grpo")
+
+
+def test_prompts_visit_every_row_once_an_epoch_in_another_order():
+    prompts = Prompts(np.arange(10, 20), per_step=4, seed=1)
+    epochs = [[prompts.at(3 * epoch + step).tolist() for step in range(3)] for epoch in range(2)]
+    for epoch in epochs:
+        assert [len(step) for step in epoch] == [4, 4, 2]
+        assert sorted(sum(epoch, [])) == list(range(10, 20))
+    assert epochs[0] != epochs[1]
+    assert prompts.asked(2).tolist() == sorted(epochs[0][0] + epochs[0][1])
+    assert prompts.asked(7).tolist() == list(range(10, 20))
+
+
+def test_rows_without_a_relevant_target_are_left_out_and_counted(dataset):
+    rows = dataset.rows("train")
+    expression = parse_reward("ndcg").bind(dataset.catalogue)
+    relevant = [row.index for row in rows if len(row.relevant)]
+    chosen, left_out = choose_prompts(rows, expression, None, 0)
+    assert chosen.tolist() == relevant
+    assert left_out == len(rows) - len(relevant)
+    some, _ = choose_prompts(rows, expression, 5, 0)
+    assert len(some) == 5
+    assert set(some) <= set(relevant)
+    assert not np.array_equal(some, choose_prompts(rows, expression, 5, 1)[0])
