@@ -25,7 +25,7 @@ class Step:
     """One command to run, everything resolved.
 
     Args:
-        id: the step's name and its place in the sweep: `align/fold=0,seed=1`.
+        id: the step's name and its place in the sweep: `align/fold=0/seed=1`.
         name: the step's name in the recipe.
         command: the subcommand.
         axes: sweep axis -> label of this step's place on it.
@@ -63,7 +63,7 @@ def plan(recipe: Recipe, root: Path) -> list[Step]:
 
     Args:
         recipe: what to run.
-        root: folder of the outputs; step `align` writes to `root/align`, in a sweep to `root/align/fold=0,seed=1`.
+        root: folder of the outputs; step `align` writes to `root/align`, in a sweep to `root/align/fold=0/seed=1`.
 
     Raises:
         UserError: an unknown option, parameter, plugin or reference, a value of the wrong type, an empty sweep.
@@ -134,8 +134,7 @@ class _Planner:
         return axes
 
     def _resolve(self, name: str, signature: CommandSignature, place: dict[str, str], options: dict[str, Any]) -> Step:
-        suffix = ",".join(f"{axis}={label}" for axis, label in place.items())
-        identity = f"{name}/{suffix}" if suffix else name
+        identity = "/".join([name, *(f"{axis}={label}" for axis, label in place.items())])
         where, needs, resolved = f"Step '{identity}'", {}, {}
         for key, value in options.items():
             resolved[key], found = self._resolve_value(value, place, signature.is_list(key), f"{where}, {key}")
@@ -179,8 +178,13 @@ class _Planner:
             step = family.at(place)
             return _filled(match["label"] or "", place, where) + f"{step.out}{match['rest'] or ''}", [step]
         steps = [step for step in family.steps.values() if _agree(step.axes, place)]
-        labels = [_filled(match["label"] or "", {**place, **step.axes}, where) for step in steps]
-        return [f"{label}{step.out}{match['rest'] or ''}" for label, step in zip(labels, steps, strict=True)], steps
+        folders = [f"{step.out}{match['rest'] or ''}" for step in steps]
+        if match["label"] is None:
+            return folders, steps
+        pooled: dict[str, list[str]] = {}
+        for step, folder in zip(steps, folders, strict=True):
+            pooled.setdefault(_filled(match["label"], {**place, **step.axes}, where), []).append(folder)
+        return [label + ",".join(members) for label, members in pooled.items()], steps
 
     def _family(self, name: str, where: str) -> _Family:
         if name not in self.families:

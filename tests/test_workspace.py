@@ -1,0 +1,123 @@
+"""Run folders and writing: nothing half-written, nothing overwritten unasked."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from recalign.errors import UserError
+from recalign.workspace import RunFolder, atomic, content_hash, file_hash, home, read_json, write_json
+
+
+def test_home_is_runs_unless_the_environment_names_another(monkeypatch, tmp_path):
+    monkeypatch.delenv("RECALIGN_HOME", raising=False)
+    assert str(home()) == "runs"
+    monkeypatch.setenv("RECALIGN_HOME", str(tmp_path))
+    assert home() == tmp_path
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic(file) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_a_user_error_and_leaves_what_was_there(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(UserError, match="No space left"), atomic(file) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    folder = tmp_path / "model"
+    for name in ("one", "two"):
+        with atomic(folder) as temporary:
+            temporary.mkdir()
+            (temporary / name).write_text(name)
+    assert os.listdir(folder) == ["two"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_json_refuses_nan_and_says_what_is_unreadable(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "b.json").write_text('{"half": ')
+    with pytest.raises(UserError, match="not readable JSON"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(UserError, match="does not exist"):
+        read_json(tmp_path / "c.json")
+
+
+def test_content_hash_ignores_the_order_of_keys():
+    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) != content_hash({"a": 1, "b": 3})
+
+
+def test_file_hash_follows_content_and_names_but_not_time(tmp_path):
+    (tmp_path / "a").write_text("x")
+    first = file_hash(tmp_path)
+    os.utime(tmp_path / "a", (0, 0))
+    assert file_hash(tmp_path) == first
+    (tmp_path / "a").write_text("y")
+    changed = file_hash(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert len({first, changed, file_hash(tmp_path), file_hash(tmp_path / "b")}) == 4
+
+
+class TestRunFolder:
+    def test_a_fresh_run_is_recorded_and_closed(self, tmp_path):
+        run = RunFolder(tmp_path / "sft")
+        assert run.begin("sft", {"seed": 0}, {"data": "abc"}) == "fresh"
+        assert json.loads((run.path / "run.json").read_text())["status"] == "running"
+        run.finish({"loss": 0.5})
+        assert run.done
+        assert run.record["results"] == {"loss": 0.5}
+
+    def test_the_same_request_again_is_done(self, tmp_path):
+        run = RunFolder(tmp_path / "sft")
+        run.begin("sft", {"seed": 0}, {})
+        run.finish({})
+        assert run.begin("sft", {"seed": 0}, {}) == "done"
+
+    def test_another_request_is_refused_and_says_what_differs(self, tmp_path):
+        run = RunFolder(tmp_path / "sft")
+        run.begin("sft", {"seed": 0}, {})
+        run.finish({})
+        with pytest.raises(UserError, match="seed: 0 -> 1"):
+            run.begin("sft", {"seed": 1}, {})
+        with pytest.raises(UserError, match="its inputs changed"):
+            run.begin("sft", {"seed": 0}, {"data": "new"})
+        assert run.done
+
+    def test_an_unfinished_run_goes_on_only_when_asked(self, tmp_path):
+        run = RunFolder(tmp_path / "sft")
+        run.begin("sft", {"seed": 0}, {})
+        (run.path / "checkpoint").write_text("x")
+        run.interrupt()
+        with pytest.raises(UserError, match="unfinished") as error:
+            run.begin("sft", {"seed": 0}, {})
+        assert "--resume" in error.value.hint
+        assert run.begin("sft", {"seed": 0}, {}, resume=True) == "resume"
+        assert (run.path / "checkpoint").exists()
+
+    def test_overwrite_deletes_what_a_run_left(self, tmp_path):
+        run = RunFolder(tmp_path / "sft")
+        run.begin("sft", {"seed": 0}, {})
+        (run.path / "checkpoint").write_text("x")
+        assert run.begin("sft", {"seed": 1}, {}, overwrite=True) == "fresh"
+        assert os.listdir(run.path) == ["run.json"]
+
+    def test_a_folder_of_something_else_is_never_touched(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("x")
+        with pytest.raises(UserError, match="is no run of recalign"):
+            RunFolder(tmp_path).begin("sft", {}, {}, overwrite=True)
+        assert os.listdir(tmp_path) == ["thesis.tex"]
