@@ -33,7 +33,14 @@ def prepare(
         int | None, typer.Option(help="Size of candidate sets, such as 20 (1 + 19 negatives).")
     ] = None,
     relevance: Annotated[str | None, typer.Option(help='all, rating, or "rating>=4" (also >, <=, <).')] = None,
-    identifier: Annotated[str | None, typer.Option(help="title or atomic: how a model writes an item.")] = None,
+    identifier: Annotated[
+        str | None, typer.Option(help="title, semantic (3-4 new tokens) or atomic (one): how a model writes an item.")
+    ] = None,
+    semantic_levels: Annotated[int | None, typer.Option(help="Semantic: tokens an item (3).")] = None,
+    semantic_codebook: Annotated[int | None, typer.Option(help="Semantic: different tokens a level (by size).")] = None,
+    semantic_embeddings: Annotated[
+        str | None, typer.Option(help="Semantic: item_id and embedding in .parquet or .npz, in place of our own.")
+    ] = None,
     exclude_history: Annotated[
         str | None, typer.Option(help="auto, yes or no: never recommend items of the history.")
     ] = None,
@@ -81,6 +88,9 @@ def prepare(
             "candidates": candidates,
             "relevance": relevance,
             "identifier": identifier,
+            "semantic_levels": semantic_levels,
+            "semantic_codebook": semantic_codebook,
+            "semantic_embeddings": semantic_embeddings,
             "exclude_history": exclude_history,
             "collisions": collisions,
             "drop_invalid": drop_invalid,

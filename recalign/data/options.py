@@ -36,7 +36,10 @@ class PrepareOptions(Params):
         0, ge=0, description="size of candidate sets, such as 20 (1 target + 19 negatives); 0: none"
     )
     relevance: str = Field("all", description='all, rating (graded) or "rating>=4"')
-    identifier: Literal["title", "atomic"] = Field("title", description="how a model writes an item")
+    identifier: Literal["title", "semantic", "atomic"] = Field("title", description="how a model writes an item")
+    semantic_levels: int = Field(3, ge=1, le=8, description="semantic: tokens an item, one more where items share them")
+    semantic_codebook: int = Field(0, ge=0, le=65536, description="semantic: different tokens a level; 0: by size")
+    semantic_embeddings: str | None = Field(None, description="semantic: file of item embeddings; else our own")
     exclude_history: Literal["auto", "yes", "no"] = Field("auto", description="never recommend items of the history")
     collisions: Literal["suffix", "merge", "refuse"] = Field("suffix", description="what becomes of items of one title")
     drop_invalid: bool = Field(False, description="leave out items with unusable titles and events of unknown items")
@@ -86,6 +89,11 @@ def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
         raise UserError(f"--fold {options.fold} is more than --folds {options.folds}.", "Folds are counted from 1.")
     if options.split != "user" and ("folds" in chosen or "fold" in chosen):
         raise UserError(f"--folds and --fold belong to --split user, not to --split {options.split}.")
+    semantic = sorted(name for name in chosen if name.startswith("semantic_"))
+    if semantic and options.identifier != "semantic":
+        raise UserError(f"--{semantic[0].replace('_', '-')} belongs to --identifier semantic.")
+    if options.semantic_codebook == 1:
+        raise UserError("--semantic-codebook 1 tells no items apart.", "Use 2 or more, or 0 to let the size decide.")
     if options.min_history > options.history:
         raise UserError(f"--min-history {options.min_history} is more than --history {options.history}.")
     if 0 < options.candidates <= options.targets:

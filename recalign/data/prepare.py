@@ -16,12 +16,14 @@ from recalign import console, registry, workspace
 from recalign.data import report
 from recalign.data.arrays import sorted_unique
 from recalign.data.candidates import candidate_sets
+from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import FORMAT_VERSION, SPLITS
 from recalign.data.events import EventLog, read_events, to_log
 from recalign.data.given import once, read_windows
 from recalign.data.items import CleanItems, clean_items
 from recalign.data.options import PrepareOptions, resolve
 from recalign.data.relevance import gains
+from recalign.data.semantic import existing_file, semantic_codes
 from recalign.data.splits import SPLITTERS, Splits, as_given
 from recalign.data.writing import Digest, write_interactions, write_items, write_rows
 from recalign.errors import UserError
@@ -95,7 +97,10 @@ def prepare_dataset(
         "tokenizer": tokenizer,
         **settings.model_dump(),
     }
-    inputs = {str(file): _file_hash(file) for file in plugin.files(path)} if path else {}
+    read = list(plugin.files(path)) if path else []
+    if settings.semantic_embeddings is not None:
+        read.append(existing_file(Path(settings.semantic_embeddings)))
+    inputs = {str(file): _file_hash(file) for file in read}
     run = workspace.RunFolder(out)
     state, record = run.plan("prepare", recorded, inputs, resume=True, overwrite=overwrite)
     if state == "done":
@@ -200,7 +205,8 @@ def _write(
     log, splits, digest = prepared.log, prepared.splits, Digest()
     size = prepared.items.height
     popularity = np.bincount(log.item[prepared.training], minlength=size)
-    write_items(folder, prepared.items, popularity, digest)
+    codes = _semantic_codes(prepared, options, popularity, recorded["seed"])
+    write_items(folder, prepared.items, popularity, codes, digest)
     write_interactions(folder, log, prepared.training, digest)
     consumed = sorted_unique(log.user * size + log.item) if options.candidates else log.item[:0]
     for code, name in enumerate(SPLITS):
@@ -213,10 +219,12 @@ def _write(
     auto = not splits.windows["train"].repeats_history().any()
     exclude = {"yes": True, "no": False, "auto": bool(auto)}[options.exclude_history]
     content = {**options.model_dump(), "exclude_history": exclude}
-    digest.texts([json.dumps(content, sort_keys=True)])
+    digest.texts([json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)])  # the codes stand for the file
     length, unit = _title_length(tokenizer)
     counts = report.count(log, splits, prepared.cleaned, prepared.items["title"].to_list(), prepared.training, length)
     counts["dropped_events"] = prepared.dropped_events
+    if codes is not None:
+        counts["items_sharing_a_code"] = sum(len(code) > options.semantic_levels for code in codes)
     found = report.warnings(counts, options, unit)
     console.show(report.table(counts, recorded["source"], unit))
     for line in found:
@@ -225,6 +233,31 @@ def _write(
     info = {"format": FORMAT_VERSION, "options": {**recorded, **content}, **results}
     workspace.write_json(folder / "dataset.json", info)
     return results
+
+
+def _semantic_codes(
+    prepared: Prepared, options: PrepareOptions, popularity: np.ndarray, seed: int
+) -> list[np.ndarray] | None:
+    """Semantic identifiers from the training interactions and the items' text, where they were asked for."""
+    if options.identifier != "semantic":
+        return None
+    log, frame = prepared.log, prepared.items
+    catalogue = Catalogue(
+        item_ids=frame["item_id"].to_list(),
+        titles=frame["title"].to_list(),
+        genres=[tuple(genres or ()) for genres in frame["genres"].to_list()],
+        texts=frame["text"].to_list(),
+        popularity=popularity,
+    )
+    return semantic_codes(
+        catalogue,
+        log.user[prepared.training],
+        log.item[prepared.training],
+        levels=options.semantic_levels,
+        codebook=options.semantic_codebook,
+        embeddings=None if options.semantic_embeddings is None else Path(options.semantic_embeddings),
+        seed=seed,
+    )
 
 
 def _title_length(tokenizer: str | None) -> tuple[Callable[[str], int], str]:

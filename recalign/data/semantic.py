@@ -66,9 +66,7 @@ def read_embeddings(path: Path, item_ids: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: no such file, another format, items without an embedding, rows of unequal length, NaN or infinity.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"The embedding file {path} does not exist.")
+    path = existing_file(Path(path))
     ids, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
     place = {item_id: index for index, item_id in enumerate(ids)}
     missing = [item_id for item_id in item_ids if item_id not in place]
@@ -79,6 +77,17 @@ def read_embeddings(path: Path, item_ids: Sequence[str]) -> np.ndarray:
     if len(wrong):
         raise UserError(f"{path}: the embedding of item {item_ids[wrong[0]]!r} holds NaN or infinity.")
     return vectors
+
+
+def existing_file(path: Path) -> Path:
+    """Return the path of an embedding file.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"The embedding file {path} does not exist.")
+    return path
 
 
 def codebook_size(items: int, levels: int) -> int:

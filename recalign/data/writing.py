@@ -40,18 +40,25 @@ class Digest:
         return self._hash.hexdigest()[:16]
 
 
-def write_items(folder: Path, items: pl.DataFrame, popularity: np.ndarray, digest: Digest) -> None:
+def write_items(
+    folder: Path, items: pl.DataFrame, popularity: np.ndarray, codes: list[np.ndarray] | None, digest: Digest
+) -> None:
     """Write `items.parquet`.
 
     Args:
         folder: of the dataset.
         items: item_id, title, genres, text.
         popularity: [I] training interactions of each item.
+        codes: [I] semantic identifiers, or None.
         digest: fed with the content.
     """
     import polars as pl
 
-    _write_parquet(folder / "items.parquet", items.with_columns(popularity=pl.Series(popularity, dtype=pl.Int64)))
+    frame = items.with_columns(popularity=pl.Series(popularity, dtype=pl.Int64))
+    if codes is not None:
+        frame = frame.with_columns(code=pl.Series([code.tolist() for code in codes], dtype=pl.List(pl.Int32)))
+        digest.texts(" ".join(map(str, code)) for code in codes)
+    _write_parquet(folder / "items.parquet", frame)
     digest.texts(items["item_id"])
     digest.texts(items["title"])
     digest.texts(items["genres"].list.join("\x1d").fill_null(""))

@@ -54,10 +54,12 @@ def builtin_tokenizer(
     params: TinyParams, catalogue: Catalogue, identifier: str, template: Template
 ) -> PreTrainedTokenizerBase:
     """Train the tokenizer: on the catalogue's titles, where titles are written, and on the words of a text template."""
-    texts = list(catalogue.titles) if identifier == "title" or template.titles else []
+    titles = list(catalogue.titles) if identifier == "title" or template.titles else []
+    texts = list(titles)
     if template.source is not None:
         some = dict(candidates=[], task="next", list_length=1)
-        texts += [template.render(history=history, **some) for history in ([], catalogue.titles[:2])]
+        # Titles as the template has them too: a word after a quotation mark is another token than one after a space.
+        texts += [template.render(history=history, **some) for history in ([], titles or ["", ""])]
     return train_tokenizer(texts, params.tokenizer, params.vocabulary or None)
 
 

@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 
 from recalign.data.catalogue import Catalogue
+from recalign.data.dataset import PreparedDataset
+from recalign.data.prepare import prepare_dataset
 from recalign.data.semantic import (
     codebook_size,
     item_embeddings,
@@ -15,7 +17,9 @@ from recalign.data.semantic import (
 )
 from recalign.data.tokens import added_tokens, title_tokens
 from recalign.errors import UserError
+from recalign.generation.engine import Engine
 from recalign.generation.trie import TitleTrie
+from recalign.training.models import load_policy
 from recalign.training.tokenizers import add_item_tokens, train_tokenizer
 
 GENRES = ["space robot laser", "castle knight sword", "ghost house night"]
@@ -159,3 +163,76 @@ def test_files_of_another_kind_are_refused_and_nothing_is_unpickled(tmp_path):
     pl.DataFrame({"id": ["a"]}).write_parquet(tmp_path / "columns.parquet")
     with pytest.raises(UserError, match="`item_id` and `embedding` are needed"):
         read_embeddings(tmp_path / "columns.parquet", ["a"])
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    out = tmp_path_factory.mktemp("semantic") / "data"
+    params = {"users": 60, "events": 16, "items": 40, "genres": 4}
+    prepare_dataset("synthetic", None, out, params=params, options={"identifier": "semantic"})
+    return PreparedDataset(out)
+
+
+def test_prepare_writes_the_codes_of_training_interactions_and_text(prepared):
+    catalogue = prepared.catalogue
+    frame = prepared.interactions()
+    users, items = frame["user_id"].to_numpy(), frame["item"].to_numpy()
+    expected = semantic_codes(catalogue, users, items, seed=prepared.info["options"]["seed"])
+    assert [code.tolist() for code in catalogue.codes] == [code.tolist() for code in expected]
+    shared = prepared.info["counts"]["items_sharing_a_code"]
+    assert shared == sum(len(code) == 4 for code in catalogue.codes)
+
+
+def test_a_model_reads_and_writes_semantic_identifiers_and_remembers_them(prepared, tmp_path):
+    policy = load_policy("builtin:tiny,hidden=16,heads=2", prepared)
+    rows = prepared.rows("test")[:3]
+    lists = Engine(policy, prepared.catalogue, exclude_history=True).greedy(rows, list_length=2).items
+    assert bool((lists >= 0).all())
+    first = policy.tokenizer.convert_ids_to_tokens(policy.prompter.encode(rows[0]).tolist())
+    assert first[1 : 1 + 3] == added_tokens(prepared.catalogue, "semantic")[rows[0].history[0]][:3]
+    policy.save(tmp_path / "model")
+    again = load_policy(tmp_path / "model", prepared)
+    assert again.titles.fingerprint == policy.titles.fingerprint
+
+
+def test_prompts_show_identifiers_or_titles(prepared):
+    row = prepared.rows("test")[0]
+    item = int(row.history[-1])
+    code = "".join(added_tokens(prepared.catalogue, "semantic")[item])
+    shown = {}
+    for template in ("alpaca", "alpaca-titles"):
+        policy = load_policy("builtin:tiny,hidden=16,heads=2", prepared, template=template)
+        shown[template] = policy.tokenizer.decode(policy.prompter.encode(row)).replace(" ", "")
+    title = prepared.catalogue.titles[item].replace(" ", "")
+    assert code in shown["alpaca"] and title not in shown["alpaca"]
+    assert title in shown["alpaca-titles"] and code not in shown["alpaca-titles"]
+
+
+def test_prepare_takes_an_embedding_file_and_notices_when_it_changes(tmp_path):
+    params = {"users": 60, "events": 16, "items": 40, "genres": 4}
+    file = tmp_path / "vectors.npz"
+    hashes = []
+    for seed in (0, 0, 1):
+        ids = PreparedDataset(tmp_path / "0").catalogue.item_ids if hashes else [str(item) for item in range(100)]
+        rows = np.random.default_rng(seed).standard_normal((len(ids), 4))
+        np.savez(file, item_id=np.array(ids), embedding=rows)
+        options = {"identifier": "semantic", "semantic_embeddings": str(file)} if hashes else {}
+        result = prepare_dataset("synthetic", None, tmp_path / str(len(hashes)), params=params, options=options)
+        hashes.append(result["hash"])
+    assert len(set(hashes)) == 3
+    with pytest.raises(UserError, match="holds another run"):
+        prepare_dataset("synthetic", None, tmp_path / "1", params=params, options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"semantic_levels": 2}, "belongs to --identifier semantic"),
+        ({"identifier": "semantic", "semantic_codebook": 1}, "tells no items apart"),
+        ({"identifier": "semantic", "semantic_embeddings": "none.npz"}, "does not exist"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        prepare_dataset("synthetic", None, tmp_path / "data", options=options)
+    assert not (tmp_path / "data").exists()
