@@ -167,6 +167,38 @@ def merge_and_export(policy: Policy, out: Path) -> None:
         policy.save_into(temporary, merged(policy.model))
 
 
+def export_model(name: str, out: Path, *, trust_remote_code: bool = False) -> int:
+    """As `merge_and_export`, from a saved model, without a dataset.
+
+    Args:
+        name: a run folder, Hugging Face folder or hub name.
+        out: folder to write; one that exists is replaced.
+        trust_remote_code: run code that comes with the model.
+
+    Returns:
+        How many parameters the model has.
+
+    Raises:
+        UserError: no such model, or a broken one.
+    """
+    if is_builtin(name):
+        raise UserError(f"{name} is not trained yet.", "Export the run folder of `recalign sft` or `recalign align`.")
+    quieten_libraries()
+    folder = find_model_folder(name)
+    source = str(folder or name)
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    loaded = load_model(
+        source, tokenizer, [], dtype="auto", trust_remote_code=trust_remote_code, lora=None, trainable=False
+    )
+    model = loaded.merge_and_unload() if isinstance(loaded, PeftModel) else loaded
+    with atomic(Path(out)) as temporary:
+        save_weights(model, temporary)
+        tokenizer.save_pretrained(temporary)
+        if folder and (folder / SETTINGS_FILE).is_file():
+            write_json(temporary / SETTINGS_FILE, read_json(folder / SETTINGS_FILE))
+    return int(model.num_parameters())
+
+
 def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: str | Path) -> None:
     if not recorded:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from recalign.errors import UserError
+from recalign.training.builtin import PREFIX
 from recalign.training.lora import LoraOptions, attach_adapter, load_adapter
 from recalign.workspace import read_json
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+ENDS = 1 << 20
 
 
 def save_weights(model: PreTrainedModel | PeftModel, folder: Path | str) -> None:
@@ -50,6 +53,21 @@ def find_model_folder(name: str | Path) -> Path | None:
         f"{path} holds no model (no config.json or adapter_config.json, nor a folder `model` with one).",
         "The run that writes it may be unfinished: pass it --resume.",
     )
+
+
+def model_hash(name: str) -> str:
+    """Return what tells one model from another without loading it: its name, or its files' sizes, ends and settings."""
+    folder = None if name.startswith(PREFIX) else find_model_folder(name)
+    if folder is None:
+        return name
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(ENDS))
+            stream.seek(max(0, file.stat().st_size - ENDS))
+            digest.update(stream.read(ENDS))
+    return digest.hexdigest()[:16]
 
 
 def resolve_dtype(dtype: Dtype, *, full_training: bool) -> torch.dtype:
@@ -93,7 +111,7 @@ def load_model(
     tokenizer: PreTrainedTokenizerBase,
     new_tokens: Sequence[int],
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | Literal["auto"],
     trust_remote_code: bool,
     lora: LoraOptions | None,
     trainable: bool,
@@ -104,7 +122,7 @@ def load_model(
         source: a folder or hub name.
         tokenizer: its tokenizer, to which tokens may have been added.
         new_tokens: ids of the tokens that were added.
-        dtype: of the weights.
+        dtype: of the weights; `auto`: as they were saved.
         trust_remote_code: run code that comes with the model.
         lora: attach such an adapter.
         trainable: whether a saved adapter will be trained further.
@@ -130,7 +148,7 @@ def load_model(
         return load_adapter(model, Path(source), trainable=trainable)
 
 
-def _load_weights(source: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def _load_weights(source: str, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool) -> PreTrainedModel:
     with _loading(source, "model"):
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True

@@ -1,0 +1,129 @@
+"""`recalign sft`: base model to supervised checkpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from recalign.commands.options import (
+    DataOption,
+    JsonOption,
+    ModelOption,
+    OutOption,
+    OverwriteOption,
+    ParamOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+)
+
+
+def sft(
+    *,
+    data: DataOption = None,
+    model: ModelOption = None,
+    objective: Annotated[str, typer.Option(help="A token objective: sft, msl, bear, or a plugin's.")] = "sft",
+    param: ParamOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    epochs: Annotated[float, typer.Option(help="Passes over the training rows.", min=0)] = 5.0,
+    max_steps: Annotated[int, typer.Option(help="Stop after so many updates; 0: by epochs.", min=0)] = 0,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: 5e-3 from scratch, 1e-4 with LoRA, else 2e-5.", min=0)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows a forward pass and process.", min=1)] = 32,
+    gradient_accumulation: Annotated[int, typer.Option(help="Forward passes an update.", min=1)] = 1,
+    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="Of the learning rate.")] = "cosine",
+    warmup: Annotated[float, typer.Option(help="Share of updates in which the rate rises.", min=0, max=0.99)] = 0.05,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.", min=0)] = 0.01,
+    loss_on: Annotated[
+        Literal["auto", "response", "all"],
+        typer.Option(help="Tokens learnt: the response's, or all of history and response (auto: from scratch)."),
+    ] = "auto",
+    eval_every: Annotated[int, typer.Option(help="Updates between validations; 0: once an epoch.", min=0)] = 0,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
+    ] = 0,
+    metric: Annotated[
+        str | None, typer.Option(help="Validation metric besides the loss (default: ndcg), or none.")
+    ] = None,
+    best_on: Annotated[Literal["loss", "metric"], typer.Option(help="What picks the best checkpoint.")] = "loss",
+    valid_rows: Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)] = 512,
+    max_length: Annotated[
+        int | None, typer.Option(help="Most tokens of prompt and response; histories lose their oldest items.", min=1)
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="compact, alpaca, chat or a Jinja file (default: what suits the tokenizer).")
+    ] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")] = False,
+    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 16,
+    lora_alpha: Annotated[float, typer.Option(help="Scale of the adapter: alpha / rank.", min=0)] = 32.0,
+    lora_target: Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")] = "all-linear",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
+    ] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    log_every: Annotated[int, typer.Option(help="Updates between lines of log.jsonl.", min=1)] = 10,
+    keep_checkpoints: Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)] = 2,
+    report_to: Annotated[
+        str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")
+    ] = "none",
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Teach a language model what users go on to, and keep the checkpoint that is best on validation rows.
+
+    Example: recalign sft --model Qwen/Qwen2.5-0.5B --lora --epochs 3
+    """
+    from recalign import console, workspace
+    from recalign.data.dataset import PreparedDataset
+    from recalign.data.prepare import ensure_default_dataset
+    from recalign.params import parse_assignments
+    from recalign.training.lora import LoraOptions
+    from recalign.training.options import TrainingOptions
+    from recalign.training.sft import BUILTIN, SftOptions, train_supervised
+
+    dataset = PreparedDataset(data or ensure_default_dataset(seed))
+    options = SftOptions(
+        model=model or BUILTIN,
+        objective=objective,
+        params=parse_assignments(param or []),
+        training=TrainingOptions(
+            seed=seed,
+            epochs=epochs,
+            max_steps=max_steps,
+            learning_rate=learning_rate or 0.0,
+            batch_size=batch_size,
+            gradient_accumulation=gradient_accumulation,
+            schedule=schedule,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            eval_every=eval_every,
+            patience=patience,
+            best_metric=best_on,
+            log_every=log_every,
+            keep_checkpoints=keep_checkpoints,
+            report_to=() if report_to == "none" else tuple(report_to.split(",")),
+        ),
+        loss_on=loss_on,
+        template=template,
+        lora=LoraOptions(lora_rank, lora_alpha, tuple(lora_target.split(","))) if lora else None,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+        metric="" if metric == "none" else metric,
+        valid_rows=valid_rows,
+    )
+    folder = out or workspace.home() / "sft"
+    results = train_supervised(dataset, folder, options, resume=resume, overwrite=overwrite)
+    console.say(
+        f"{folder}: {results['updates']} updates, best validation {best_on} {results[f'best_{best_on}']:.4g} "
+        f"at update {results['best_update']}."
+    )
+    return {"out": str(folder), **results}

@@ -1,0 +1,86 @@
+"""Options of training that `sft` and `align` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train; what `sft` and `align` share.
+
+    Args:
+        seed: of the order of examples and of every random stream.
+        epochs: passes over the training rows.
+        max_steps: stop after so many updates; 0: by epochs.
+        learning_rate: the highest.
+        batch_size: examples a forward pass and process.
+        gradient_accumulation: forward passes an update.
+        schedule: linear, cosine or constant.
+        warmup: share of the updates over which the learning rate rises.
+        weight_decay: of AdamW, on matrices.
+        max_grad_norm: gradients are scaled down to this norm.
+        eval_every: updates between validations; 0: once an epoch.
+        patience: stop after so many validations without a better one; 0: never.
+        best_metric: validation figure that picks the best checkpoint; higher is better unless it is a loss.
+        log_every: updates between lines of the log.
+        keep_checkpoints: how many to keep, the best one besides.
+        report_to: other loggers of transformers, such as tensorboard or wandb.
+    """
+
+    seed: int = 0
+    epochs: float = 3.0
+    max_steps: int = 0
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    gradient_accumulation: int = 1
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    eval_every: int = 0
+    patience: int = 0
+    best_metric: str = "loss"
+    log_every: int = 10
+    keep_checkpoints: int = 2
+    report_to: tuple[str, ...] = ()
+
+    def arguments(self, out: Path, *, mixed_bfloat16: bool) -> TrainingArguments:
+        """Translate into transformers' arguments."""
+        steps = {"eval_steps": self.eval_every, "save_steps": self.eval_every} if self.eval_every else {}
+        strategy = "steps" if self.eval_every else "epoch"
+        return TrainingArguments(
+            output_dir=str(out / CHECKPOINTS),
+            seed=self.seed,
+            num_train_epochs=self.epochs,
+            max_steps=self.max_steps or -1,
+            learning_rate=self.learning_rate,
+            per_device_train_batch_size=self.batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation,
+            lr_scheduler_type="constant_with_warmup" if self.schedule == "constant" else self.schedule,
+            warmup_steps=self.warmup,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            eval_strategy=strategy,
+            save_strategy=strategy,
+            **steps,
+            load_best_model_at_end=True,
+            metric_for_best_model=f"eval_{self.best_metric}",
+            greater_is_better=not self.best_metric.endswith("loss"),
+            restore_callback_states_from_checkpoint=True,
+            save_total_limit=self.keep_checkpoints,
+            logging_steps=self.log_every,
+            logging_nan_inf_filter=False,
+            report_to=list(self.report_to) or "none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
+            bf16=mixed_bfloat16,
+        )

@@ -1,0 +1,86 @@
+"""The training step of token objectives: answers of the training rows, logits only where a token is learnt."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from peft import PeftModel
+
+from recalign.api import AnswerBatch, TokenObjective, ValidTokens
+from recalign.generation.engine import Engine
+from recalign.training.examples import IGNORED, Example, TokenBatch
+from recalign.training.models import Policy
+
+
+class TokenStep:
+    """A token objective as a training step: logits only where there is a token to learn.
+
+    Args:
+        policy: what is trained.
+        objective: the loss.
+        engine: knows the valid next tokens, for objectives that read them.
+    """
+
+    def __init__(self, policy: Policy, objective: TokenObjective, engine: Engine) -> None:
+        self.policy, self.objective, self.engine = policy, objective, engine
+
+    def loss(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the objective's loss on a batch, with its figures."""
+        answers = self.answers(model, batch)
+        return self.objective.loss(answers)
+
+    def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
+        """Run the model; the labelled tokens come out end to end, row by row."""
+        batch = batch.to(self.policy.device)
+        chosen = {"logits_to_keep": batch.keep} if self._selects_logits else {}
+        logits = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **chosen,
+        ).logits
+        if not chosen:
+            logits = logits[:, batch.keep]
+        rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
+        return AnswerBatch(
+            logits=logits[rows, columns].float(),  # [S, V]
+            labels=batch.labels[rows, columns],
+            rows=rows,
+            allowed=self._valid_tokens(batch.examples) if self.objective.reads_allowed else None,
+        )
+
+    @cached_property
+    def _selects_logits(self) -> bool:
+        model = self.policy.model
+        plain = model.get_base_model() if isinstance(model, PeftModel) else model
+        return "logits_to_keep" in inspect.signature(plain.forward).parameters
+
+    def _valid_tokens(self, examples: Sequence[Example]) -> ValidTokens:
+        """Find where the responses had a choice, and between which tokens; S counts their tokens end to end."""
+        titles, device = self.policy.titles, self.policy.device
+        responses = [example.tokens[example.prompt :].astype(np.int64) for example in examples]
+        lengths = np.array([len(response) for response in responses])
+        offsets = np.cumsum(lengths) - lengths
+        counts = np.array([len(titles.parse(response)) for response in responses])
+        parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        for count in np.unique(counts):
+            members = np.flatnonzero(counts == count)
+            tokens = np.full((len(members), int(lengths[members].max())), titles.end, dtype=np.int64)
+            for place, member in enumerate(members):
+                tokens[place, : lengths[member]] = responses[member]
+            constraint = self.engine.constraint(int(count))
+            found = constraint.replay(
+                torch.from_numpy(tokens).to(device),
+                torch.from_numpy(lengths[members]).to(device),
+                self.engine.excluded_by([examples[member].row for member in members]),
+            )
+            base = torch.from_numpy(offsets[members]).to(device)
+            parts.append((base[found.rows] + found.positions, found.starts.diff(), found.tokens))
+        positions, sizes, tokens_ = (torch.cat([part[i] for part in parts]) for i in range(3))
+        starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        return ValidTokens(positions=positions, starts=starts, tokens=tokens_)

@@ -1,0 +1,295 @@
+"""The one Trainer subclass, for supervised training and alignment alike: a step object says what the loss is."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import Dataset, Sampler
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+
+from recalign import console
+from recalign.api import Objective
+from recalign.errors import UserError
+from recalign.training.examples import EpochSampler
+from recalign.training.models import Policy
+from recalign.training.options import CHECKPOINTS, TrainingOptions
+from recalign.workspace import read_json, write_json
+
+LOG_FILE, OBJECTIVE_FILE = "log.jsonl", "objective.json"
+
+
+class Step(Protocol):
+    """What one training step computes."""
+
+    objective: Objective
+
+    def loss(self, model: torch.nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the scalar loss of a batch under `model` (the policy's, perhaps wrapped for DDP), and figures to log.
+
+        A step that runs its own backward passes (in parts, to bound memory) returns a loss without a graph.
+        """
+
+
+class RecalignTrainer(Trainer):
+    """transformers.Trainer with our step, validation, log, progress bar and interruption.
+
+    Args:
+        policy: what is trained.
+        step: computes the loss of a batch.
+        options: how to train.
+        out: the run folder; checkpoints and `log.jsonl` are written there.
+        examples: a dataset indexed by (epoch, index).
+        collate: a list of examples -> a batch as the step takes it.
+        validate: returns the validation figures, among them `options.best_metric`.
+        length_of: see EpochSampler.
+        sampler: the order of the examples, in place of an EpochSampler.
+        runs_backward: the step runs its own backward passes.
+        title: what the progress bar calls this.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        step: Step,
+        options: TrainingOptions,
+        out: Path,
+        examples: Dataset[Any],
+        collate: Callable[[list[Any]], Any],
+        validate: Callable[[], dict[str, float]],
+        *,
+        length_of: Callable[[int], int] | None = None,
+        sampler: Sampler[Any] | None = None,
+        runs_backward: bool = False,
+        title: str = "training",
+    ) -> None:
+        self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
+        self.validate, self.title, self.runs_backward = validate, title, runs_backward
+        size: int = len(examples)  # type: ignore[arg-type]
+        self.sampler = sampler or EpochSampler(size, options.batch_size, options.seed, length_of)
+        self._figures: dict[str, list[float]] = defaultdict(list)
+        weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
+        mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        super().__init__(
+            model=policy.model,
+            args=options.arguments(self.out, mixed_bfloat16=mixed),
+            data_collator=collate,
+            train_dataset=examples,
+            eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
+            callbacks=[_Flow(self)],
+        )
+        self.model_accepts_loss_kwargs = False
+        self.remove_callback(PrinterCallback)
+        if options.patience:
+            self.add_callback(EarlyStoppingCallback(options.patience))
+
+    def run(self, *, resume: bool = False) -> dict[str, Any]:
+        """Train, with a progress bar; the best checkpoint's weights are in the policy at the end.
+
+        Args:
+            resume: go on from the newest complete checkpoint, where there is one.
+
+        Returns:
+            updates, best validation figure and its update, loss of the whole run, seconds.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present update is done and a checkpoint is saved.
+            UserError: the loss became NaN or infinite; the disk is full.
+        """
+        checkpoint = latest_checkpoint(self.out / CHECKPOINTS) if resume else None
+        self._start_log(checkpoint)
+        flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, _Flow))
+        with contextlib.ExitStack() as stack:
+            flow.stack = stack
+            stack.enter_context(_on_signals(flow.stop))
+            outcome = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if flow.stopped:
+            raise KeyboardInterrupt
+        return {
+            "updates": self.state.global_step,
+            "best_update": self.state.best_global_step,
+            f"best_{self.options.best_metric}": self.state.best_metric,
+            "train_loss": outcome.training_loss,
+            "seconds": outcome.metrics.get("train_runtime", 0.0),
+        }
+
+    # ------------------------------------------------------------ what transformers calls
+
+    def training_step(self, model, inputs, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        """One forward and backward pass; without dropout where the step runs its own backward passes."""
+        model.train(not self.runs_backward)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs) / self.current_gradient_accumulation_steps
+        if not self.runs_backward:
+            self.accelerator.backward(loss)
+        return loss.detach()
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        """Ask the step for the loss; remember its figures until the next line of the log."""
+        loss, figures = self.step.loss(model, inputs)
+        if not bool(torch.isfinite(loss.detach())):
+            raise UserError(
+                f"The loss became {loss.item()} at update {self.state.global_step + 1}.",
+                f"Use a lower --learning-rate than {self.options.learning_rate:g}; the last checkpoint is kept.",
+            )
+        for name, value in figures.items():
+            self._figures[name].append(float(value))
+        return (loss, None) if return_outputs else loss
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):  # type: ignore[no-untyped-def]
+        """Validate: every figure that `validate` returns, under the name `eval_NAME`."""
+        training = self.model.training
+        self.model.eval()
+        figures = {f"{metric_key_prefix}_{name}": float(value) for name, value in self.validate().items()}
+        self.model.train(training)
+        self.log(dict(figures))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        return figures
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the step's figures, and write a line of `log.jsonl`."""
+        if "loss" in logs:
+            logs = {**logs, **{name: float(np.mean(values)) for name, values in self._figures.items()}}
+            self._figures.clear()
+        super().log(logs, start_time)
+        if self.is_world_process_zero() and "train_runtime" not in logs:
+            line = {"step": self.state.global_step, **{k: v if math.isfinite(v) else None for k, v in logs.items()}}
+            with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
+        """Take the batches of an update; a step's loss is a mean already, so nothing is counted to scale it by."""
+        return list(itertools.islice(epoch_iterator, num_batches)), None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Count nothing: the estimate is for padded batches of token ids, which a step need not have."""
+        return 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
+        return self.sampler
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.policy.save_into(folder, self.policy.model)
+        write_json(folder / OBJECTIVE_FILE, self.step.objective.state_dict())
+
+    def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
+        try:
+            super()._save_checkpoint(*arguments, **keywords)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UserError(
+                f"Saving a checkpoint in {self.args.output_dir} failed: {error}.",
+                "Free some space, then go on with --resume.",
+            ) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.step.objective.load_state_dict(read_json(Path(resume_from_checkpoint) / OBJECTIVE_FILE))
+
+    def _start_log(self, checkpoint: Path | None) -> None:
+        """Forget what an interrupted run logged after the checkpoint that we go on from."""
+        if not self.is_world_process_zero():
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        lines = read_log(self.out) if checkpoint else []
+        last = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= last]
+        (self.out / LOG_FILE).write_text("".join(kept), encoding="utf-8")
+
+
+class _Flow(TrainerCallback):
+    """Progress bar, the sampler's epoch, and stopping when asked to."""
+
+    def __init__(self, trainer: RecalignTrainer) -> None:
+        self.trainer = trainer
+        self.stack = contextlib.ExitStack()
+        self.advance: Callable[..., None] = lambda *_, **__: None
+        self.note: dict[str, str] = {}
+        self.stopped = False
+
+    def stop(self) -> None:
+        if not self.stopped:
+            console.say("stopping after this update, with a checkpoint; once more stops at once.")
+        self.stopped = True
+
+    def on_train_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+        if state.is_world_process_zero:
+            self.advance = self.stack.enter_context(console.progress(self.trainer.title, state.max_steps))
+            self.advance(state.global_step)
+
+    def on_epoch_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+        self.trainer.sampler.epoch = int(state.epoch or 0)
+
+    def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+        self.advance(1)
+        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        if self.stopped:
+            control.should_save = control.should_training_stop = True
+        control.should_log = control.should_log or control.should_save
+
+    def on_epoch_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+        if self.stopped and state.epoch != int(state.epoch):  # the epoch is not over: nothing to validate yet
+            control.should_evaluate = control.should_save = False
+
+    def on_log(self, args, state, control, logs=None, **_):  # type: ignore[no-untyped-def]
+        shown = ("loss", "reward", *(name for name in logs or {} if name.startswith("eval_")))
+        self.note |= {name.replace("eval_", "valid "): f"{logs[name]:.4g}" for name in shown if name in (logs or {})}
+        self.advance(0, note="  ".join(f"{name} {value}" for name, value in self.note.items()))
+
+
+@contextlib.contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C (or SIGTERM) call `stop`, the second one interrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in handled}
+
+    def handle(number: int, _: Any) -> None:
+        for each in handled:
+            signal.signal(each, signal.default_int_handler)
+        stop()
+
+    for number in handled:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, or None; `trainer_state.json` is written last."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        try:
+            read_json(path / "trainer_state.json")
+        except UserError:
+            continue
+        return path
+    return None
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's `log.jsonl`; a last line that was cut off is left out."""
+    file = Path(run) / LOG_FILE
+    lines: Sequence[str] = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    records = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records

@@ -1,0 +1,85 @@
+"""Validation while training: the cross-entropy of the answers, and a metric of the lists that the model decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch.nn.functional import cross_entropy
+
+from recalign.data.dataset import Row
+from recalign.errors import UserError
+from recalign.evaluation.expression import RewardExpression
+from recalign.evaluation.metrics import evaluate_lists
+from recalign.generation.engine import Engine
+from recalign.training.examples import AnswerExamples, collate
+from recalign.training.processes import process
+from recalign.training.steps import TokenStep
+
+BEAM_WIDTH = 10
+
+
+def spread(rows: Sequence[Row], limit: int) -> list[Row]:
+    """Take at most so many rows, evenly spaced over the split."""
+    count = min(limit, len(rows))
+    return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, count).round()]
+
+
+def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) -> float:
+    """Return the mean cross-entropy per response token, whatever the objective: losses of objectives compare.
+
+    Args:
+        step: computes logits.
+        rows: each with at least one target; every process has its share of them.
+        batch_size: rows a forward pass.
+    """
+    policy = step.policy
+    examples = AnswerExamples(policy, rows, policy.prompter.list_length, cache_tokens=0)
+    rank, processes = process()
+    order = sorted(range(len(rows)), key=examples.length_of)[rank::processes]
+    pad = partial(collate, pad=policy.titles.end, all_tokens=False)
+    sums: list[tuple[float, int]] = []
+    with torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            batch = [examples[0, index] for index in order[start : start + batch_size]]
+            answers = step.answers(policy.model, pad(batch))
+            total = cross_entropy(answers.logits, answers.labels, reduction="sum")
+            sums.append((float(total), len(answers.labels)))
+    sums = gather_object(sums)
+    return sum(total for total, _ in sums) / sum(count for _, count in sums)
+
+
+def validation_metric(engine: Engine, expression: RewardExpression, rows: Sequence[Row]) -> float:
+    """Return the mean of an expression over the lists that the model decodes greedily (next task: by a beam of 10).
+
+    Args:
+        engine: bound to the model as it is now.
+        expression: bound to the catalogue.
+        rows: those for which it is not defined are left out; every process decodes its share.
+
+    Raises:
+        UserError: it is defined for none of the rows.
+    """
+    rank, processes = process()
+    rows = rows[rank::processes]
+    values = gather_object(_values(engine, expression, rows) if rows else [])
+    if not values:
+        raise UserError(
+            f"The metric {expression.text} is defined for no validation row.",
+            "Prepare the dataset with another --relevance or split, or choose another --metric.",
+        )
+    return float(np.mean(values))
+
+
+def _values(engine: Engine, expression: RewardExpression, rows: Sequence[Row]) -> list[float]:
+    prompter = engine.policy.prompter
+    if prompter.task == "next":
+        width = min(BEAM_WIDTH, *(len(engine.catalogue) - len(engine.excluded(row)) for row in rows))
+        items = engine.beam(rows, width=width, size=width)[0].numpy()
+    else:
+        items = engine.greedy(rows, list_length=prompter.list_length).items.numpy()
+    lengths = (items >= 0).cumprod(axis=1).sum(axis=1)
+    return evaluate_lists(expression, items, lengths, rows).tolist()
