@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,7 @@ def evaluate(
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": split,
         "seed": model_record.get("options", {}).get("seed"),
+        "options": model_record.get("options", {}),
         "data": {"path": str(dataset.path), "hash": dataset.hash, "options": dataset.info["options"]},
         "list_length": size,
         **found.as_dict(),
@@ -203,12 +205,17 @@ def _read_lists(file: Path) -> dict[str, Predictions]:
     """Read cached lists, or nothing where there is no cache."""
     if not file.is_file():
         return {}
-    with np.load(file, allow_pickle=False) as arrays:
-        names = {key.rpartition("/")[0] for key in arrays}
-        return {
-            name: Predictions(arrays[f"{name}/items"], arrays[f"{name}/scores"], arrays[f"{name}/lengths"])
-            for name in names
-        }
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            names = {key.rpartition("/")[0] for key in arrays}
+            return {
+                name: Predictions(arrays[f"{name}/items"], arrays[f"{name}/scores"], arrays[f"{name}/lengths"])
+                for name in names
+            }
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        console.warn(f"{file} is not readable ({error}); the baselines are computed again.")
+        file.unlink()
+        return {}
 
 
 def _write_lists(file: Path, lists: dict[str, Predictions]) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 CUTOFFS = (3, 5, 10)
-KEYS = ("row", "user_id")
+KEYS = ("data", "row", "user_id")
+"""What names a row of a per-user table; `data` only where several datasets are pooled."""
 
 
 def default_metrics(catalogue: Catalogue, list_length: int) -> list[str]:

@@ -55,19 +55,16 @@ def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row
         frame.write_parquet(temporary)
 
 
-def read_predictions(
-    folder: Path, dataset: PreparedDataset, split: str, list_length: int | None = None
-) -> tuple[Predictions, list[Row]]:
+def read_predictions(folder: Path, dataset: PreparedDataset, split: str) -> tuple[Predictions, list[Row]]:
     """Read what `decode` wrote, and the rows that it answers.
 
     Args:
         folder: holds `predictions.parquet`.
         dataset: that the predictions were made for.
         split: whose rows they answer.
-        list_length: K, where it is known; by default the longest list.
 
     Returns:
-        U lists and their rows, in the order of the file.
+        U lists, as wide as the longest, and their rows, in the order of the file.
 
     Raises:
         UserError: no such file, missing columns, no rows, a row answered twice, rows, users or items that are not those
@@ -91,7 +88,7 @@ def read_predictions(
     if not frame.height:
         raise UserError(f"{file} is empty: no row was decoded.", "Decode again.")
     rows = _matching_rows(frame, dataset, split, file)
-    return _padded(frame, len(dataset.catalogue), list_length, file), rows
+    return _padded(frame, len(dataset.catalogue), split, file), rows
 
 
 def _matching_rows(frame: pl.DataFrame, dataset: PreparedDataset, split: str, file: Path) -> list[Row]:
@@ -115,19 +112,23 @@ def _matching_rows(frame: pl.DataFrame, dataset: PreparedDataset, split: str, fi
     return rows
 
 
-def _padded(frame: pl.DataFrame, catalogue_size: int, list_length: int | None, file: Path) -> Predictions:
+def _padded(frame: pl.DataFrame, catalogue_size: int, split: str, file: Path) -> Predictions:
     """Pad ragged lists to [U, K]."""
+    empty = frame.filter(frame["items"].is_null() | frame["scores"].is_null())
+    if empty.height:
+        raise UserError(f"In {file}, row {empty['row'][0]} of '{split}' has no list.", "Decode again.")
     lists: list[list[int]] = frame["items"].to_list()
     scores: list[list[float]] = frame["scores"].to_list()
-    width = max([len(items) for items in lists] + [list_length or 1])
+    width = max(1, *(len(items) for items in lists))
     padded = np.full((len(lists), width), INVALID, dtype=np.int64)
     values = np.zeros((len(lists), width))
     for place, (items, marks) in enumerate(zip(lists, scores, strict=True)):
         padded[place, : len(items)] = items
         values[place, : len(marks)] = marks
-    if padded.max(initial=INVALID) >= catalogue_size or padded.min(initial=INVALID) < INVALID:
+    strange = padded[(padded < INVALID) | (padded >= catalogue_size)]
+    if len(strange):
         raise UserError(
-            f"{file} names item {padded.max()}, and the dataset has {catalogue_size} items.",
+            f"{file} names item {strange[0]}, and the dataset has {catalogue_size} items.",
             "They were made from another dataset; name the right one with --data, or decode again.",
         )
     return Predictions(padded, values, np.array([len(items) for items in lists]))

@@ -1,0 +1,101 @@
+"""Compare evaluated runs: means with intervals, paired tests against a reference, cost; for readers in four formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recalign import console
+from recalign.commands.options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
+from recalign.errors import UserError
+from recalign.workspace import RunFolder, content_hash, home
+
+if TYPE_CHECKING:
+    from recalign.evaluation.runs import EvalRun
+
+RunsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Eval folders, decode folders or model runs. Runs that differ only in seed or dataset fold become one row."
+    ),
+]
+GroupOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group", help="Pool runs into one row: seeds are averaged, folds joined.", metavar="NAME=RUN,RUN,..."
+    ),
+]
+ReferenceOption = Annotated[
+    str | None, typer.Option("--baseline", help="Row that the others are tested against (default: the first).")
+]
+MetricsOption = Annotated[str | None, typer.Option(help="Comma-separated (default: all, the same for every run).")]
+
+
+def compare(
+    runs: RunsArgument = None,
+    group: GroupOption = None,
+    baseline: ReferenceOption = None,
+    metrics: MetricsOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Compare evaluated runs, the first one being the reference.
+
+    Examples:
+        recalign compare runs/sft runs/align-blade-ndcg
+        recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --baseline sft
+    """
+    from recalign.evaluation import report
+    from recalign.evaluation.compare import compare as compare_runs
+    from recalign.evaluation.metrics import split_metrics
+
+    groups = _groups(runs or [], group or [])
+    wanted = None if metrics is None else split_metrics(metrics)
+    run = RunFolder(out or home() / "compare")
+    asked = {
+        "groups": {name: [str(found.folder) for found in members] for name, members in groups.items()},
+        "baseline": baseline,
+        "metrics": wanted,
+        "seed": seed,
+    }
+    inputs = {str(found.folder): content_hash(found.results) for members in groups.values() for found in members}
+    comparison = compare_runs(groups, reference=baseline, metrics=wanted, seed=seed)
+    if run.begin("compare", asked, inputs, resume=True, overwrite=overwrite) != "done":
+        files = report.write_report(comparison, run.path)
+        run.finish({**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)})
+    for grid in report.grids(comparison):
+        console.show(report.to_rich(grid))
+    console.show(report.CAPTION)
+    console.say(f"Markdown, LaTeX, JSON and HTML in {run.path}.")
+    return dict(run.record["results"])
+
+
+def _groups(runs: list[Path], named: list[str]) -> dict[str, list[EvalRun]]:
+    """Open all runs: named groups first where there are any, then the others, grouped by what they are."""
+    from recalign.evaluation.runs import EvalRun, group_by_label
+
+    groups: dict[str, list[EvalRun]] = {}
+    for text in named:
+        name, equals, paths = text.partition("=")
+        members = [path.strip() for path in paths.split(",") if path.strip()]
+        if not equals or not name.strip() or not members:
+            raise UserError(f"--group {text!r} is not of the form name=run1,run2.", "Write --group blade=a,b,c.")
+        if name.strip() in groups:
+            raise UserError(f"--group {name.strip()} is given twice.", "Name each group once.")
+        groups[name.strip()] = [EvalRun.find(Path(path)) for path in members]
+    for name, members in group_by_label([EvalRun.find(path) for path in runs]).items():
+        if name in groups:
+            raise UserError(f"'{name}' is the name of a --group and of a run.", "Choose another name for the group.")
+        groups[name] = members
+    if not groups:
+        raise UserError("Nothing to compare.", "Name runs: `recalign compare runs/sft runs/align-blade-ndcg`.")
+    folders = [found.folder.resolve() for members in groups.values() for found in members]
+    twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
+    if twice is not None:
+        raise UserError(f"{twice} is named twice.", "Name each run once.")
+    return groups

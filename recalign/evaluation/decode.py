@@ -1,0 +1,138 @@
+"""Decode a split into a run folder, and count what it costs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign import console
+from recalign.api import Decoder, Predictions, Row
+from recalign.evaluation.predictions import write_predictions
+from recalign.workspace import RunFolder, atomic
+
+if TYPE_CHECKING:
+    import torch
+
+    from recalign.data.dataset import PreparedDataset
+    from recalign.generation.engine import Cost, Engine
+    from recalign.training.models import Policy
+
+
+class DecodeRun:
+    """Decodes a split into a run folder, saving batch by batch, so that an interrupted run goes on where it was.
+
+    Args:
+        folder: begun already.
+        policy: the model.
+        dataset: whose catalogue it writes.
+        decoder: how to decode.
+        size: K.
+        seed: what decoders sample with.
+        batch_size: rows between two saves.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        policy: Policy,
+        dataset: PreparedDataset,
+        decoder: Decoder,
+        *,
+        size: int,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self.folder, self.policy, self.dataset, self.decoder = folder, policy, dataset, decoder
+        self.size, self.seed, self.batch_size = size, seed, batch_size
+        self.parts = folder.path / "parts"
+
+    def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
+        """Answer the rows, write `predictions.parquet` and finish the run; return its results."""
+        from recalign.generation.decode import concatenate
+        from recalign.generation.engine import Engine
+
+        engine = Engine(
+            self.policy,
+            self.dataset.catalogue,
+            exclude_history=exclude_history,
+            token_budget=token_budget,
+            seed=self.seed,
+        )
+        try:
+            with console.progress(f"decode ({self.decoder.name})", len(rows)) as advance:
+                parts = [self._part(engine, rows, start, advance) for start in range(0, len(rows), self.batch_size)]
+        except KeyboardInterrupt:
+            self.folder.interrupt()
+            raise
+        predictions = concatenate([part for part, _ in parts], self.size)
+        write_predictions(self.folder.path, predictions, rows, self.dataset.catalogue)
+        results = {
+            "decoder": self.decoder.name,
+            "oracle": self.decoder.oracle,
+            "task": self.dataset.task,
+            "rows": len(rows),
+            "truncated_prompts": self.policy.prompter.truncated,
+            "cost": total_cost([cost for _, cost in parts], engine.policy.model.device),
+        }
+        self.folder.finish(results)
+        shutil.rmtree(self.parts, ignore_errors=True)
+        return results
+
+    def _part(
+        self, engine: Engine, rows: Sequence[Row], start: int, advance: Callable[[int], None]
+    ) -> tuple[Predictions, Cost]:
+        """One batch's predictions and what they cost, from the disk where an interrupted run left them."""
+        from recalign.generation.decode import decode_rows
+        from recalign.generation.engine import Cost
+
+        batch = rows[start : start + self.batch_size]
+        file = self.parts / f"{start}.npz"
+        if file.is_file():
+            with np.load(file) as saved:
+                predictions = Predictions(saved["items"], saved["scores"], saved["lengths"])
+                cost = Cost(*saved["cost"].tolist())
+        else:
+            engine.cost = Cost()
+            predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
+            cost = engine.cost
+            with atomic(file) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, **asdict(predictions), cost=np.array(astuple(cost)))
+        advance(len(batch))
+        return predictions, cost
+
+
+def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:
+    """Add up what was spent: prompts, tokens, passes, seconds, and the peak memory of this process or its GPU."""
+    total: dict[str, float] = {}
+    for cost in costs:
+        for name, value in asdict(cost).items():
+            total[name] = total.get(name, 0) + value
+    seconds = total.get("seconds", 0.0)
+    counts = {name: int(value) for name, value in total.items() if name != "seconds"}
+    return {
+        **counts,
+        "seconds": seconds,
+        "prompts_per_second": counts["prompts"] / seconds if seconds else 0.0,
+        "peak_memory_mb": peak_memory_mb(device),
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far: of the GPU where the model lies on one, else of this process."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

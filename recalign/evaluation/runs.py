@@ -1,0 +1,115 @@
+"""Evaluated runs on disk, and which of them belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recalign.errors import UserError
+from recalign.workspace import RunFolder, read_json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+METRICS_FILE = "metrics.json"
+PER_RUN = {"seed", "data", "out", "model", "resume", "overwrite", "json", "quiet", "fold"}
+"""Options that may differ between the runs of one group."""
+
+
+@dataclass(frozen=True)
+class EvalRun:
+    """One eval folder.
+
+    Args:
+        folder: where it is.
+        results: its `metrics.json`.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+    @classmethod
+    def find(cls, path: Path) -> EvalRun:
+        """Open an eval folder, that of a decode folder, or the only one of a model run.
+
+        Raises:
+            UserError: there is none, it is unfinished, or there are several.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder.", "Name eval, decode or model run folders.")
+        for pattern in (METRICS_FILE, f"eval/{METRICS_FILE}", f"*/eval/{METRICS_FILE}"):
+            found = sorted(file.parent for file in path.glob(pattern))
+            if len(found) > 1:
+                names = ", ".join(str(folder) for folder in found)
+                raise UserError(f"{path} holds several evaluations: {names}.", "Name one of them.")
+            if found and not RunFolder(found[0]).done:
+                raise UserError(f"{found[0]} holds an unfinished evaluation.", "Run `recalign eval` again.")
+            if found:
+                return cls(found[0], read_json(found[0] / METRICS_FILE))
+        raise UserError(f"{path} holds no evaluation.", "Make one with `recalign eval`.")
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return str(self.results["label"])
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the dataset that it was evaluated on."""
+        return str(self.results["data"]["hash"])
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """The per-user table, with the dataset's hash in the column `data`.
+
+        Raises:
+            UserError: the file is missing or unreadable, or lacks columns.
+        """
+        return self._read("per_user.parquet", ("row", "user_id"))
+
+    @cached_property
+    def baselines(self) -> dict[str, pl.DataFrame]:
+        """The per-user tables of the baselines, by name; empty where they were not measured."""
+        if not (self.folder / "baselines.parquet").is_file():
+            return {}
+        table = self._read("baselines.parquet", ("baseline", "row", "user_id"))
+        names = table["baseline"].unique(maintain_order=True).to_list()
+        return {name: table.filter(table["baseline"] == name).drop("baseline") for name in names}
+
+    def _read(self, name: str, required: Sequence[str]) -> pl.DataFrame:
+        import polars as pl
+
+        file = self.folder / name
+        try:
+            frame = pl.read_parquet(file)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise UserError(f"{file} is not readable: {error}.", "Run `recalign eval --overwrite` again.") from None
+        missing = [column for column in required if column not in frame.columns]
+        if missing:
+            raise UserError(f"{file} lacks the column '{missing[0]}'.", "Run `recalign eval --overwrite` again.")
+        return frame.with_columns(pl.lit(self.data_hash).alias("data"))
+
+
+def group_by_label(runs: Sequence[EvalRun]) -> dict[str, list[EvalRun]]:
+    """Group runs that differ in nothing but seed and dataset fold; runs of one label that differ in more stand alone.
+
+    Returns:
+        name -> runs, in the order given; where a label names different things, the folders tell them apart.
+    """
+    labels: dict[str, dict[str, list[EvalRun]]] = {}
+    for run in runs:
+        options = {key: value for key, value in run.results.get("options", {}).items() if key not in PER_RUN}
+        labels.setdefault(run.label, {}).setdefault(repr(sorted(options.items())), []).append(run)
+    groups: dict[str, list[EvalRun]] = {}
+    for label, alike in labels.items():
+        for same in alike.values():
+            drawn = {(run.data_hash, run.results.get("seed")) for run in same}
+            if len(alike) == 1 and len(drawn) == len(same):
+                groups[label] = same
+            else:
+                groups.update({f"{label} ({run.folder})": [run] for run in same})
+    return groups

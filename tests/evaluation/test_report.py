@@ -1,0 +1,74 @@
+import pytest
+
+from recalign.commands.eval import eval as evaluate
+from recalign.evaluation.compare import compare
+from recalign.evaluation.plots import interval_plot
+from recalign.evaluation.report import grids, main_metrics, to_html, to_latex, to_markdown, to_rich, write_report
+from recalign.evaluation.runs import EvalRun
+from tests.evaluation.prepared import write_decoded, write_small
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    data = write_small(tmp_path / "data")
+    groups = {}
+    for name, lists in (("sft_a", [[3, 4]] * 4), ("bon & <b>", [[1, 2], [2, 5], [5, 0], [0, 1]])):
+        folder = write_decoded(tmp_path / name[:3], data, lists, oracle=name.startswith("bon"))
+        evaluate(folder, metrics="ndcg@2,recall@2,validity")
+        groups[name] = [EvalRun.find(folder)]
+    return compare(groups)
+
+
+def test_grids_hold_means_differences_and_cost(comparison):
+    means, ndcg, recall, cost = grids(comparison)
+    assert means.headings == ("system", "runs", "ndcg@2", "recall@2", "validity")
+    assert means.rows[1][:4] == ("bon & <b> (oracle)", "1", "1.0000", "1.0000")
+    assert means.rows[2][:2] == ("popularity", "-")
+    assert {(1, 2), (1, 3)} <= means.bold
+    assert not any(column == 4 for _, column in means.bold)
+    assert ndcg.rows[0][2] == "reference"
+    assert ndcg.rows[1][2].startswith("+1.0000 [+1.0000")
+    assert recall.rows[1][5] == "3/0"
+    assert cost.rows[0] == ("sft_a", "2.0", "12.0", "2.0", "60.0")
+    assert len(cost.rows) == 2
+
+
+def test_markdown_has_a_row_for_every_system(comparison):
+    text = to_markdown(comparison)
+    assert "| bon & <b> (oracle) | 1 | **1.0000** |" in text
+    assert "| item-kNN |" in text
+    assert "| users better/worse |" in text
+
+
+def test_latex_is_escaped(comparison):
+    text = to_latex(comparison)
+    assert "sft\\_a & 1 &" in text
+    assert "bon \\& <b> (oracle) & 1 & \\textbf{1.0000}" in text
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 4
+    assert all(
+        line.endswith("\\\\") for line in text.splitlines() if " & " in line and not line.startswith(("%", "\\c"))
+    )
+
+
+def test_html_is_escaped_and_carries_its_plot(comparison):
+    page = to_html(comparison, interval_plot(comparison, ["ndcg@2"]))
+    assert "bon &amp; &lt;b&gt; (oracle)" in page
+    assert "<b>1.0000</b>" in page
+    assert "src='data:image/png;base64,iVBOR" in page
+    assert page.count("<table>") == page.count("</table>") == 4
+
+
+def test_all_files_are_written(comparison, tmp_path):
+    files = write_report(comparison, tmp_path / "report")
+    assert [file.name for file in files] == ["table.json", "table.md", "table.tex", "report.html", "intervals.png"]
+    assert all(file.stat().st_size > 300 for file in files)
+
+
+def test_rich_tables_have_all_rows(comparison):
+    for grid in grids(comparison):
+        assert to_rich(grid).row_count == len(grid.rows)
+
+
+def test_main_metrics_are_ndcg_and_recall_at_five():
+    assert main_metrics(["ndcg@3", "ndcg@5", "ndcg@10", "recall@3", "mgu"]) == ["ndcg@5", "recall@3"]
+    assert main_metrics(["mgu", "ild"]) == ["mgu", "ild"]
