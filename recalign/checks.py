@@ -107,10 +107,8 @@ def _try_reward(reward: Reward) -> Iterator[str]:
             yield f"{where} returns NaN or infinity for list {_lists().items[~np.isfinite(values)][0].tolist()}"
         elif not np.array_equal(values, np.asarray(reward.score(again))):
             yield f"{where} gives two values for the same list"
-        if not np.array_equal(lists.items, again.items):
+        if not np.array_equal(lists.items, _lists().items):
             yield f"{where} changes the lists that it is handed"
-
-
 
 
 def _try_objective(objective: Objective) -> Iterator[str]:
@@ -165,6 +163,9 @@ def _try_tokens(objective: TokenObjective) -> Iterator[str]:
         labels=torch.tensor([1, 3, 5, 4, 0]),
         rows=torch.tensor([0, 0, 0, 1, 1]),
         allowed=allowed if objective.reads_allowed else None,
+        logits_without_history=torch.randn(TOKENS, VOCABULARY, generator=random)
+        if objective.reads_without_history
+        else None,
     )
     yield from _loss_problems(objective.loss(batch), logits)
 

@@ -29,9 +29,9 @@ LEVELS = [
     {"hookspecs"},
     {"data", "registry", "api"},  # what a source hands over is prepared by data; api shows plugins its rows
     {"rewards", "objectives", "sources"},
+    {"evaluation"},
     {"generation"},
     {"decoders"},
-    {"evaluation"},
     {"training"},
     {"checks", "scaffold", "signatures"},
     {"recipe"},
@@ -42,7 +42,7 @@ LEVELS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 PUBLIC = ("recalign.api", "recalign.errors", "recalign.evaluation.expression")
-LONGER = {"api.py": 450}  # all that a plugin imports, in one place
+LONGER = {"api.py": 600}  # all that a plugin imports, in one place
 TORCH_BELONGS = {"objectives", "training", "generation", "decoders"}
 
 

@@ -113,7 +113,7 @@ def test_a_hook_that_does_not_fit_is_explained(site, source, message):
 def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(UserError, match="There is no objective named 'blad'") as error:
         registry.find("objective", "blad")
-    assert error.value.hint == "Did you mean 'blade'?"
+    assert error.value.hint == "Did you mean 'blade' or 'bear'?"
 
 
 def test_one_name_may_serve_two_kinds():

@@ -1,0 +1,148 @@
+"""`recalign plugins`: list, show, check, new."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from recalign import cli, console
+from recalign.checks import check
+from recalign.commands import plugins
+from recalign.errors import UserError
+from recalign.registry import KINDS, PluginEntry
+from tests.fake_distribution import REWARD, install
+
+FLAWS = {
+    "NaN": ("self.params.weight * lists.lengths.astype(np.float64)", "np.full(len(lists), np.nan)", "NaN or infinity"),
+    "shape": ("lists.lengths.astype(np.float64)", "np.ones(3)", "shape (3,) for 6 lists"),
+    "raises": ("lists.lengths.astype(np.float64)", "lists.missing", "AttributeError"),
+    "undocumented": ('    """How many positions the list has."""\n', "", "has no docstring"),
+    "no description": (', description="multiplies the value"', "", "weight has no description"),
+    "no default": ("Field(1.0, ", "Field(", "weight has no default"),
+    "writes": ("        return", "        lists.items[:] = 0\n        return", "changes the lists"),
+}
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith(("fake_", "recalign_my_")):
+            del sys.modules[name]
+
+
+def call(capsys, *arguments):
+    """Exit code, parsed stdout, stderr."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["plugins", *arguments, "--json"])
+    captured = capsys.readouterr()
+    console.configure()
+    return stop.value.code, json.loads(captured.out), captured.err
+
+
+def test_list_names_kind_package_and_version_of_every_plugin(capsys):
+    code, result, _ = call(capsys, "list")
+    assert code == 0
+    blade = next(row for row in result["plugins"] if row["name"] == "blade")
+    assert (blade["kind"], blade["package"], blade["problem"]) == ("objective", "recalign", "")
+    assert blade["summary"].startswith("BLADE")
+    assert {row["kind"] for row in result["plugins"]} == set(KINDS)
+
+
+def test_list_of_one_kind(capsys):
+    _, result, _ = call(capsys, "list", "--kind", "reward")
+    assert {row["kind"] for row in result["plugins"]} == {"reward"}
+    code, result, _ = call(capsys, "list", "--kind", "rewards")
+    assert code == 2
+    assert "'reward'" in result["hint"]
+
+
+def test_list_marks_clashes_and_broken_packages(site, capsys):
+    install(site, "fake-one", {"recalign.rewards": {"ndcg": "fake_one"}}, {"fake_one": REWARD})
+    install(site, "fake-two", {"recalign.rewards": {"gone": "fake_two"}}, {})
+    code, result, _ = call(capsys, "list")
+    problems = {(row["name"], row["package"]): row["problem"] for row in result["plugins"] if row["problem"]}
+    assert code == 0
+    assert problems == {
+        ("ndcg", "fake-one"): "name claimed twice",
+        ("ndcg", "recalign"): "name claimed twice",
+        ("gone", "fake-two"): "there is no module fake_two",
+    }
+
+
+def test_show_prints_parameters_with_bounds_defaults_and_paper(capsys):
+    plugins.show("blade")
+    text = capsys.readouterr().out
+    for expected in ("tau", ">= 0", "0.3", "BLADE, SIGIR 2026", "recalign 0.1"):
+        assert expected in text
+
+
+def test_show_of_a_name_of_two_kinds_shows_both_or_the_one_asked_for(capsys):
+    _, result, _ = call(capsys, "show", "bon")
+    assert [plugin["kind"] for plugin in result["plugins"]] == ["objective", "decoder"]
+    _, result, _ = call(capsys, "show", "bon", "--kind", "decoder")
+    assert [plugin["kind"] for plugin in result["plugins"]] == ["decoder"]
+
+
+def test_show_of_an_unknown_name_suggests_the_nearest(capsys):
+    code, result, _ = call(capsys, "show", "blad")
+    assert code == 2
+    assert "'blade'" in result["hint"]
+
+
+def test_check_passes_a_sound_package(site, capsys):
+    install(site, "fake-sound", {"recalign.rewards": {"length": "fake_sound"}}, {"fake_sound": REWARD})
+    code, result, _ = call(capsys, "check", "fake_sound")
+    assert code == 0
+    assert result["checked"] == ["reward length"]
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_check_finds_flaws(site, capsys, flaw):
+    old, new, message = FLAWS[flaw]
+    assert old in REWARD
+    install(site, "fake-flaw", {"recalign.rewards": {"length": "fake_flaw"}}, {"fake_flaw": REWARD.replace(old, new)})
+    code, result, _ = call(capsys, "check", "fake-flaw")
+    assert code == 2
+    assert message in result["error"]
+
+
+def test_check_passes_all_built_ins():
+    assert plugins.check("recalign")["checked"]
+
+
+def test_check_of_an_unknown_package_suggests_the_nearest():
+    with pytest.raises(UserError, match="No installed package 'recalgn'") as error:
+        plugins.check("recalgn")
+    assert "'recalign'" in error.value.hint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_writes_a_package_whose_test_and_check_pass(kind, site):
+    folder = site / "made"
+    plugins.new(kind, f"my_{kind}", folder)
+    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(test, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+    sys.path.insert(0, str(folder))
+    point = EntryPoint(f"my_{kind}", f"recalign_my_{kind}", "group")
+    assert check(PluginEntry(kind, f"my_{kind}", f"recalign-my-{kind}", "0.1.0", point)) == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("rewards", "x"), ("reward", "My-Thing"), ("reward", "class")])
+def test_new_refuses_odd_kinds_and_names(kind, name, tmp_path):
+    with pytest.raises(UserError):
+        plugins.new(kind, name, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_new_never_writes_into_a_folder_with_something_in_it(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="not empty"):
+        plugins.new("reward", "x", tmp_path)

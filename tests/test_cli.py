@@ -1,0 +1,190 @@
+"""The command line: start-up cost, exit codes, errors for people and for scripts."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Annotated
+
+import pytest
+import typer
+
+from recalign import __version__, cli, console
+from recalign.errors import UserError
+
+HEAVY = ("torch", "transformers", "polars", "datasets", "peft", "scipy", "matplotlib")
+SUBCOMMANDS = [*cli.COMMANDS, "plugins", "plugins list", "plugins show", "plugins check", "plugins new"]
+
+
+def imported_by(*arguments):
+    """Run the command line in a new process; return the heavy modules that it imported and the seconds of CPU."""
+    program = (
+        "import sys, time\nfrom recalign.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        f"sys.stderr.write(repr(([m for m in {HEAVY} if m in sys.modules], time.process_time())))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    modules, seconds = eval(done.stderr)  # noqa: S307 - our own repr
+    return modules, seconds, done.stdout
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Replace the `run` command's function by one of the test's, and call it through `main`."""
+
+    def call(function, *arguments):
+        app = typer.Typer()
+        app.command(name="run")(cli.expose(function))
+        app.callback()(lambda: None)
+        monkeypatch.setattr(cli, "app", app)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["run", *arguments])
+        return stop.value.code
+
+    yield call
+    console.configure()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins", "list"], ["--version"]], ids=" ".join)
+def test_start_up_is_fast_and_imports_nothing_heavy(arguments):
+    modules, seconds, _ = imported_by(*arguments)
+    assert modules == []
+    assert min(seconds, *(imported_by(*arguments)[1] for _ in range(2))) < 0.5
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_every_help_imports_nothing_heavy_and_explains_every_option(subcommand):
+    modules, _, text = imported_by(*subcommand.split(), "--help")
+    assert modules == []
+    assert "Usage:" in text
+
+
+def test_help_groups_the_commands_in_panels_and_shows_examples():
+    text = imported_by("--help")[2]
+    for heading in (*cli.PANELS, "Extend", "Examples"):
+        assert heading in text
+    for name in (*cli.COMMANDS, "plugins"):
+        assert name in text
+
+
+def test_version_is_the_packages():
+    assert imported_by("--version")[2].strip() == __version__
+
+
+def test_result_is_one_json_object_on_stdout(command, capsys):
+    def run(json: bool = False, quiet: bool = False) -> dict:
+        """Do."""
+        console.say("working")
+        console.show("a table")
+        return {"loss": 0.5}
+
+    assert command(run, "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"loss": 0.5}
+    assert "working" in captured.err
+
+
+def test_quiet_silences_all_but_errors(command, capsys):
+    def run(quiet: bool = False) -> dict:
+        """Do."""
+        console.say("working")
+        console.warn("odd")
+        raise UserError("no such thing", "try another")
+
+    assert command(run, "--quiet") == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: no such thing\ntry another\n"
+    assert captured.out == ""
+
+
+def test_a_users_error_exits_2_without_traceback_and_as_json_on_request(command, capsys):
+    def run(json: bool = False) -> dict:
+        """Do."""
+        raise UserError("tau = '[x]' is refused", "write a number")
+
+    assert command(run, "--json") == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"error": "tau = '[x]' is refused", "hint": "write a number"}
+    assert "tau = '[x]' is refused" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_fault_of_ours_exits_1_with_traceback(command, capsys):
+    def run(json: bool = False) -> dict:
+        """Do."""
+        return {"value": 1 / 0}
+
+    assert command(run, "--json") == 1
+    captured = capsys.readouterr()
+    assert "ZeroDivisionError" in json.loads(captured.out)["error"]
+    assert "Traceback" in captured.err
+
+
+def test_ctrl_c_exits_130_and_names_resume(command, capsys):
+    def run() -> dict:
+        """Do."""
+        raise KeyboardInterrupt
+
+    assert command(run) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sede", "1"], "--seed"),
+        (["--seed", "x"], "Invalid value for '--seed'"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--seed"], "--seed"),
+        (["more"], "unexpected extra argument"),
+    ],
+)
+def test_a_command_line_that_does_not_parse_exits_2_and_says_why(command, capsys, arguments, message):
+    def run(seed: Annotated[int, typer.Option(min=0)] = 0, json: bool = False) -> dict:
+        """Do."""
+        return {}
+
+    assert command(run, *arguments, "--json") == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert message in json.loads(captured.out)["error"]
+    assert "run --help" in captured.err
+
+
+def test_an_unknown_command_suggests_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["plugin"])
+    assert stop.value.code == 2
+    assert "plugins" in capsys.readouterr().err
+
+
+def test_a_result_with_nan_is_a_fault_not_broken_json(command, capsys):
+    def run(json: bool = False) -> dict:
+        """Do."""
+        return {"loss": float("nan")}
+
+    assert command(run, "--json") == 1
+    assert "error" in json.loads(capsys.readouterr().out)
+
+
+def test_brackets_in_paths_are_no_markup(capsys):
+    console.say("wrote runs/[bold]x[/]")
+    console.warn("no [red]")
+    captured = capsys.readouterr()
+    assert captured.err == "wrote runs/[bold]x[/]\nwarning: no [red]\n"
+
+
+def test_a_bar_leaves_one_line_where_stderr_is_no_terminal(capsys):
+    with console.progress("rows", 2) as advance:
+        advance()
+        advance(1, "done")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert "2/2" in lines[0]
+
+
+def test_module_runs_like_the_script():
+    done = subprocess.run(
+        [sys.executable, "-m", "recalign", "--version"], capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    assert done.stdout.strip() == __version__
