@@ -12,6 +12,7 @@ import numpy as np
 
 from recalign import console
 from recalign.api import Decoder, Predictions, Row
+from recalign.errors import UserError
 from recalign.evaluation.predictions import write_predictions
 from recalign.workspace import RunFolder, atomic
 
@@ -68,6 +69,10 @@ class DecodeRun:
                 parts = [self._part(engine, rows, start, advance) for start in range(0, len(rows), self.batch_size)]
         except KeyboardInterrupt:
             self.folder.interrupt()
+            raise
+        except UserError:
+            if not self.parts.exists():  # nothing to lose: the folder is free for the mended command
+                shutil.rmtree(self.folder.path)
             raise
         predictions = concatenate([part for part, _ in parts], self.size)
         write_predictions(self.folder.path, predictions, rows, self.dataset.catalogue)

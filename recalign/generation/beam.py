@@ -2,7 +2,7 @@
 
 Differs from `generate`:
 
-* a prompt is encoded once and its beams read it where it lies; nothing is reordered, beams are a tree of keys and values;
+* a prompt is encoded once, its beams read it where it lies; nothing is reordered, beams are a tree of keys and values;
 * with renormalised scores a forced token adds nothing, so it is no step: a prompt jumps to the next depth at which one
   of its beams has a choice or ends, and only beams with a choice are run, with the tokens that led them there;
 * idle beams have score -inf, so that a catalogue smaller than the beam yields fewer items, never the same one twice.

@@ -36,15 +36,24 @@ class Engine:
         catalogue: the items; their number must be that of the policy's titles.
         exclude_history: never recommend an item of the row's history.
         token_budget: how many prompt and continuation tokens to hold at once; bounds the memory of keys and values.
+        seed: what decoders sample with.
 
     Attributes:
+        task: what the policy was trained for, `next` or `list`.
+        list_length: titles of a list that it was trained to write; 1 for the next task.
         cost: counters of what was spent.
         trie: the catalogue's titles as a tree.
         obstacle: why the model cannot share prompts (then every pass reads the whole prompt again), or "".
     """
 
     def __init__(
-        self, policy: Policy, catalogue: Catalogue, *, exclude_history: bool, token_budget: int = 32768
+        self,
+        policy: Policy,
+        catalogue: Catalogue,
+        *,
+        exclude_history: bool,
+        token_budget: int = 32768,
+        seed: int = 0,
     ) -> None:
         if len(policy.titles.paths) != len(catalogue):
             raise UserError(
@@ -52,7 +61,8 @@ class Engine:
                 "Use the dataset that the model was trained on.",
             )
         self.policy, self.catalogue = policy, catalogue
-        self.exclude_history, self.token_budget = exclude_history, token_budget
+        self.exclude_history, self.token_budget, self.seed = exclude_history, token_budget, seed
+        self.task, self.list_length = policy.prompter.task, policy.prompter.list_length
         self.trie = TitleTrie.build(policy.titles).to(policy.model.device)
         self.cost = Cost()
         self.obstacle = obstacle_to_sharing(policy.model)

@@ -56,6 +56,8 @@ class DirectPrompter:
     """A prompt is token 0 and one token an item of the history."""
 
     vocabulary: int = VOCABULARY
+    task: str = "list"
+    list_length: int = 5
 
     def encode(self, row: Row) -> np.ndarray:
         return np.concatenate([[0], 3 + np.asarray(row.history, dtype=np.int64) % (self.vocabulary - 3)])
@@ -83,7 +85,11 @@ def random_paths(count: int, seed: int = 0, longest: int = 5, width: int = 8) ->
 def catalogue_of(paths: list[np.ndarray]) -> Catalogue:
     names = [" ".join(map(str, path)) for path in paths]
     return Catalogue(
-        [str(i) for i in range(len(paths))], names, [()] * len(paths), [""] * len(paths), np.ones(len(paths), np.int64)
+        [str(i) for i in range(len(paths))],
+        names,
+        [(f"g{i % 3}",) for i in range(len(paths))],
+        [""] * len(paths),
+        np.ones(len(paths), np.int64),
     )
 
 
@@ -107,7 +113,8 @@ def make_engine(
     exclude_history: bool = False,
     model: PreTrainedModel | None = None,
     token_budget: int = 32768,
+    task: str = "list",
 ) -> Engine:
     titles = TitleTokens(paths=paths, separator=np.array(separator, dtype=np.int64), end=END)
-    policy = DirectPolicy(model or tiny_model(kind), titles, DirectPrompter())
+    policy = DirectPolicy(model or tiny_model(kind), titles, DirectPrompter(task=task))
     return Engine(policy, catalogue_of(paths), exclude_history=exclude_history, token_budget=token_budget)

@@ -1,0 +1,135 @@
+"""`recalign decode`: a model's recommendations for a split, as predictions that `eval` measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from recalign import console
+from recalign.commands.options import (
+    DataOption,
+    JsonOption,
+    ModelOption,
+    OutOption,
+    OverwriteOption,
+    ParamOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+)
+from recalign.errors import UserError
+from recalign.workspace import RunFolder, home
+
+DEFAULT_DECODERS = {"list": "greedy", "next": "beam"}
+DEFAULT_SIZE_NEXT = 10
+
+
+def decode(
+    *,
+    data: DataOption = None,
+    model: ModelOption = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(help="greedy, sample, beam, exact, bon or a plugin's (default: greedy on list, beam on next)."),
+    ] = None,
+    param: ParamOption = None,
+    split: Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")] = "test",
+    size: Annotated[
+        int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
+    ] = None,
+    exclude_history: Annotated[
+        bool | None,
+        typer.Option("--exclude-history/--keep-history", help="Never recommend a row's past (default: as prepared)."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Answer only the first rows.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows decoded between two saves.", min=1)] = 256,
+    token_budget: Annotated[
+        int, typer.Option(help="Prompt and list tokens held in memory at once; bounds the peak.", min=1)
+    ] = 32768,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
+    ] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Recommend items to the users of a split.
+
+    Examples:
+        recalign decode --model runs/sft
+        recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
+    """
+    from recalign import registry
+    from recalign.data.dataset import PreparedDataset
+    from recalign.evaluation.decode import DecodeRun
+    from recalign.generation.decode import check_task
+    from recalign.params import parse_assignments
+    from recalign.training.models import load_policy
+    from recalign.training.weights import find_model_folder
+    from recalign.workspace import file_hash
+
+    name = model or _newest_model()
+    dataset = PreparedDataset(data or home() / "data")
+    chosen = registry.create("decoder", decoder or DEFAULT_DECODERS[dataset.task], parse_assignments(param or []))
+    check_task(chosen, dataset.task)
+    found = find_model_folder(name) if not name.startswith("builtin:") else None
+    if exclude_history is None:
+        exclude_history = dataset.excludes_history
+    asked = {
+        "model": name,
+        "data": str(dataset.path),
+        "decoder": chosen.name,
+        "params": chosen.params.model_dump(),
+        "split": split,
+        "size": size or (DEFAULT_SIZE_NEXT if dataset.task == "next" else dataset.list_length),
+        "exclude_history": exclude_history,
+        "limit": limit,
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "seed": seed,
+    }
+    policy = load_policy(name, dataset, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code)
+    folder = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
+    inputs = {"data": dataset.hash, "model": file_hash(found) if found else name}
+    state = folder.begin("decode", asked, inputs, resume=resume, overwrite=overwrite)
+    if state == "done":
+        console.say(f"{folder.path} is up to date.")
+        return {"out": str(folder.path), **folder.record["results"]}
+    rows = dataset.rows(split)
+    run = DecodeRun(folder, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
+    results = run(rows[: min(limit or len(rows), len(rows))], exclude_history, token_budget)
+    _summarise(folder.path, results)
+    return {"out": str(folder.path), **results}
+
+
+def _newest_model() -> str:
+    """The newest finished run of the workspace that holds a model."""
+    runs = [RunFolder(file.parent.parent) for file in home().glob("**/model/recalign.json")]
+    done = [run for run in runs if run.done]
+    if not done:
+        raise UserError(
+            f"The workspace {home()} holds no trained model.", "Train one with `recalign sft`, or name one."
+        )
+    return str(max(done, key=lambda run: run.record["finished"]).path)
+
+
+def _default_folder(model: str) -> Path:
+    """A run folder itself, or the workspace for a model that lies elsewhere."""
+    return Path(model) if RunFolder(Path(model)).record else home()
+
+
+def _summarise(folder: Path, results: dict[str, Any]) -> None:
+    cost, oracle = results["cost"], " (an oracle: it reads the targets)" if results["oracle"] else ""
+    console.say(
+        f"{folder}: {results['rows']} rows by {results['decoder']}{oracle}, {cost['prompts_per_second']:.1f} a second, "
+        f"{cost['forward_passes']} forward passes, peak memory {cost['peak_memory_mb']:.0f} MB."
+    )

@@ -1,0 +1,59 @@
+"""Trie-constrained beam search over single titles (next task)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from recalign.api import INVALID, Decoder, Field, Params, Predictions, Row, hookimpl
+
+if TYPE_CHECKING:
+    import torch
+
+    from recalign.generation.engine import Engine
+
+
+class Beam(Decoder):
+    """Beam search: the K best titles that a beam of width B finds, no item twice, nothing outside the catalogue."""
+
+    tasks: ClassVar[frozenset[str]] = frozenset({"next"})
+
+    class Params(Params):
+        """Parameters of `beam`."""
+
+        width: int | None = Field(None, ge=1, description="beams a row, B (default: the number of items asked for)")
+        scoring: Literal["renormalised", "full"] = Field(
+            "renormalised",
+            description="log-probabilities over the trie's valid tokens (as MSL and BEAR decode), or over the whole "
+            "vocabulary (as prefix_allowed_tokens_fn decodes)",
+        )
+        length_penalty: float = Field(
+            0.0, description="divide scores by length ** this; transformers' default of 1 favours long titles"
+        )
+
+    def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
+        """Search `size` titles a row; fewer where the beam finds no more."""
+        items, scores = engine.beam(
+            rows,
+            width=self.params.width or size,
+            size=size,
+            scoring=self.params.scoring,
+            length_penalty=self.params.length_penalty,
+        )
+        return scored_predictions(items, scores)
+
+
+def scored_predictions(items: torch.Tensor, scores: torch.Tensor) -> Predictions:
+    """Titles [U, K] with their scores as predictions; the positions of missing titles score below all others."""
+    found = items.numpy() != INVALID
+    values = scores.numpy()
+    lowest = values[np.isfinite(values)].min(initial=0.0)
+    return Predictions(items.numpy(), np.where(found, values, lowest - 1), found.sum(axis=1))
+
+
+@hookimpl
+def recalign_decoder() -> type[Decoder]:
+    """Hand over the decoder."""
+    return Beam

@@ -1,0 +1,78 @@
+"""Best of N: sample N lists a row and keep the best by a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recalign.api import INVALID, Decoder, Field, ListBatch, Predictions, Row, UserError, hookimpl
+from recalign.api import Params as AnyParams
+from recalign.decoders.lists import SamplingParams, as_predictions, writable_length
+
+if TYPE_CHECKING:
+    from recalign.generation.engine import Engine
+
+
+class BestOfN(Decoder):
+    """Best of N. With a reward that reads the targets it is an oracle: an upper bound, no recommender."""
+
+    paper = "BLADE (Chen et al., SIGIR 2026), Table 1"
+
+    class Params(SamplingParams):
+        """Parameters of `bon`."""
+
+        n: int = Field(4, ge=1, description="lists sampled per row, N; 1 equals `sample`")
+        reward: str = Field("ild", description="reward expression that picks the list, such as ild or ndcg@5")
+        allow_oracle: bool = Field(False, description="allow a reward that reads the targets (ndcg, recall)")
+
+    def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
+        from recalign.evaluation.expression import parse_reward
+
+        super().__init__(params, name=name)
+        self.reward = parse_reward(self.params.reward)
+        if self.oracle and not self.params.allow_oracle:
+            raise UserError(
+                f"The reward '{self.params.reward}' reads the targets: best of N by it is an oracle.",
+                "Pass -p allow_oracle=true to measure that upper bound, or pick by a reward such as ild.",
+            )
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the reward reads the targets."""
+        return "targets" in self.reward.reads
+
+    def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
+        """Sample N lists a row and keep the first of the best; the first one where the reward is not defined."""
+        count = self.params.n
+        found = engine.sample(
+            rows,
+            group_size=count,
+            list_length=writable_length(engine, size, self.name),
+            temperature=self.params.temperature,
+            repetition_penalty=self.params.repetition_penalty,
+            seed=engine.seed,
+        )
+        items = found.items.numpy()
+        self.reward.bind(engine.catalogue)
+        defined = np.array([self.reward.defined_for(row) for row in rows])
+        scores = np.zeros((len(rows), count))
+        if defined.any():
+            asked = np.repeat(defined, count)
+            lists = ListBatch(
+                items=items[asked],
+                lengths=(items[asked] != INVALID).sum(axis=1),
+                rows=[row for row, ask in zip(rows, defined, strict=True) for _ in range(count * ask)],
+                groups=np.repeat(np.arange(len(rows)), count)[asked],
+                logps=found.logps.sum(dim=1).double().numpy()[asked],
+            )
+            scores[defined] = self.reward.score(lists).reshape(-1, count)
+        best = np.arange(len(rows)) * count + scores.argmax(axis=1)
+        return as_predictions(items[best])
+
+
+@hookimpl
+def recalign_decoder() -> type[Decoder]:
+    """Hand over the decoder."""
+    return BestOfN

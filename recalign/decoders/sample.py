@@ -1,0 +1,40 @@
+"""Sampling: one list a row, drawn from the model's distribution over lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from recalign.api import Decoder, Field, Predictions, Row, hookimpl
+from recalign.decoders.lists import SamplingParams, as_predictions, writable_length
+
+if TYPE_CHECKING:
+    from recalign.generation.engine import Engine
+
+
+class Sample(Decoder):
+    """Sampling with the run's seed; a row's list does not depend on the rows beside it."""
+
+    class Params(SamplingParams):
+        """Parameters of `sample`."""
+
+        constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")
+
+    def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
+        """Sample one list a row; one title on the next task."""
+        found = engine.sample(
+            rows,
+            group_size=1,
+            list_length=writable_length(engine, size, self.name),
+            temperature=self.params.temperature,
+            repetition_penalty=self.params.repetition_penalty,
+            seed=engine.seed,
+            constrained=self.params.constrained,
+        )
+        return as_predictions(found.items.numpy())
+
+
+@hookimpl
+def recalign_decoder() -> type[Decoder]:
+    """Hand over the decoder."""
+    return Sample

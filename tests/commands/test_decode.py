@@ -1,0 +1,112 @@
+import json
+
+import polars as pl
+import pytest
+
+from recalign.commands.decode import decode
+from recalign.data.dataset import PreparedDataset
+from recalign.errors import UserError
+from recalign.generation import decode as decoding
+from recalign.training.models import load_policy
+from recalign.workspace import RunFolder
+from tests.fake_dataset import TITLES, write_dataset
+
+MODEL = "builtin:tiny,hidden=32,layers=1"
+
+
+@pytest.fixture
+def dataset(tmp_path) -> PreparedDataset:
+    return write_dataset(tmp_path / "data")
+
+
+def test_predictions_name_rows_items_and_titles(dataset, tmp_path):
+    results = decode(data=dataset.path, model=MODEL, out=tmp_path / "out")
+    frame = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert frame.columns == ["row", "user_id", "items", "scores", "item_ids", "titles"]
+    assert frame["row"].to_list() == list(range(6))
+    for record in frame.iter_rows(named=True):
+        assert len(record["items"]) == len({*record["items"]}) == 3
+        assert record["titles"] == [TITLES[item] for item in record["items"]]
+        assert not {*record["items"]} & {*dataset.rows("test")[record["row"]].history.tolist()}
+    recorded = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert recorded["status"] == "done" and recorded["results"]["decoder"] == "greedy"
+    assert results["oracle"] is False and results["rows"] == 6
+    cost = results["cost"]
+    assert cost["prompts"] == 6 and cost["prompt_tokens"] > 6 and cost["completion_tokens"] > 18
+    assert cost["forward_passes"] > 1 and cost["prompts_per_second"] > 0 and cost["peak_memory_mb"] > 10
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.parquet", "run.json"]
+
+
+def test_the_next_task_is_searched_with_a_beam(tmp_path):
+    data = write_dataset(tmp_path / "next", task="next")
+    decode(data=data.path, model=MODEL, out=tmp_path / "out", split="valid", size=4, limit=2)
+    frame = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert RunFolder(tmp_path / "out").record["results"]["decoder"] == "beam"
+    assert frame["items"].list.len().to_list() == [4, 4]
+
+
+def test_a_trained_model_is_found_in_the_workspace_and_answers_into_its_run(dataset, tmp_path):
+    run = RunFolder(tmp_path / "runs" / "sft")
+    run.begin("sft", {}, {})
+    load_policy(MODEL, dataset).save(run.path / "model")
+    with pytest.raises(UserError, match="holds no trained model"):
+        decode(data=dataset.path)
+    run.finish({})
+    results = decode(data=dataset.path)
+    assert results["out"] == str(run.path / "decode-greedy-test")
+
+
+def test_an_interrupted_run_goes_on_with_the_same_results(dataset, tmp_path, monkeypatch):
+    options = {"data": dataset.path, "model": MODEL, "decoder": "sample", "batch_size": 2}
+    whole = decode(**options, out=tmp_path / "whole")
+    real, calls = decoding.decode_rows, []
+
+    def interrupted(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(decoding, "decode_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode(**options, out=tmp_path / "cut")
+    assert RunFolder(tmp_path / "cut").record["status"] == "interrupted"
+    assert not (tmp_path / "cut" / "predictions.parquet").exists()
+    with pytest.raises(UserError, match="unfinished run"):
+        decode(**options, out=tmp_path / "cut")
+    results = decode(**options, out=tmp_path / "cut", resume=True)
+    assert len(calls) == 4  # two batches were kept
+    left, right = (pl.read_parquet(tmp_path / name / "predictions.parquet") for name in ("whole", "cut"))
+    assert left.equals(right)
+    counted = ("prompts", "prompt_tokens", "completion_tokens")
+    assert [results["cost"][name] for name in counted] == [whole["cost"][name] for name in counted]
+
+
+def test_a_finished_run_is_not_done_again(dataset, tmp_path, monkeypatch):
+    first = decode(data=dataset.path, model=MODEL, out=tmp_path / "out")
+    monkeypatch.setattr(decoding, "decode_rows", None)
+    assert decode(data=dataset.path, model=MODEL, out=tmp_path / "out") == first
+    with pytest.raises(UserError, match="another run.*seed: 0 -> 1"):
+        decode(data=dataset.path, model=MODEL, out=tmp_path / "out", seed=1)
+
+
+def test_oracles_are_recorded(dataset, tmp_path):
+    chosen = {"decoder": "bon", "param": ["n=2", "reward=ndcg@3", "allow_oracle=true"]}
+    assert decode(data=dataset.path, model=MODEL, out=tmp_path / "out", **chosen)["oracle"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder": "bean"}, "no decoder named 'bean'"),
+        ({"decoder": "beam"}, "serves the task next"),
+        ({"decoder": "bon", "param": ["reward=ndcg@3"]}, "is an oracle"),
+        ({"decoder": "sample", "param": ["temprature=1"]}, "no parameter 'temprature'"),
+        ({"size": 4}, "have 3 items, not 4"),
+        ({"model": "builtin:huge"}, "no built-in model"),
+    ],
+)
+def test_bad_options_are_refused(dataset, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        decode(**{"data": dataset.path, "model": MODEL, "out": tmp_path / "out", **options})
+    assert not (tmp_path / "out").exists()
