@@ -41,6 +41,12 @@ def sft(
         Literal["auto", "response", "all"],
         typer.Option(help="Tokens learnt: the response's, or all of history and response (auto: from scratch)."),
     ] = "auto",
+    shuffle_targets: Annotated[
+        bool, typer.Option("--shuffle-targets", help="A fresh order of each row's targets every epoch: lists as sets.")
+    ] = False,
+    history_dropout: Annotated[
+        float, typer.Option(help="Share of each history's items left out every epoch.", min=0, max=0.9)
+    ] = 0.0,
     eval_every: Annotated[int, typer.Option(help="Updates between validations; 0: once an epoch.", min=0)] = 0,
     patience: Annotated[
         int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
@@ -117,6 +123,8 @@ def sft(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         max_length=max_length,
+        shuffle_targets=shuffle_targets,
+        history_dropout=history_dropout,
         metric="" if metric == "none" else metric,
         valid_rows=valid_rows,
     )

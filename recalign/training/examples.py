@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,37 @@ class TokenBatch:
         return TokenBatch(*moved, self.examples)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How a row varies from epoch to epoch, as a function of (seed, epoch, index) alone.
+
+    Args:
+        shuffle_targets: a fresh order of the targets, so that a list is learnt as a set: what comes next at all,
+            not what comes first.
+        history_dropout: share of the history's items left out.
+        seed: of the draws.
+    """
+
+    shuffle_targets: bool = False
+    history_dropout: float = 0.0
+    seed: int = 0
+
+    def __bool__(self) -> bool:
+        return self.shuffle_targets or self.history_dropout > 0
+
+    def vary(self, row: Row, epoch: int) -> Row:
+        """Return the row as this epoch sees it; at least one item of the history stays."""
+        generator = np.random.default_rng([self.seed, epoch, row.index])
+        if self.shuffle_targets:
+            order = generator.permutation(len(row.targets))
+            row = replace(row, targets=row.targets[order], gains=row.gains[order])
+        if self.history_dropout and len(row.history):
+            kept = generator.random(len(row.history)) >= self.history_dropout
+            kept[-1] |= not kept.any()
+            row = replace(row, history=row.history[kept])
+        return row
+
+
 class AnswerExamples(Dataset[Example]):
     """The rows of a split as prompts with the responses that they should get; encoded when first asked for, then kept.
 
@@ -64,34 +95,47 @@ class AnswerExamples(Dataset[Example]):
         policy: prompts, titles.
         rows: a split.
         answer_length: how many of a row's targets a response names at most; None: all.
+        augmentation: how rows vary from epoch to epoch; rows that do are encoded anew each time.
         cache_tokens: keep the sequences of the first rows asked for until they have so many tokens (4 bytes each).
     """
 
     def __init__(
-        self, policy: Policy, rows: Sequence[Row], answer_length: int | None, *, cache_tokens: int = 100_000_000
+        self,
+        policy: Policy,
+        rows: Sequence[Row],
+        answer_length: int | None,
+        *,
+        augmentation: Augmentation | None = None,
+        cache_tokens: int = 100_000_000,
     ) -> None:
         self.policy, self.rows, self.answer_length = policy, rows, answer_length
+        self.augmentation = augmentation or Augmentation()
         self._room = cache_tokens
         self._cache: dict[int, Example] = {}
+        self._lengths: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, address: tuple[int, int]) -> Example:
-        _, index = address
+        epoch, index = address
         example = self._cache.get(index)
         if example is None:
             row = self.rows[index]
+            if self.augmentation:
+                row = self.augmentation.vary(row, epoch)
             prompt, response = self.policy.prompter.example(row, row.targets[: self.answer_length])
             example = Example(np.concatenate([prompt, response]).astype(np.int32), len(prompt), row)
-            if self._room >= len(example.tokens):
+            if self._room >= len(example.tokens) and not self.augmentation:
                 self._room -= len(example.tokens)
                 self._cache[index] = example
         return example
 
     def length_of(self, index: int) -> int:
-        """Return an example's length in tokens."""
-        return len(self[0, index].tokens)
+        """Return an example's length in tokens (as the first epoch sees it)."""
+        if index not in self._lengths:
+            self._lengths[index] = len(self[0, index].tokens)
+        return self._lengths[index]
 
 
 def collate(examples: Sequence[Example], *, pad: int, all_tokens: bool) -> TokenBatch:

@@ -15,7 +15,7 @@ from recalign.data.dataset import PreparedDataset, Row
 from recalign.errors import UserError
 from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
 from recalign.generation.engine import Engine
-from recalign.training.examples import AnswerExamples, collate
+from recalign.training.examples import AnswerExamples, Augmentation, collate
 from recalign.training.lora import LoraOptions
 from recalign.training.models import Policy, is_builtin, load_policy
 from recalign.training.options import TrainingOptions
@@ -46,6 +46,8 @@ class SftOptions:
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
         max_length: most tokens of prompt and response; None: the model's context.
+        shuffle_targets: a fresh order of each row's targets every epoch (see Augmentation).
+        history_dropout: share of each history's items left out every epoch.
         metric: validation metric besides the loss; None: ndcg over the list (next task: ndcg@10); "" for none.
         valid_rows: how many validation rows to use at most.
     """
@@ -60,6 +62,8 @@ class SftOptions:
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     max_length: int | None = None
+    shuffle_targets: bool = False
+    history_dropout: float = 0.0
     metric: str | None = None
     valid_rows: int = 512
 
@@ -149,7 +153,7 @@ def _token_objective(options: SftOptions) -> TokenObjective:
             f"The objective '{options.objective}' learns from sampled lists, not from the data.",
             f"Use recalign align --objective {options.objective}.",
         )
-    if objective.reads_allowed and options.loss_on == "all":
+    if objective.responses_only and options.loss_on == "all":
         raise UserError(
             f"The objective '{options.objective}' is defined on responses only.",
             "Leave --loss-on out, or say response.",
@@ -215,15 +219,16 @@ def _lesson(policy: Policy, dataset: PreparedDataset, objective: TokenObjective,
     if options.training.best_metric == "metric" and options.metric == "":
         raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
     engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history)
-    dense = policy.from_scratch and policy.prompter.template.source is None and not objective.reads_allowed
+    dense = policy.from_scratch and policy.prompter.template.source is None and not objective.responses_only
     all_tokens = dense if options.loss_on == "auto" else options.loss_on == "all"
     rows = dataset.rows("train")
+    augmentation = Augmentation(options.shuffle_targets, options.history_dropout, options.training.seed)
     # With every token learnt the response is no special part of the window, and all of its targets teach; a response
     # learnt by itself is as long as the lists that will be asked for.
     answer_length = None if all_tokens else dataset.list_length
     return _Lesson(
         step=TokenStep(policy, objective, engine),
-        examples=AnswerExamples(policy, rows, answer_length),
+        examples=AnswerExamples(policy, rows, answer_length, augmentation=augmentation),
         all_tokens=all_tokens,
         valid=spread(dataset.rows("valid"), options.valid_rows),
         metric=_metric(dataset, options.metric),
