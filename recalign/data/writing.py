@@ -87,10 +87,14 @@ def write_interactions(folder: Path, log: EventLog, positions: np.ndarray, diges
 
 
 def _write_parquet(file: Path, frame: pl.DataFrame) -> None:
-    """Write through pyarrow: on a full disk it raises OSError, which polars' own writer hides in another error."""
+    """Write through pyarrow: on a full disk it raises OSError, which polars' own writer hides in another error.
+
+    The file is opened here: handed a path, pyarrow deletes what stands there when it fails.
+    """
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(frame.to_arrow(), file)
+    with file.open("wb") as sink:
+        pyarrow.parquet.write_table(frame.to_arrow(), sink)
 
 
 def write_rows(file: Path, windows: Windows, candidates: np.ndarray | None, digest: Digest) -> None:

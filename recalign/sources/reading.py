@@ -30,6 +30,17 @@ def existing(path: Path) -> Path:
     return path
 
 
+def existing_file(path: Path) -> Path:
+    """Return the path.
+
+    Raises:
+        UserError: there is nothing there, or a folder.
+    """
+    if existing(path).is_dir():
+        raise UserError(f"{path} is a folder, not a file.", "Name a file in it.")
+    return path
+
+
 def scan(file: Path, *, separator: str | None = None, quote: str | None = '"') -> pl.LazyFrame:
     """Open a file lazily; every column of a delimited file is a string.
 
@@ -43,7 +54,7 @@ def scan(file: Path, *, separator: str | None = None, quote: str | None = '"') -
     """
     import polars as pl
 
-    existing(file)
+    existing_file(file)
     suffix = file.suffix.lower()
     if separator is None and suffix not in SUFFIXES:
         raise UserError(f"{file} has an unknown suffix '{suffix}'.", f"Known: {', '.join(SUFFIXES)}.")

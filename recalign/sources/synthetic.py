@@ -73,19 +73,25 @@ class Synthetic(Source):
         "relevance": "rating>=4",
     }
 
+    def files(self, path: Path) -> list[Path]:
+        """Refuse the path: there is nothing to read.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"The source '{self.name}' makes its data and reads no path, but {path} is given.", "Leave it out."
+        )
+
     def read(self, path: Path | None, seed: int) -> RawData:
         """Make the data; the same seed and parameters give the same data.
 
         Raises:
-            UserError: a path is given, or users would consume more items than there are.
+            UserError: users would consume more items than there are.
         """
         import polars as pl
 
         p = self.params
-        if path is not None:
-            raise UserError(
-                f"The source '{self.name}' makes its data and reads no path, but {path} is given.", "Leave it out."
-            )
         if p.events > p.items or p.genres > p.items:
             raise UserError(
                 f"items={p.items} is fewer than events={p.events} or genres={p.genres}; no item is consumed twice.",

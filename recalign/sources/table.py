@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recalign.api import Field, Params, RawData, Source, hookimpl
-from recalign.sources.reading import existing, require, scan, typed
+from recalign.sources.reading import existing_file, require, scan, typed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +42,7 @@ class Table(Source):
 
     def files(self, path: Path) -> list[Path]:
         """The table of interactions and the table of items."""
-        return [existing(path)] + ([existing(self.params.items)] if self.params.items else [])
+        return [existing_file(path)] + ([existing_file(self.params.items)] if self.params.items else [])
 
     def read(self, path: Path | None, seed: int) -> RawData:
         """Read the tables.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.reading import existing, require, scan, typed
+from recalign.sources.reading import existing, existing_file, require, scan, typed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,7 +51,7 @@ class Windows(Source):
             raise UserError(
                 f"{path} must hold one JSON file of titles, but holds {names}.", "Name it with -p titles=FILE."
             )
-        return [existing(file) for file in found + titles]
+        return [existing_file(file) for file in found + titles]
 
     def read(self, path: Path | None, seed: int) -> RawData:
         """Read windows and titles.

@@ -1,0 +1,84 @@
+import pytest
+
+from recalign import registry
+from recalign.data.dataset import PreparedDataset
+from recalign.data.prepare import prepare_dataset
+from recalign.errors import UserError
+
+INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\ti1\t3\t10\nu1\ti2\t5\t20\n"
+ITEM = (
+    "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+    "i1\tHeat\t1995\tAction Crime\n"
+    'i2\t"Alien\t\t\n'
+)
+
+
+def folder(tmp_path, **files):
+    for name, text in files.items():
+        (tmp_path / name.replace("_", ".")).write_text(text)
+    return tmp_path
+
+
+def read(path, **params):
+    raw = registry.create("source", "recbole", params).read(path, 0)
+    return raw.items.collect().to_dicts(), raw.events.collect().to_dicts()
+
+
+def test_typed_headers_titles_years_and_genres(tmp_path):
+    items, events = read(folder(tmp_path, x_inter=INTER, x_item=ITEM))
+    assert items == [
+        {"item_id": "i1", "title": "Heat", "genres": ["Action", "Crime"], "text": "", "suffix": "1995"},
+        {"item_id": "i2", "title": '"Alien', "genres": [], "text": "", "suffix": None},
+    ]
+    assert events[1] == {"user_id": "u1", "item_id": "i2", "timestamp": 20.0, "rating": 5.0}
+
+
+def test_the_inter_file_itself_may_be_named(tmp_path):
+    path = folder(tmp_path, x_inter=INTER, x_item=ITEM, y_inter=INTER)
+    assert len(read(path / "x.inter")[0]) == 2
+    with pytest.raises(UserError, match="x.inter, y.inter"):
+        read(path)
+
+
+def test_without_an_item_file_ids_are_titles(tmp_path):
+    items, _ = read(folder(tmp_path, x_inter=INTER))
+    assert [item["title"] for item in items] == ["i1", "i2"]
+
+
+def test_missing_files_and_fields(tmp_path):
+    with pytest.raises(UserError, match="holds none"):
+        read(tmp_path)
+    path = folder(tmp_path, x_inter=INTER, x_item=ITEM)
+    with pytest.raises(UserError, match="no column 'titel'") as error:
+        read(path, title="titel")
+    assert "movie_title" in error.value.hint
+    with pytest.raises(UserError, match="no column 'when'"):
+        read(path, timestamp="when")
+
+
+def test_an_unparseable_row_is_named(tmp_path):
+    with pytest.raises(UserError, match="row 3: rating = 'x'"):
+        read(folder(tmp_path, x_inter=INTER + "u1\ti1\tx\t30\n", x_item=ITEM))
+
+
+def test_ml_100k_is_whole_and_its_titles_are_told_apart(shared_data, tmp_path):
+    options = {"task": "list", "split": "user", "folds": 5, "history": 50, "relevance": "rating>=4"}
+    counts = prepare_dataset("recbole", shared_data("ml-100k"), tmp_path / "out", options=options)["counts"]
+    assert (counts["users"], counts["items"], counts["interactions"]) == (943, 1682, 100_000)
+    assert (counts["collisions"], counts["told_apart_by_suffix"], counts["told_apart_by_id"]) == (23, 5, 18)
+    dataset = PreparedDataset(tmp_path / "out")
+    titles = dataset.catalogue.titles
+    assert {"Toy Story", "Sabrina (1995)", "Sabrina (1954)", "Chasing Amy (1997) [246]"} <= set(titles)
+    assert len(set(titles)) == 1682
+    assert len(dataset.catalogue.genre_names) == 19
+    assert (len(dataset.rows("valid")), len(dataset.rows("test"))) == (94, 189)
+    assert dataset.excludes_history
+
+
+def test_five_folds_of_ml_100k_test_all_943_users_once(shared_data, tmp_path):
+    tested = []
+    for fold in range(1, 6):
+        options = {"task": "list", "split": "user", "folds": 5, "fold": fold}
+        prepare_dataset("recbole", shared_data("ml-100k"), tmp_path / str(fold), options=options)
+        tested += PreparedDataset(tmp_path / str(fold)).rows("test").arrow["user_id"]
+    assert len(tested) == len(set(tested)) == 943
