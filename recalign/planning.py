@@ -103,7 +103,7 @@ class _Planner:
         for key in stated:
             signature.check_key(key, where)
         own = _axes(table.get("matrix", {}), signature, stated, where)
-        options = _merged(self._defaults_for(signature), stated)
+        options = _merged(self._defaults_for(signature), stated, where)
         axes = self._inherited_axes(options, own, signature, where)
         axes |= {axis: list(places) for axis, places in own.items()}
         family = _Family(axes)
@@ -111,14 +111,15 @@ class _Planner:
             place = dict(zip(axes, labels, strict=True))
             here = options
             for axis, places in own.items():
-                here = _merged(here, places[place[axis]])
+                here = _merged(here, places[place[axis]], where)
             family.steps[labels] = self._resolve(table["name"], signature, place, here)
         return family
 
     def _defaults_for(self, signature: CommandSignature) -> dict[str, Any]:
         shared = {dashed(key): value for key, value in self.defaults.items() if not isinstance(value, dict)}
         taken = {key: value for key, value in shared.items() if key in signature.keys}
-        return _merged(taken, {dashed(key): value for key, value in self.defaults.get(signature.name, {}).items()})
+        own = {dashed(key): value for key, value in self.defaults.get(signature.name, {}).items()}
+        return _merged(taken, own, f"[defaults.{signature.name}]")
 
     def _inherited_axes(
         self, options: Mapping[str, Any], own: _Axes, signature: CommandSignature, where: str
@@ -173,12 +174,12 @@ class _Planner:
         match = REFERENCE.fullmatch(value)
         if not match:
             return _filled(value, place, where), []
-        family = self._family(match["step"], where)
+        family, rest = self._family(match["step"], where), _filled(match["rest"] or "", place, where)
         if not gathers:
             step = family.at(place)
-            return _filled(match["label"] or "", place, where) + f"{step.out}{match['rest'] or ''}", [step]
+            return _filled(match["label"] or "", place, where) + f"{step.out}{rest}", [step]
         steps = [step for step in family.steps.values() if _agree(step.axes, place)]
-        folders = [f"{step.out}{match['rest'] or ''}" for step in steps]
+        folders = [f"{step.out}{rest}" for step in steps]
         if match["label"] is None:
             return folders, steps
         pooled: dict[str, list[str]] = {}
@@ -267,8 +268,10 @@ def _filled(text: str, place: Mapping[str, str], where: str) -> str:
     return PLACE.sub(label, text)
 
 
-def _merged(options: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(options: Mapping[str, Any], more: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Options with more on top; tables of parameters are joined."""
+    if not isinstance(more.get(PARAMS, {}), dict):
+        raise UserError(f"{where}: params = {more[PARAMS]!r} is no table.", "Write it as params = { tau = 0.3 }.")
     joined = {PARAMS: {**options.get(PARAMS, {}), **more[PARAMS]}} if PARAMS in more else {}
     return {**options, **more, **joined}
 

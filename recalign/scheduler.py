@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -218,7 +219,7 @@ class _Run:
 
 
 def run_command(command: str, arguments: Sequence[str], where: str) -> dict[str, Any]:
-    """Run one command in this process, as the command line would.
+    """Run one command as the command line would: in this process, but for one that starts several of its own.
 
     Args:
         command: the subcommand.
@@ -226,7 +227,15 @@ def run_command(command: str, arguments: Sequence[str], where: str) -> dict[str,
         where: what asked for it, for error texts.
     """
     signature = signature_of(command)
-    return signature.function(**signature.parse(arguments, where))
+    options = signature.parse(arguments, where)
+    if options.get("num_processes", 1) == 1:
+        return signature.function(**options)
+    done = subprocess.run([sys.executable, "-m", "recalign", command, *arguments], check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise UserError(f"its processes ended with exit code {done.returncode}.", "Their messages are above.")
+    return dict(RunFolder(options["out"]).record.get("results", {}))
 
 
 @contextlib.contextmanager

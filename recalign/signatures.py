@@ -98,7 +98,7 @@ class CommandSignature:
         for key, value in values.items():
             self.check_key(key, where)
             if key == PARAMS:
-                options += self._params(value, where)
+                options += _assignments(value)
                 continue
             parameter = self._parameters[key]
             if parameter.param_type_name == "argument":
@@ -153,12 +153,6 @@ class CommandSignature:
             raise UserError(f"{where}: {key} = {value!r} is neither text nor a number.")
         return [str(value)]
 
-    def _params(self, table: Any, where: str) -> list[str]:
-        if not isinstance(table, dict):
-            raise UserError(f"{where}: params = {table!r} is no table.", "Write it as params = { tau = 0.3 }.")
-        spelt = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in table.items()}
-        return [text for name, value in spelt.items() for text in ("-p", f"{name}={value}")]
-
 
 @functools.cache
 def signature_of(command: str) -> CommandSignature:
@@ -171,6 +165,11 @@ def _keys_of(parameter: Any) -> list[str]:
     if parameter.param_type_name == "argument":
         return [parameter.name.replace("_", "-")]
     return [name.lstrip("-") for name in parameter.opts if name.startswith("--")]
+
+
+def _assignments(params: Mapping[str, Any]) -> list[str]:
+    spelt = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in params.items()}
+    return [text for name, value in spelt.items() for text in ("-p", f"{name}={value}")]
 
 
 def _longest(names: Sequence[str]) -> list[str]:

@@ -1,0 +1,174 @@
+"""`recalign run`: plans, summaries, embedded recipes, several steps at a time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recalign import cli, console
+from recalign.recipe import embedded_recipes
+from recalign.signatures import signature_of
+from recalign.workspace import RunFolder
+from tests import fake_commands
+
+FAKE = """
+title = "Two seeds"
+
+[[step]]
+name = "data"
+command = "prepare"
+
+[[step]]
+name = "sft"
+command = "sft"
+data = "@data"
+matrix.seed = [0, 1]
+"""
+
+REAL = """
+[[step]]
+name = "data"
+command = "prepare"
+source = "synthetic"
+params = { users = 40, items = 30 }
+matrix.seed = [0, 1, 2]
+"""
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capsys):
+    """Call `recalign run x.toml ARGUMENTS --json`; return exit code, parsed stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, recipe="x.toml"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["run", recipe, *arguments, "--json"])
+        captured = capsys.readouterr()
+        return stop.value.code, json.loads(captured.out), captured.err
+
+    yield run
+    console.configure()
+
+
+@pytest.fixture
+def fakes(monkeypatch, tmp_path):
+    fake_commands.install(monkeypatch)
+    (tmp_path / "x.toml").write_text(FAKE, "utf-8")
+    yield
+    signature_of.cache_clear()
+
+
+def test_dry_run_prints_the_plan_and_runs_nothing(call, fakes):
+    code, plan, _ = call("--dry-run")
+    assert code == 0
+    assert [(step["id"], step["state"]) for step in plan["steps"]] == [
+        ("data", "new"),
+        ("sft/seed=0", "new"),
+        ("sft/seed=1", "new"),
+    ]
+    assert plan["steps"][1]["arguments"] == "--data runs/x/data --seed 0 --out runs/x/sft/seed=0".split()
+    assert not Path("runs").exists()
+    assert fake_commands.calls == []
+
+
+def test_the_plan_for_people_shows_commands_that_can_be_typed(fakes, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["run", "x.toml", "--dry-run"])
+    text = capsys.readouterr().out
+    assert "Two seeds: 3 steps, 0 done, 3 to do" in text
+    assert "recalign sft --data runs/x/data --seed 0 --out runs/x/sft/seed=0" in text
+
+
+def test_a_run_reports_every_steps_results_and_seconds(call, fakes):
+    code, report, log = call()
+    assert code == 0
+    assert [(step["id"], step["state"]) for step in report["steps"]] == [
+        ("data", "ran"),
+        ("sft/seed=0", "ran"),
+        ("sft/seed=1", "ran"),
+    ]
+    assert all(step["results"] == {"state": "fresh"} and step["seconds"] >= 0 for step in report["steps"])
+    assert "[2/3] sft/seed=0" in log
+    assert {step["state"] for step in call()[1]["steps"]} == {"done"}
+
+
+def test_the_summary_says_where_the_time_went(fakes, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["run", "x.toml"])
+    text = capsys.readouterr().out
+    assert "share" in text
+    assert "runs/x/sft" in text
+
+
+def test_only_runs_a_step_and_what_it_needs(call, fakes):
+    _, report, _ = call("--only", "sft/seed=1")
+    assert [step["id"] for step in report["steps"]] == ["data", "sft/seed=1"]
+    code, error, _ = call("--only", "stf")
+    assert code == 2
+    assert "'sft'" in error["hint"]
+
+
+def test_out_names_the_folder(call, fakes):
+    assert call("--out", "elsewhere/runs/y")[1]["out"] == "elsewhere/runs/y"
+    assert RunFolder(Path("elsewhere/runs/y/data")).done
+
+
+def test_ctrl_c_exits_130_and_the_next_run_goes_on(call, fakes):
+    fake_commands.fail["seed=0"] = KeyboardInterrupt()
+    code, error, _ = call()
+    assert code == 130
+    assert "error" in error
+    assert call()[0] == 0
+    assert RunFolder(Path("runs/x/sft/seed=0")).record["results"] == {"state": "resume"}
+
+
+@pytest.mark.parametrize("recipe", embedded_recipes())
+def test_every_embedded_recipe_is_sound(call, recipe):
+    code, plan, log = call("--dry-run", recipe=recipe)
+    assert code == 0, log
+    assert plan["steps"][-1]["command"] == "compare"
+    assert all(step["state"] == "new" for step in plan["steps"])
+
+
+def test_an_unknown_recipe_lists_the_embedded_ones(call):
+    code, error, _ = call(recipe="quikstart")
+    assert code == 2
+    assert "'quickstart'" in error["hint"]
+
+
+def test_several_jobs_run_in_processes_of_their_own_and_leave_logs(call, tmp_path):
+    (tmp_path / "x.toml").write_text(REAL, "utf-8")
+    code, report, log = call("--jobs", "2")
+    assert code == 0, log
+    assert {step["state"] for step in report["steps"]} == {"ran"}
+    assert sorted(path.name for path in Path("runs/x/logs").iterdir()) == [f"data.seed={seed}.log" for seed in range(3)]
+    assert call("--jobs", "2")[1]["steps"][0]["state"] == "done"
+
+
+def test_a_failure_in_a_process_names_the_step(call, tmp_path):
+    (tmp_path / "x.toml").write_text(REAL.replace("items = 30 }", "items = 30 }\nk-core = 1000"), "utf-8")
+    code, error, _ = call("--jobs", "2")
+    assert code == 2
+    assert "Step 'data/seed=" in error["error"]
+
+
+def test_interrupting_several_jobs_stops_them_all(tmp_path):
+    large = REAL.replace("users = 40, items = 30", "users = 3000, items = 300")
+    (tmp_path / "x.toml").write_text(large, "utf-8")
+    command = [sys.executable, "-m", "recalign", "run", "x.toml", "--jobs", "2"]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "runs/x/logs").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=60) == 130
+    assert not (tmp_path / "runs/x/recipe.lock").exists()
