@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-
-from recalign.api import INVALID, Decoder, Field, Params, Predictions, Row, hookimpl
+from recalign.api import Decoder, Field, Params, Predictions, Row, hookimpl
+from recalign.decoders.lists import scored_predictions
 
 if TYPE_CHECKING:
-    import torch
-
     from recalign.generation.engine import Engine
 
 
@@ -43,14 +40,6 @@ class Beam(Decoder):
             length_penalty=self.params.length_penalty,
         )
         return scored_predictions(items, scores)
-
-
-def scored_predictions(items: torch.Tensor, scores: torch.Tensor) -> Predictions:
-    """Titles [U, K] with their scores as predictions; the positions of missing titles score below all others."""
-    found = items.numpy() != INVALID
-    values = scores.numpy()
-    lowest = values[np.isfinite(values)].min(initial=0.0)
-    return Predictions(items.numpy(), np.where(found, values, lowest - 1), found.sum(axis=1))
 
 
 @hookimpl

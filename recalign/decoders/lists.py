@@ -1,4 +1,4 @@
-"""What the decoders that write whole lists share: how long a list may be, and how its positions are scored."""
+"""What decoders share: how long a list may be, and how its positions are scored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from recalign.api import INVALID, Field, Params, Predictions, UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from recalign.generation.engine import Engine
 
 
@@ -45,3 +47,11 @@ def as_predictions(items: np.ndarray) -> Predictions:
     last = np.where(items != INVALID, np.arange(1, items.shape[1] + 1), 0)
     ranks = np.broadcast_to(np.arange(1.0, items.shape[1] + 1), items.shape)
     return Predictions(items.astype(np.int64), -ranks, last.max(axis=1))
+
+
+def scored_predictions(items: torch.Tensor, scores: torch.Tensor) -> Predictions:
+    """Titles [U, K] with their scores as predictions; the positions of missing titles score below all others."""
+    found = items.numpy() != INVALID
+    values = scores.numpy()
+    lowest = values[np.isfinite(values)].min(initial=0.0)
+    return Predictions(items.numpy(), np.where(found, values, lowest - 1), found.sum(axis=1))

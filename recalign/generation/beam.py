@@ -16,21 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from recalign.api import INVALID
-from recalign.generation.constraint import Choices, ListConstraint, State
-from recalign.generation.scoring import masked_log_softmax
+from recalign.generation.prefixes import Prefixes, Reader, Scoring
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
-    from recalign.generation.context import Context
     from recalign.generation.engine import Engine
-
-Scoring = Literal["renormalised", "full"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,7 @@ class BeamSearch:
     Args:
         engine: model, titles and costs.
         width: B.
-        scoring: "renormalised" sums log-probabilities renormalised over the trie's valid tokens (as MSL and BEAR
-            decode), "full" those over the whole vocabulary (as `prefix_allowed_tokens_fn` decodes).
+        scoring: which log-probabilities are summed.
         length_penalty: scores are divided by length ** length_penalty, the end token counted.
     """
 
@@ -53,54 +48,23 @@ class BeamSearch:
     def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the items [P, B] and scores [P, B], best first; INVALID and -inf where fewer titles finished."""
         search = _Search(self, rows, prompts)
-        while search.open():
+        while len(search.live):
             search.step()
         return search.items, search.finished
 
 
-@dataclass(frozen=True)
-class _Beams:
-    """The live beams, [P, b] each.
-
-    Args:
-        node: trie node.
-        score: sum of log-probabilities, float64; -inf for none.
-        slot: context slot of the last token that the model has read.
-        depth: tokens that the model has read.
-    """
-
-    node: torch.Tensor
-    score: torch.Tensor
-    slot: torch.Tensor
-    depth: torch.Tensor
-
-    def gather(self, index: torch.Tensor) -> _Beams:
-        return _Beams(*(t.gather(1, index) for t in (self.node, self.score, self.slot, self.depth)))
-
-    def take(self, prompts: torch.Tensor) -> _Beams:
-        return _Beams(*(t[prompts] for t in (self.node, self.score, self.slot, self.depth)))
-
-
 class _Search:
-    """The beams of a batch of prompts, those of closed prompts left out."""
+    """The beams of a batch of prompts [P, b], those of closed prompts left out."""
 
     def __init__(self, how: BeamSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
-        engine = how.engine
         self.how, self.width = how, how.width
-        self.constraint: ListConstraint = engine.constraint(1)
-        self.trie = self.constraint.trie
-        self.context: Context = engine.context(prompts, 1)
-        self.state: State = self.constraint.start(engine.excluded_by(rows))  # [P]
-        self.first = self.context.begin(prompts, branching=True)  # [P, V]
-        device = self.first.device
+        self.reader = Reader(how.engine, rows, prompts, how.scoring)
+        self.trie = self.reader.trie
+        device = self.reader.first.device
         self.live = torch.arange(len(prompts), device=device)  # [P] open prompts
+        self.beams = Prefixes.roots(len(prompts), device)
         self.items = torch.full((len(prompts), self.width), INVALID, dtype=torch.long, device=device)
         self.finished = torch.full(self.items.shape, -torch.inf, dtype=torch.float64, device=device)
-        zero = torch.zeros(len(prompts), 1, dtype=torch.long, device=device)
-        self.beams = _Beams(zero, zero.double(), zero - 1, zero)
-
-    def open(self) -> bool:
-        return len(self.live) > 0
 
     def step(self) -> None:
         """Take every open prompt to its next decision or end, and through it."""
@@ -108,63 +72,28 @@ class _Search:
         if self.how.length_penalty == 0 and self.how.scoring == "renormalised":
             beams = self._jump(beams)
         count, width = beams.node.shape
-        choices = self._choices(beams)
-        logps, beams = self._logps(beams, choices)
-        total = (beams.score.flatten()[:, None] + logps).view(count, -1)  # [P, b * C]
+        prompt = torch.arange(count, device=self.live.device).repeat_interleave(width)
+        flat = Prefixes(*(tensor.flatten() for tensor in beams.tensors()))
+        choices, logps, flat = self.reader.ask(prompt, flat)
+        beams = Prefixes(*(tensor.view(count, width) for tensor in flat.tensors()))
+        total = (flat.score[:, None] + logps).view(count, -1)  # [P, b * C]
         best, index = total.topk(min(2 * self.width, total.shape[1]))
-        parent, token = index // choices.tokens.shape[1], choices.tokens.view(count, -1).gather(1, index)
-        ends = token == self.constraint.end
+        parent, token = index // logps.shape[1], choices.tokens.view(count, -1).gather(1, index)
+        ends = token == self.reader.constraint.end
         chosen = replace(beams.gather(parent), score=best)
         self._finish(chosen, ends)
         self._continue(chosen, token, ends)
 
-    def _jump(self, beams: _Beams) -> _Beams:
+    def _jump(self, beams: Prefixes) -> Prefixes:
         """Move all beams of a prompt to the depth of its next decision, along their chains."""
-        trie = self.trie
-        target = trie.decision[beams.node].long()
-        depth = trie.depth[target].long().masked_fill(beams.score == -torch.inf, torch.iinfo(torch.long).max)
-        depth = depth.min(dim=1, keepdim=True).values
-        here = trie.depth[beams.node].long()
-        step = trie.path_start[trie.item_of_rank[trie.lo[beams.node].long()]] + depth - 1
-        further = trie.path_node[step.clamp(0, len(trie.path_node) - 1)].long()
-        return replace(beams, node=torch.where((depth > here) & (beams.score > -torch.inf), further, beams.node))
+        trie, none = self.trie, beams.score == -torch.inf
+        depth = trie.depth[trie.decision[beams.node].long()].long()
+        depth = depth.masked_fill(none, torch.iinfo(torch.long).max).min(dim=1, keepdim=True).values
+        moves = (depth > trie.depth[beams.node]) & ~none
+        further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).expand_as(moves).flatten(), 1)
+        return replace(beams, node=torch.where(moves, further.view_as(moves), beams.node))
 
-    def _choices(self, beams: _Beams) -> Choices:
-        """Valid next tokens of each beam, [P * b, C]; none for idle beams."""
-        prompt = torch.arange(len(self.live), device=self.live.device).repeat_interleave(beams.node.shape[1])
-        choices = self.constraint.choices(replace(self.state.take(prompt), node=beams.node.flatten()))
-        return replace(choices, valid=choices.valid & (beams.score.flatten() > -torch.inf)[:, None])
-
-    def _logps(self, beams: _Beams, choices: Choices) -> tuple[torch.Tensor, _Beams]:
-        """Log-probabilities [P * b, C] of the choices, -inf for padding; and the beams, with what was read for it."""
-        full = self.how.scoring == "full"
-        logps = torch.zeros(choices.valid.shape, dtype=torch.float64, device=choices.valid.device)
-        rows = torch.nonzero(choices.counts > (0 if full else 1)).flatten()
-        if len(rows):
-            logits, beams = self._read(beams, rows)
-            scores = logits.gather(1, choices.tokens[rows]).float()
-            if full:
-                logps[rows] = (scores - logits.float().logsumexp(dim=1, keepdim=True)).double()
-            else:
-                logps[rows] = masked_log_softmax(scores, choices.valid[rows]).double()
-        return logps.masked_fill(~choices.valid, -torch.inf), beams
-
-    def _read(self, beams: _Beams, rows: torch.Tensor) -> tuple[torch.Tensor, _Beams]:
-        """Let the model read the tokens that led some beams (flat indices [A]) to where they stand; logits [A, V]."""
-        trie, width = self.trie, beams.node.shape[1]
-        prompt, node, read = rows // width, beams.node.flatten()[rows], beams.depth.flatten()[rows]
-        counts = trie.depth[node].long() - read
-        if not counts.any():  # the root: the prompts' own logits
-            return self.first[self.live][prompt], beams
-        column = torch.arange(int(counts.max()), device=rows.device)
-        step = (trie.path_start[trie.item_of_rank[trie.lo[node].long()]] + read)[:, None] + column
-        tokens = trie.child_token[trie.path_node[step.clamp_max(len(trie.path_node) - 1)].long() - 1].long()
-        logits, slots = self.context.extend(prompt, beams.slot.flatten()[rows], tokens, counts)
-        slot = beams.slot.flatten().index_copy(0, rows, slots).view_as(beams.slot)
-        depth = beams.depth.flatten().index_copy(0, rows, read + counts).view_as(beams.depth)
-        return logits, replace(beams, slot=slot, depth=depth)
-
-    def _finish(self, chosen: _Beams, ends: torch.Tensor) -> None:
+    def _finish(self, chosen: Prefixes, ends: torch.Tensor) -> None:
         """Add the titles that end among the first B continuations to the finished ones."""
         rank = torch.arange(ends.shape[1], device=ends.device)
         done = ends & (rank < self.width) & (chosen.score > -torch.inf)
@@ -175,20 +104,16 @@ class _Search:
         self.finished[self.live] = best
         self.items[self.live] = torch.cat([self.items[self.live], items], dim=1).gather(1, index)
 
-    def _continue(self, chosen: _Beams, token: torch.Tensor, ends: torch.Tensor) -> None:
+    def _continue(self, chosen: Prefixes, token: torch.Tensor, ends: torch.Tensor) -> None:
         """Go on with the best B continuations that do not end, in the prompts where they can still win."""
         score = chosen.score.masked_fill(ends, -torch.inf)
         best, index = score.topk(min(self.width, score.shape[1]))
         beams = replace(chosen.gather(index), score=best)
-        moved = self.constraint.child(beams.node.flatten(), token.gather(1, index).flatten()).view_as(beams.node)
+        moved = self.reader.constraint.child(beams.node.flatten(), token.gather(1, index).flatten()).view_as(beams.node)
         self.beams = replace(beams, node=torch.where(best > -torch.inf, moved, 0))
         length = self.trie.depth[self.beams.node[:, 0]].double()
         hope = best[:, 0] / length**self.how.length_penalty
         alive = (best[:, 0] > -torch.inf) & (hope > self.finished[self.live, -1])
         if not alive.all():
-            self._close(alive)
-
-    def _close(self, alive: torch.Tensor) -> None:
-        self.live, self.beams, self.state = self.live[alive], self.beams.take(alive), self.state.take(alive)
-        if len(self.live):
-            self.context.keep(torch.nonzero(alive).flatten())
+            self.live, self.beams = self.live[alive], self.beams.take(alive)
+            self.reader.keep(alive)

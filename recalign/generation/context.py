@@ -22,6 +22,7 @@ class Cost:
         prompt_tokens: their tokens.
         completion_tokens: tokens of all completions returned, forced ones included.
         forward_passes: calls of the model.
+        nodes_opened: trie nodes that exact search has opened.
         seconds: wall-clock time.
     """
 
@@ -29,6 +30,7 @@ class Cost:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     forward_passes: int = 0
+    nodes_opened: int = 0
     seconds: float = 0.0
 
 
@@ -57,7 +59,13 @@ class Context(ABC):
 
     @abstractmethod
     def extend(
-        self, segments: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor
+        self,
+        segments: torch.Tensor,
+        parents: torch.Tensor,
+        tokens: torch.Tensor,
+        counts: torch.Tensor,
+        *,
+        every: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append tokens to A lanes.
 
@@ -66,9 +74,10 @@ class Context(ABC):
             parents: [A] the slot that it goes on from, or -1 for the prompt.
             tokens: [A, R] int64, padded on the right.
             counts: [A] how many tokens each lane has, at least 1.
+            every: return the logits after every token, lane by lane.
 
         Returns:
-            Logits [A, V] after each lane's last token, and the slot [A] of that token.
+            Logits [A, V] after each lane's last token (or [sum of counts, V]), and the slot [A] of that token.
         """
 
     @abstractmethod
@@ -102,7 +111,13 @@ class SharedContext(Context):
         return self._forward(tokens.to(self.device), positions.to(self.device), ends)
 
     def extend(
-        self, segments: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor
+        self,
+        segments: torch.Tensor,
+        parents: torch.Tensor,
+        tokens: torch.Tensor,
+        counts: torch.Tensor,
+        *,
+        every: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all lanes' tokens as one sequence."""
         column = torch.arange(tokens.shape[1], device=self.device)
@@ -126,7 +141,8 @@ class SharedContext(Context):
         memory.visible = grid_visible.view(*own.index.shape, used)
         ends = counts.cumsum(0) - 1
         positions = memory.lengths[self.prompt_of[segment]] + depth
-        return self._forward(flat, positions, ends), slots[ends]
+        wanted = torch.arange(len(flat), device=self.device) if every else ends
+        return self._forward(flat, positions, wanted), slots[ends]
 
     def keep(self, segments: torch.Tensor) -> None:
         """Copy what is kept into smaller buffers."""
@@ -212,7 +228,13 @@ class PlainContext(Context):
         return self._forward([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
 
     def extend(
-        self, segments: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor
+        self,
+        segments: torch.Tensor,
+        parents: torch.Tensor,
+        tokens: torch.Tensor,
+        counts: torch.Tensor,
+        *,
+        every: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Read every lane again from its prompt's first token."""
         slots, inputs = [], []
@@ -223,7 +245,7 @@ class PlainContext(Context):
             before = self.prompts[segment] if parent < 0 else known[parent]
             known.extend(np.concatenate([before, row[: step + 1]]) for step in range(count))
             slots.append(len(known) - 1)
-            inputs.append(known[-1])
+            inputs.extend(known[-count:] if every else known[-1:])
         return self._forward(inputs), torch.tensor(slots, device=self.model.device)
 
     def keep(self, segments: torch.Tensor) -> None:

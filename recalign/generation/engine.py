@@ -15,9 +15,11 @@ from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.errors import UserError
 from recalign.generation.attention import shared
-from recalign.generation.beam import BeamSearch, Scoring
+from recalign.generation.beam import BeamSearch
 from recalign.generation.constraint import ListConstraint
 from recalign.generation.context import Context, Cost, PlainContext, SharedContext
+from recalign.generation.exact import ExactSearch
+from recalign.generation.prefixes import Scoring
 from recalign.generation.probe import obstacle_to_sharing
 from recalign.generation.sampling import Completions, Sampler, join
 from recalign.generation.trie import TitleTrie
@@ -165,17 +167,40 @@ class Engine:
         """
         if size > width:
             raise UserError(f"A beam of width {width} cannot return {size} items.", "Widen the beam or ask for less.")
-        search = BeamSearch(self, width, scoring, length_penalty)
+        items, scores = self._search(BeamSearch(self, width, scoring, length_penalty), rows, 8 * width)
+        return items[:, :size], scores[:, :size]
+
+    def exact(
+        self, rows: Sequence[Row], *, size: int, scoring: Scoring = "renormalised", breadth: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Find the true top K titles of each of U rows.
+
+        Args:
+            rows: U rows.
+            size: K.
+            scoring: as in `beam`.
+            breadth: prefixes of a row opened at a time (default: K); changes the speed only.
+
+        Returns:
+            Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where there are fewer
+            than K items; and how many trie nodes were opened, [U].
+        """
+        items, scores, opened = self._search(ExactSearch(self, size, scoring, breadth or size), rows, 16 * size)
+        self.cost.nodes_opened += int(opened.sum())
+        return items, scores, opened
+
+    def _search(self, search: BeamSearch | ExactSearch, rows: Sequence[Row], room: int) -> tuple[torch.Tensor, ...]:
+        """Run a search batch by batch; its results in the order of the rows, on the CPU."""
         prompts = [self.policy.prompter.encode(row) for row in rows]
         order, parts = [], []
         with self.inference():
-            for batch in self.batches(prompts, 8 * width):
+            for batch in self.batches(prompts, room):
                 parts.append(search.run([rows[i] for i in batch], [prompts[i] for i in batch]))
                 order.extend(batch)
         place = torch.argsort(torch.tensor(order))
-        items, scores = (torch.cat(columns).cpu()[place][:, :size] for columns in zip(*parts, strict=True))
+        items, *others = (torch.cat(columns).cpu()[place] for columns in zip(*parts, strict=True))
         self.cost.completion_tokens += int(self.trie.path_start.cpu().diff()[items[items >= 0]].add(1).sum())
-        return items, scores
+        return items, *others
 
     def _generate(self, sampler: Sampler, rows: Sequence[Row], group_size: int) -> Completions:
         titles = self.policy.titles

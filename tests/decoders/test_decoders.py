@@ -67,11 +67,18 @@ def test_oracles_must_be_asked_for():
     assert not registry.create("decoder", "bon", {"reward": "ild"}).oracle
 
 
-def test_beam_ranks_titles_by_score():
-    found = decode_rows(make_engine(PATHS, task="next"), registry.create("decoder", "beam"), rows(), 10)
+@pytest.mark.parametrize("name", ["beam", "exact"])
+def test_searches_rank_titles_by_score(name):
+    found = decode_rows(make_engine(PATHS, task="next"), registry.create("decoder", name), rows(), 10)
     assert found.lengths.tolist() == [10] * 5
     assert (np.diff(found.scores, axis=1) <= 0).all()
     assert all(len({*items}) == 10 for items in found.items.tolist())
+
+
+def test_exact_search_counts_the_nodes_that_it_opens():
+    engine = make_engine(PATHS, task="next")
+    decode_rows(engine, registry.create("decoder", "exact"), rows(), 10)
+    assert 5 <= engine.cost.nodes_opened < 5 * engine.trie.nodes
 
 
 def test_positions_without_a_title_score_below_the_others():

@@ -1,0 +1,134 @@
+"""Prefixes of titles, scored by the model: what beam search and exact search share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from recalign.generation.constraint import Choices
+from recalign.generation.scoring import masked_log_softmax
+
+if TYPE_CHECKING:
+    from recalign.data.dataset import Row
+    from recalign.generation.engine import Engine
+
+Scoring = Literal["renormalised", "full"]
+"""Log-probabilities over the trie's valid tokens (as MSL and BEAR decode), or over the whole vocabulary (as
+transformers' `prefix_allowed_tokens_fn` decodes)."""
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Prefixes of titles, each a trie node below a prompt; tensors of one shape.
+
+    Args:
+        node: trie node.
+        score: log-probability of the tokens that the model has been asked about, float64; -inf: no prefix.
+        slot: context slot of the last token that the model has read, -1 for none.
+        read: how many of its tokens the model has read.
+    """
+
+    node: torch.Tensor
+    score: torch.Tensor
+    slot: torch.Tensor
+    read: torch.Tensor
+
+    @classmethod
+    def roots(cls, count: int, device: torch.device) -> Prefixes:
+        """The empty prefix of each prompt: [P, 1]."""
+        zero = torch.zeros(count, 1, dtype=torch.long, device=device)
+        return cls(zero, zero.double(), zero - 1, zero)
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All of them, in the order of the constructor."""
+        return self.node, self.score, self.slot, self.read
+
+    def gather(self, index: torch.Tensor) -> Prefixes:
+        """Choose columns [P, k] of each prompt."""
+        return Prefixes(*(tensor.gather(1, index) for tensor in self.tensors()))
+
+    def take(self, index: torch.Tensor) -> Prefixes:
+        """Choose along the first dimension."""
+        return Prefixes(*(tensor[index] for tensor in self.tensors()))
+
+
+class Reader:
+    """Asks the model about prefixes of a batch of prompts; keys and values of what was read are kept as a tree.
+
+    Args:
+        engine: model, titles and exclusions.
+        rows: [P].
+        prompts: [P] token ids.
+        scoring: which log-probabilities.
+    """
+
+    def __init__(self, engine: Engine, rows: Sequence[Row], prompts: Sequence[np.ndarray], scoring: Scoring) -> None:
+        self.constraint = engine.constraint(1)
+        self.trie, self.full = self.constraint.trie, scoring == "full"
+        self.state = self.constraint.start(engine.excluded_by(rows))  # [P]
+        self.context = engine.context(prompts, 1)
+        self.first = self.context.begin(prompts, branching=True)  # [P, V]
+
+    def keep(self, prompts: torch.Tensor) -> None:
+        """Forget all prompts but these (bool [P])."""
+        self.state, self.first = self.state.take(prompts), self.first[prompts]
+        if prompts.any():
+            self.context.keep(torch.nonzero(prompts).flatten())
+
+    def ask(self, prompt: torch.Tensor, prefixes: Prefixes) -> tuple[Choices, torch.Tensor, Prefixes]:
+        """Score the valid next tokens of A prefixes.
+
+        Args:
+            prompt: [A] the prompt of each.
+            prefixes: [A]; those of score -inf have no next tokens.
+
+        Returns:
+            The choices, their log-probabilities [A, C] (float64, -inf at padding), and the prefixes with what was read
+            for it. With the full vocabulary their scores now include their forced tokens.
+        """
+        choices = self.constraint.choices(replace(self.state.take(prompt), node=prefixes.node))
+        choices = replace(choices, valid=choices.valid & (prefixes.score > -torch.inf)[:, None])
+        logps = torch.zeros(choices.valid.shape, dtype=torch.float64, device=choices.valid.device)
+        rows = torch.nonzero(choices.counts > (0 if self.full else 1)).flatten()
+        if len(rows):
+            logits, prefixes = self._read(prompt, prefixes, rows)
+            scores = logits.gather(1, choices.tokens[rows]).float()
+            if self.full:
+                logps[rows] = (scores - logits.float().logsumexp(dim=1, keepdim=True)).double()
+            else:
+                logps[rows] = masked_log_softmax(scores, choices.valid[rows]).double()
+        return choices, logps.masked_fill(~choices.valid, -torch.inf), prefixes
+
+    def path(self, node: torch.Tensor, start: torch.Tensor, width: int) -> torch.Tensor:
+        """The nodes on the way to `node` [A], from depth `start` + 1 on: [A, width], any node beyond its end."""
+        trie = self.trie
+        step = (trie.path_start[trie.item_of_rank[trie.lo[node].long()]] + start)[:, None]
+        step = step + torch.arange(width, device=node.device)
+        return trie.path_node[step.clamp_max(len(trie.path_node) - 1)].long()
+
+    def _read(self, prompt: torch.Tensor, prefixes: Prefixes, rows: torch.Tensor) -> tuple[torch.Tensor, Prefixes]:
+        """Let the model read some prefixes (indices [R]) to their ends; logits [R, V] there."""
+        node, read, slot = prefixes.node[rows], prefixes.read[rows], prefixes.slot[rows]
+        counts = self.trie.depth[node].long() - read
+        if not counts.any():  # the root: the prompts' own logits
+            return self.first[prompt[rows]], prefixes
+        tokens = self.trie.child_token[self.path(node, read, int(counts.max())) - 1].long()
+        every = self.full and bool((counts > 1).any())
+        logits, slots = self.context.extend(prompt[rows], slot, tokens, counts, every=every)
+        score = prefixes.score
+        if every:  # the first of the new tokens is in the score already
+            after = torch.arange(1, tokens.shape[1], device=rows.device) < counts[:, None]
+            ends = counts.cumsum(0) - 1
+            before = torch.ones(len(logits), dtype=torch.bool, device=rows.device)
+            before[ends] = False
+            forced = logits[before].float()
+            logps = forced.gather(1, tokens[:, 1:][after][:, None])[:, 0] - forced.logsumexp(dim=1)
+            lane = rows.repeat_interleave(counts - 1)
+            score = score.index_add(0, lane, logps.double())
+            logits = logits[ends]
+        slot = prefixes.slot.index_copy(0, rows, slots)
+        return logits, Prefixes(prefixes.node, score, slot, prefixes.read.index_copy(0, rows, read + counts))

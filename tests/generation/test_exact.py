@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from tests.generation.doubles import make_engine, random_paths, row
+from tests.generation.test_beam import every_score, trained
+
+
+@pytest.mark.parametrize("scoring", ["renormalised", "full"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("breadth", [1, 3, None])
+def test_the_top_items_are_those_of_scoring_the_whole_catalogue(scoring, kind, breadth):
+    paths = random_paths(60, longest=6)
+    engine = make_engine(paths, kind=kind, exclude_history=True)
+    rows = [row(i, np.random.default_rng(i).integers(0, 60, size=1 + i).tolist()) for i in range(4)]
+    items, scores, opened = engine.exact(rows, size=7, scoring=scoring, breadth=breadth)
+    for one, found, values in zip(rows, items.tolist(), scores.tolist(), strict=True):
+        wanted = every_score(engine, one, one.history.tolist(), scoring)[:7]
+        assert found == [item for item, _ in wanted]
+        np.testing.assert_allclose(values, [score for _, score in wanted], atol=1e-5)
+    assert (opened >= 1).all() and (opened < engine.trie.nodes).all()
+
+
+@pytest.mark.parametrize("scoring", ["renormalised", "full"])
+def test_a_wide_beam_agrees_and_a_narrow_one_cannot_score_higher(scoring):
+    paths = random_paths(120, seed=4, longest=6, width=20)
+    engine = make_engine(paths, model=trained("llama", paths), exclude_history=True)
+    rows = [row(i, [i, 2 * i]) for i in range(5)]
+    items, scores, _ = engine.exact(rows, size=8, scoring=scoring)
+    wide, wide_scores = engine.beam(rows, width=120, size=8, scoring=scoring)
+    assert items.tolist() == wide.tolist()
+    np.testing.assert_allclose(scores, wide_scores, atol=1e-5)
+    narrow = engine.beam(rows, width=8, size=8, scoring=scoring)[1]
+    assert (narrow.sort(descending=True).values <= scores + 1e-5).all()
+
+
+def test_opening_one_prefix_at_a_time_opens_the_fewest():
+    engine = make_engine(random_paths(120, seed=4, longest=6, width=20))
+    rows = [row(i, [i]) for i in range(5)]
+    one, many = (engine.exact(rows, size=5, breadth=breadth)[2] for breadth in (1, 20))
+    assert (one <= many).all() and one.sum() < many.sum()
+
+
+def test_results_do_not_depend_on_the_batch():
+    paths = random_paths(60)
+    rows = [row(i, np.random.default_rng(i).integers(0, 60, size=1 + i % 4).tolist()) for i in range(9)]
+    together, alone = (make_engine(paths, token_budget=budget).exact(rows, size=5) for budget in (32768, 1))
+    assert together[0].tolist() == alone[0].tolist()
+    assert together[2].tolist() == alone[2].tolist()
+
+
+def test_a_catalogue_smaller_than_the_list_gives_each_item_once():
+    items, scores, _ = make_engine(random_paths(4)).exact([row(0, [1])], size=6)
+    assert sorted(items[0, :4].tolist()) == [0, 1, 2, 3] and items[0, 4:].tolist() == [-1, -1]
