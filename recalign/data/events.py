@@ -154,12 +154,11 @@ def _collect(events: pl.LazyFrame, items: CleanItems, drop_invalid: bool) -> tup
 
 def _describe_unknown(events: pl.LazyFrame, items: CleanItems, unknown: int, total: int) -> str:
     """Name the first unknown item id and its row."""
-    import polars as pl
-
     first = (
         events.select("item_id")
         .with_row_index("row")
-        .filter(~pl.col("item_id").is_in(items.aliases["raw"].implode()))
+        .join(items.aliases.lazy(), left_on="item_id", right_on="raw", how="anti")
+        .sort("row")
         .head(1)
         .collect(engine="streaming")
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Kind = Literal["id", "number", "time"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t", ".item": "\t"}
+DATE_TIMES = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
 SUFFIXES = (*SEPARATORS, ".parquet", ".jsonl", ".ndjson")
 
 
@@ -165,7 +166,10 @@ def _parser(frame: pl.LazyFrame, column: str, kind: Kind) -> pl.Expr:
     if kind == "time" and dtype == pl.String:
         sample = frame.select(cell).head(1).collect()
         if sample.height and sample.select(number).item() is None and sample.item() is not None:
-            return cell.str.to_datetime(time_unit="us", strict=False).dt.epoch("us") / 1e6
+            plain = cell.str.strip_suffix("Z").str.strip_suffix("+00:00")
+            read = [plain.str.to_datetime(form, time_unit="us", strict=False) for form in DATE_TIMES]
+            read.append(plain.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")))
+            return pl.coalesce(read).dt.epoch("us") / 1e6
     return pl.when(number.is_finite()).then(number)
 
 

@@ -45,8 +45,9 @@ def test_unparseable_rows_are_named(tmp_path, row, said):
 def test_dates_and_date_times_become_seconds(tmp_path):
     frame = read(write(tmp_path, "user,time,stars\na,1970-01-02,\nb,1970-01-01,\n"))
     assert frame["timestamp"].to_list() == [86_400.0, 0.0]
-    frame = read(write(tmp_path, "user,time,stars\na,1970-01-01T00:01:00,\n"))
-    assert frame["timestamp"].to_list() == [60.0]
+    times = ["1970-01-01T00:01:00", "1970-01-01 00:01:00.5", "1970-01-01T00:02Z", "1970-01-02 00:00:01+00:00"]
+    frame = read(write(tmp_path, "user,time,stars\n" + "".join(f"a,{time},\n" for time in times)))
+    assert frame["timestamp"].to_list() == [60.0, 60.5, 120.0, 86_401.0]
     with pytest.raises(UserError, match="row 2: time = 'later'"):
         read(write(tmp_path, "user,time,stars\na,1970-01-02,\nb,later,\n"))
 

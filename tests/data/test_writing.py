@@ -1,0 +1,51 @@
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from recalign.data import writing
+from recalign.data.windows import slide
+from recalign.data.writing import Digest, write_rows
+
+from .test_windows import log_of
+
+
+def windows():
+    log = log_of([1, 2, 3, 3, 5], [6, 7, 8])
+    return slide(log, log.start[:-1] + 1, log.start[1:], history=2, targets=2, stride=1)
+
+
+def test_rows_are_read_back_by_datasets(tmp_path):
+    write_rows(tmp_path / "train" / "data.arrow", windows(), None, Digest())
+    rows = Dataset.from_file(str(tmp_path / "train" / "data.arrow"))
+    assert rows["history"][:] == [[1], [1, 2], [2, 3], [6]]
+    assert rows["targets"][:] == [[2, 3], [3], [3, 5], [7, 8]]
+    assert rows["gains"][:] == [[1.0, 1.0], [1.0], [1.0, 1.0], [1.0, 1.0]]
+    assert rows["user_id"][:] == ["u0", "u0", "u0", "u1"]
+    assert rows["timestamp"][:] == [1.0, 2.0, 3.0, 6.0]
+
+
+def test_batches_are_invisible_to_the_reader(tmp_path, monkeypatch):
+    write_rows(tmp_path / "one.arrow", windows(), np.arange(12, dtype=np.int32).reshape(4, 3), Digest())
+    monkeypatch.setattr(writing, "BATCH", 3)
+    write_rows(tmp_path / "many.arrow", windows(), np.arange(12, dtype=np.int32).reshape(4, 3), Digest())
+    one, many = (pa.ipc.open_stream(tmp_path / f"{name}.arrow").read_all() for name in ("one", "many"))
+    assert one.to_pylist() == many.to_pylist()
+    assert one["candidates"].to_pylist()[3] == [9, 10, 11]
+
+
+def test_the_digest_tells_order_type_and_borders_apart():
+    def of(*steps):
+        digest = Digest()
+        for step in steps:
+            digest.array(step) if isinstance(step, np.ndarray) else digest.texts(step)
+        return digest.hex()
+
+    assert of(["a", "b"]) == of(["a", "b"])
+    different = [of(["a", "b"]), of(["b", "a"]), of(["ab"]), of(["a"], ["b"])]
+    different += [
+        of(np.array([1, 2])),
+        of(np.array([1, 2], np.int32)),
+        of(np.array([[1, 2]])),
+        of(np.array([1]), np.array([2])),
+    ]
+    assert len(set(different)) == len(different)
