@@ -42,6 +42,9 @@ __all__ = [
     "Params",
     "PolicyBatch",
     "Predictions",
+    "PreferenceBatch",
+    "PreferenceObjective",
+    "PreferenceParams",
     "RawData",
     "Reward",
     "RolloutObjective",
@@ -168,7 +171,11 @@ class Reward(Plugin, ABC):
 
 
 class Objective(Plugin, ABC):
-    """What is optimised. Subclass `TokenObjective` (offline, from the data) or `RolloutObjective` (sampled groups)."""
+    """What is optimised.
+
+    Subclass `TokenObjective` (the answers of the data), `PreferenceObjective` (answers against rejected ones) or
+    `RolloutObjective` (sampled groups).
+    """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"next", "list"})
 
@@ -222,12 +229,15 @@ class AnswerBatch:
         labels: [S] int64 token ids.
         rows: [S] which row of the batch each token belongs to.
         allowed: the trie's valid next tokens, or None where the objective does not ask for them.
+        logits_without_history: [S, V] float32, as `logits`, for the same answers after prompts with an empty history;
+            None where the objective does not ask for them. Gradients flow.
     """
 
     logits: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
     allowed: ValidTokens | None = None
+    logits_without_history: torch.Tensor | None = None
 
 
 class TokenObjective(Objective):
@@ -235,12 +245,84 @@ class TokenObjective(Objective):
 
     Attributes:
         reads_allowed: set it to be handed the trie's valid next tokens (`AnswerBatch.allowed`).
+        reads_without_history: set it to be handed `AnswerBatch.logits_without_history`, for a second forward pass.
     """
 
     reads_allowed: ClassVar[bool] = False
+    reads_without_history: ClassVar[bool] = False
+
+    @property
+    def responses_only(self) -> bool:
+        """Whether the loss means something on responses only, not on the tokens of prompts."""
+        return self.reads_allowed or self.reads_without_history
 
     @abstractmethod
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the scalar loss and figures to log."""
+
+
+class PreferenceParams(Params):
+    """Parameters of every preference objective."""
+
+    beta: float = Field(0.1, gt=0, description="scale of the log-ratios to the reference policy")
+    negatives: int = Field(1, ge=1, le=64, description="rejected titles a row, D")
+    source: Literal["uniform", "popularity", "batch", "self"] = Field(
+        "uniform",
+        description="where rejected titles come from: any item, items by training popularity, the targets of the "
+        "batch's other rows, or the policy's own beam search",
+    )
+    constrained: bool = Field(
+        False, description="probabilities over the catalogue's valid tokens (false: all tokens, as in the papers)"
+    )
+
+
+@dataclass(frozen=True)
+class PreferenceBatch:
+    """Log-probabilities of B rows' titles: the chosen one in column 0, then D rejected ones.
+
+    T counts the tokens of the longest title, its end token included.
+
+    Args:
+        logps: [B, 1 + D] of whole titles under the policy; gradients flow.
+        reference_logps: [B, 1 + D] under the reference policy.
+        present: [B, 1 + D] bool; False where a row has fewer rejected titles. Column 0 is always present.
+        token_logps: [B, 1 + D, T] under the policy; gradients flow; 0 at tokens that do not count.
+        thresholds: [B, 1 + D, T] log-probability of the `threshold_rank`-th best token, a constant to the gradient;
+            None where the rank is 0.
+        choices: [B, 1 + D, T] bool, the tokens that count: with constrained probabilities those with several valid
+            tokens, else all tokens of the title.
+    """
+
+    logps: torch.Tensor
+    reference_logps: torch.Tensor
+    present: torch.Tensor
+    token_logps: torch.Tensor
+    thresholds: torch.Tensor | None
+    choices: torch.Tensor
+
+    @property
+    def log_ratios(self) -> torch.Tensor:
+        """[B, 1 + D] log pi - log pi_ref of each title."""
+        return self.logps - self.reference_logps
+
+
+class PreferenceObjective(Objective):
+    """A loss that prefers each row's target to rejected titles, as far as a reference policy allows.
+
+    Attributes:
+        Params: a PreferenceParams.
+    """
+
+    Params: ClassVar[type[Params]] = PreferenceParams
+    tasks = frozenset({"next"})
+
+    @property
+    def threshold_rank(self) -> int:
+        """Rank of the next-token probability handed over as `PreferenceBatch.thresholds`; 0: none."""
+        return 0
+
+    @abstractmethod
+    def loss(self, batch: PreferenceBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the scalar loss and figures to log."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ from peft import PeftModel
 
 from recalign.api import AnswerBatch, TokenObjective, ValidTokens
 from recalign.generation.engine import Engine
-from recalign.training.examples import IGNORED, Example, TokenBatch
+from recalign.training.examples import IGNORED, Example, TokenBatch, collate
 from recalign.training.models import Policy
 
 
@@ -36,6 +37,22 @@ class TokenStep:
     def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
         """Run the model; the labelled tokens come out end to end, row by row."""
         batch = batch.to(self.policy.device)
+        logits, labels, rows = self._run(model, batch)
+        without = None
+        if self.objective.reads_without_history:
+            bare = [self._without_history(example) for example in batch.examples]
+            bare_batch = collate(bare, pad=self.policy.titles.end, all_tokens=False)
+            without = self._run(model, bare_batch.to(self.policy.device))[0]
+        return AnswerBatch(
+            logits=logits,
+            labels=labels,
+            rows=rows,
+            allowed=self._valid_tokens(batch.examples) if self.objective.reads_allowed else None,
+            logits_without_history=without,
+        )
+
+    def _run(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits [S, V] before the labelled tokens, those tokens [S], and the row of each [S]."""
         chosen = {"logits_to_keep": batch.keep} if self._selects_logits else {}
         logits = model(
             input_ids=batch.input_ids,
@@ -47,12 +64,13 @@ class TokenStep:
         if not chosen:
             logits = logits[:, batch.keep]
         rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
-        return AnswerBatch(
-            logits=logits[rows, columns].float(),  # [S, V]
-            labels=batch.labels[rows, columns],
-            rows=rows,
-            allowed=self._valid_tokens(batch.examples) if self.objective.reads_allowed else None,
-        )
+        return logits[rows, columns].float(), batch.labels[rows, columns], rows
+
+    def _without_history(self, example: Example) -> Example:
+        """Return the same answer after the prompt of a user without history."""
+        prompt = self.policy.prompter.encode(replace(example.row, history=example.row.history[:0]))
+        answer = example.tokens[example.prompt :]
+        return Example(np.concatenate([prompt, answer]).astype(np.int32), len(prompt), example.row)
 
     @cached_property
     def _selects_logits(self) -> bool:

@@ -1,0 +1,47 @@
+"""IGD tuning: tokens that decide nothing weigh less."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
+
+
+class IgdParams(Params):
+    """Parameters of IGD tuning."""
+
+    beta: float = Field(0.1, ge=0, le=1, description="weight of forced tokens, which tell nothing about the item")
+
+
+class Igd(TokenObjective):
+    """L = sum_t w_t CE_t / sum_t w_t, with w_t = beta where the information gain of the token is 0, else 1.
+
+    The information gain is the fall of the entropy over items, weighted by training frequency, from one prefix of the
+    title to the next. It is 0 where the token is forced.
+
+    Source: Lin et al., "IGD: Token Decisiveness Modeling via Information Gain in LLMs for Personalized
+    Recommendation", NeurIPS 2025.
+    Differs from the official code: a token is forced where one token is valid, told from the catalogue rather than by
+    comparing floats with 0; tokens that lead to items unseen in training keep the weight 1.
+    """
+
+    Params = IgdParams
+    paper = "Lin et al., NeurIPS 2025"
+    reads_allowed = True
+
+    def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss, with the share of tokens that were a choice."""
+        assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+        weights = torch.full_like(answers.labels, self.params.beta, dtype=answers.logits.dtype)
+        weights[answers.allowed.positions] = 1.0
+        losses = cross_entropy(answers.logits, answers.labels, reduction="none")
+        # A batch of forced tokens alone has no weight where beta is 0, and then no loss.
+        value = (weights * losses).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+        return value, {"choice_share": len(answers.allowed.positions) / max(len(answers.labels), 1)}
+
+
+@hookimpl
+def recalign_objective() -> type[Igd]:
+    """Hand over the class."""
+    return Igd
