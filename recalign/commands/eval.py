@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from recalign import console
 from recalign.commands.options import DataOption, JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
 from recalign.errors import UserError
-from recalign.workspace import RunFolder, home
+from recalign.workspace import RunFolder, file_hash, home
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,15 +58,14 @@ def eval(  # noqa: A001
     dataset = PreparedDataset(data or options.get("data") or home() / "data")
     _check_made_for(dataset, record, folder)
     split = str(options.get("split", "test"))
-    lists, rows = read_predictions(folder, dataset, split)
+    lists, rows = read_predictions(folder, dataset, split, int(options.get("size") or 1))
     size = lists.items.shape[1]
     names = default_metrics(dataset.catalogue, size) if metrics is None else split_metrics(metrics)
     parse_metrics(names, dataset.catalogue, size)
 
     run = RunFolder(out or folder / "eval")
     asked = {"metrics": names, "baselines": baselines, "label": label, "seed": seed}
-    digest = hashlib.sha256((folder / PREDICTIONS_FILE).read_bytes()).hexdigest()[:16]
-    inputs = {"data": dataset.hash, "predictions": digest}
+    inputs = {"data": dataset.hash, "predictions": file_hash(folder / PREDICTIONS_FILE)}
     if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite) == "done":
         console.say(f"{run.path} is up to date.")
         results = dict(run.record["results"])

@@ -57,6 +57,7 @@ class Comparison:
             "rows": system.frame.height,
             "metrics": {name: interval.as_dict() for name, interval in system.summary.items()},
             "against_reference": tests,
+            "corpus": system.corpus,
             "cost": system.cost,
             "runs": [
                 {

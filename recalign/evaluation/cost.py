@@ -35,10 +35,10 @@ def read_cost(decode: Mapping[str, Any], training: Mapping[str, Any]) -> dict[st
     return cost
 
 
-def mean_cost(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Average the costs of several runs, key by key."""
+def mean_of(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Average the figures of several runs, key by key, over the runs that have the key."""
     gathered: dict[str, list[float]] = {}
-    for cost in costs:
-        for key, value in cost.items():
+    for run in figures:
+        for key, value in run.items():
             gathered.setdefault(key, []).append(value)
     return {key: sum(values) / len(values) for key, values in gathered.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from recalign.evaluation.cost import read_cost
 from recalign.evaluation.measures import corpus_measures
 from recalign.evaluation.metrics import per_user, summarise
 from recalign.evaluation.predictions import model_run
+from recalign.evaluation.runs import run_name
 from recalign.evaluation.significance import Interval
 from recalign.workspace import RunFolder, atomic, content_hash, home, write_json
 
@@ -169,7 +170,7 @@ def evaluate(
         "label": label or default_label(model_folder, options.get("decoder")),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": split,
-        "seed": model_record.get("options", {}).get("seed"),
+        "seed": training_seed(model_record.get("options", {})),
         "options": model_record.get("options", {}),
         "data": {"path": str(dataset.path), "hash": dataset.hash, "options": dataset.info["options"]},
         "list_length": size,
@@ -184,9 +185,15 @@ def evaluate(
 
 
 def default_label(model_folder: Path, decoder: str | None) -> str:
-    """Name a result: the model run's folder, and the decoder where it is not the task's plain one."""
-    name = model_folder.resolve().name
+    """Name a result: the model run, and the decoder where it is not the task's plain one."""
+    name = run_name(model_folder.resolve())
     return name if decoder in (None, "greedy", "beam") else f"{name} + {decoder}"
+
+
+def training_seed(options: Mapping[str, Any]) -> int | None:
+    """The seed among a model run's options, at whatever depth; None where no run is known."""
+    nested = [training_seed(value) for value in options.values() if isinstance(value, Mapping)]
+    return next((seed for seed in [options.get("seed"), *nested] if seed is not None), None)
 
 
 def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFrame]) -> None:

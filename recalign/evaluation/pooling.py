@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recalign.errors import UserError, did_you_mean
-from recalign.evaluation.cost import mean_cost
+from recalign.evaluation.cost import mean_of
 from recalign.evaluation.metrics import KEYS, metric_names, summarise
 from recalign.evaluation.runs import EvalRun
 from recalign.evaluation.significance import Interval
@@ -27,6 +27,7 @@ class System:
         runs: the runs that were pooled.
         baseline: whether it is a simple baseline.
         oracle: whether its decoder read the targets.
+        corpus: measures of all lists of a run together, averaged over the runs.
         cost: see `cost.COLUMNS`.
     """
 
@@ -36,6 +37,7 @@ class System:
     runs: tuple[EvalRun, ...]
     baseline: bool
     oracle: bool
+    corpus: dict[str, float]
     cost: dict[str, float]
 
 
@@ -79,8 +81,9 @@ def pool(name: str, runs: Sequence[EvalRun], metrics: Sequence[str], seed: int) 
                 "Decode and evaluate the same rows.",
             )
     oracle = any(run.results.get("oracle") for run in runs)
-    cost = mean_cost([run.results.get("cost", {}) for run in runs])
-    return System(name, frame, summarise(frame, seed), tuple(runs), False, oracle, cost)
+    corpus = mean_of([run.results["corpus"] for run in runs])
+    cost = mean_of([run.results.get("cost", {}) for run in runs])
+    return System(name, frame, summarise(frame, seed), tuple(runs), False, oracle, corpus, cost)
 
 
 def pool_baselines(
@@ -97,7 +100,8 @@ def pool_baselines(
         complete = len(frames) == len(runs) and all(metric in frame.columns for frame in frames for metric in metrics)
         if complete and name not in groups:
             frame = _average(frames, metrics)
-            systems.append(System(name, frame, summarise(frame, seed), runs, True, False, {}))
+            corpus = mean_of([run.results["baselines"][name]["corpus"] for run in runs])
+            systems.append(System(name, frame, summarise(frame, seed), runs, True, False, corpus, {}))
     for system in systems:
         check_same_rows(model, system)
     return systems

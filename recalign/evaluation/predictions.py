@@ -55,16 +55,19 @@ def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row
         frame.write_parquet(temporary)
 
 
-def read_predictions(folder: Path, dataset: PreparedDataset, split: str) -> tuple[Predictions, list[Row]]:
+def read_predictions(
+    folder: Path, dataset: PreparedDataset, split: str, size: int = 1
+) -> tuple[Predictions, list[Row]]:
     """Read what `decode` wrote, and the rows that it answers.
 
     Args:
         folder: holds `predictions.parquet`.
         dataset: that the predictions were made for.
         split: whose rows they answer.
+        size: K, the positions that a list could have had; the longest list's where that is more.
 
     Returns:
-        U lists, as wide as the longest, and their rows, in the order of the file.
+        U lists and their rows, in the order of the file.
 
     Raises:
         UserError: no such file, missing columns, no rows, a row answered twice, rows, users or items that are not those
@@ -88,7 +91,7 @@ def read_predictions(folder: Path, dataset: PreparedDataset, split: str) -> tupl
     if not frame.height:
         raise UserError(f"{file} is empty: no row was decoded.", "Decode again.")
     rows = _matching_rows(frame, dataset, split, file)
-    return _padded(frame, len(dataset.catalogue), split, file), rows
+    return _padded(frame, size, len(dataset.catalogue), split, file), rows
 
 
 def _matching_rows(frame: pl.DataFrame, dataset: PreparedDataset, split: str, file: Path) -> list[Row]:
@@ -112,14 +115,14 @@ def _matching_rows(frame: pl.DataFrame, dataset: PreparedDataset, split: str, fi
     return rows
 
 
-def _padded(frame: pl.DataFrame, catalogue_size: int, split: str, file: Path) -> Predictions:
+def _padded(frame: pl.DataFrame, size: int, catalogue_size: int, split: str, file: Path) -> Predictions:
     """Pad ragged lists to [U, K]."""
     empty = frame.filter(frame["items"].is_null() | frame["scores"].is_null())
     if empty.height:
         raise UserError(f"In {file}, row {empty['row'][0]} of '{split}' has no list.", "Decode again.")
     lists: list[list[int]] = frame["items"].to_list()
     scores: list[list[float]] = frame["scores"].to_list()
-    width = max(1, *(len(items) for items in lists))
+    width = max(size, *(len(items) for items in lists))
     padded = np.full((len(lists), width), INVALID, dtype=np.int64)
     values = np.zeros((len(lists), width))
     for place, (items, marks) in enumerate(zip(lists, scores, strict=True)):

@@ -55,19 +55,21 @@ def _names(comparison: Comparison) -> list[str]:
 
 def _means(comparison: Comparison) -> Grid:
     rows = []
+    corpus = list(comparison.systems[0].corpus)
     for name, system in zip(_names(comparison), comparison.systems, strict=True):
         runs = "-" if system.baseline else str(len(system.runs))
-        rows.append((name, runs, *(number(system.summary[metric].mean) for metric in comparison.metrics)))
+        means = [system.summary[metric].mean for metric in comparison.metrics]
+        rows.append((name, runs, *map(number, means), *(number(system.corpus.get(key)) for key in corpus)))
     users = comparison.systems[0].frame["user_id"].n_unique()
     title = f"Means over {comparison.systems[0].frame.height} rows of {users} users"
-    return Grid(title, ("system", "runs", *comparison.metrics), tuple(rows), _best(comparison))
+    return Grid(title, ("system", "runs", *comparison.metrics, *corpus), tuple(rows), _best(comparison))
 
 
 def _best(comparison: Comparison) -> frozenset[tuple[int, int]]:
-    """Cells of the highest ndcg and recall; what is best is not always clear for the other metrics."""
+    """Cells of the highest ndcg and recall but for oracles; what is best is not always clear for the other metrics."""
     best = set()
     for column, metric in enumerate(comparison.metrics):
-        means = [system.summary[metric].mean for system in comparison.systems]
+        means = [None if system.oracle else system.summary[metric].mean for system in comparison.systems]
         known = [mean for mean in means if mean is not None]
         if metric.partition("@")[0] in ("ndcg", "recall") and known:
             best |= {(row, column + 2) for row, mean in enumerate(means) if mean == max(known)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 METRICS_FILE = "metrics.json"
-PER_RUN = {"seed", "data", "out", "model", "resume", "overwrite", "json", "quiet", "fold"}
-"""Options that may differ between the runs of one group."""
+PER_RUN = {"seed", "data", "out", "resume", "overwrite", "json", "quiet", "fold"}
+"""Options, at any depth, that may differ between the runs of one group."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ class EvalRun:
         return frame.with_columns(pl.lit(self.data_hash).alias("data"))
 
 
+def run_name(folder: Path) -> str:
+    """Name a run by its folder; those such as `fold=1` are places in a recipe's sweep, the step's is above them."""
+    return next((part for part in reversed(folder.parts) if "=" not in part), folder.name)
+
+
 def group_by_label(runs: Sequence[EvalRun]) -> dict[str, list[EvalRun]]:
     """Group runs that differ in nothing but seed and dataset fold; runs of one label that differ in more stand alone.
 
@@ -102,8 +107,8 @@ def group_by_label(runs: Sequence[EvalRun]) -> dict[str, list[EvalRun]]:
     """
     labels: dict[str, dict[str, list[EvalRun]]] = {}
     for run in runs:
-        options = {key: value for key, value in run.results.get("options", {}).items() if key not in PER_RUN}
-        labels.setdefault(run.label, {}).setdefault(repr(sorted(options.items())), []).append(run)
+        configuration = repr(_configuration(run.results.get("options", {})))
+        labels.setdefault(run.label, {}).setdefault(configuration, []).append(run)
     groups: dict[str, list[EvalRun]] = {}
     for label, alike in labels.items():
         for same in alike.values():
@@ -113,3 +118,11 @@ def group_by_label(runs: Sequence[EvalRun]) -> dict[str, list[EvalRun]]:
             else:
                 groups.update({f"{label} ({run.folder})": [run] for run in same})
     return groups
+
+
+def _configuration(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a run was asked for, without what may differ between the runs of one group."""
+    kept = {key: value for key, value in options.items() if key not in PER_RUN}
+    if kept.get("model") is not None:
+        kept["model"] = run_name(Path(str(kept["model"])))  # the same step, of another seed or fold
+    return sorted((key, _configuration(value) if isinstance(value, Mapping) else value) for key, value in kept.items())

@@ -129,10 +129,10 @@ def signed(interval: Interval) -> str:
 
 
 def number(value: float | None, sign: str = "") -> str:
-    """Write a figure with four digits after the point, or one where it is large."""
+    """Write a figure with four digits after the point, or one where it is 10 or more."""
     if value is None:
         return "-"
-    return f"{value:{sign}.4f}" if abs(value) < 100 else f"{value:{sign}.1f}"
+    return f"{value:{sign}.4f}" if abs(value) < 10 else f"{value:{sign}.1f}"
 
 
 def p_text(p: float) -> str:

@@ -4,7 +4,7 @@ import pytest
 from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
 from recalign.evaluation.compare import compare
-from recalign.evaluation.cost import mean_cost, read_cost
+from recalign.evaluation.cost import mean_of, read_cost
 from recalign.evaluation.runs import EvalRun, group_by_label
 from recalign.evaluation.significance import holm, paired
 from tests.evaluation.prepared import write_decoded, write_small
@@ -95,11 +95,27 @@ def test_baselines_are_rows_of_their_own_family(run):
 
 def test_runs_that_differ_in_seed_only_form_one_group(run):
     first, second = run("x/blade", POOR, seed=0), run("y/blade", GOOD, seed=1)
-    other = run("z/blade", GOOD, seed=2, model_options={"tau": 0.5})
+    other = run("z/blade", GOOD, seed=2, model_options={"params": {"tau": 0.5}})
     assert group_by_label([first, second]) == {"blade": [first, second]}
     apart = group_by_label([first, second, other])
     assert [len(runs) for runs in apart.values()] == [1, 1, 1]
     assert all(name.startswith("blade (") for name in apart)
+
+
+def test_seeds_and_base_models_are_found_at_any_depth(run):
+    first, second = (
+        run(
+            f"blade/seed={seed}",
+            GOOD,
+            seed=None,
+            model_options={"model": f"sft/seed={seed}", "training": {"seed": seed}},
+        )
+        for seed in (0, 1)
+    )
+    assert [first.results["seed"], second.results["seed"]] == [0, 1]
+    assert group_by_label([first, second]) == {"blade": [first, second]}
+    other = run("blade/seed=2", GOOD, seed=None, model_options={"model": "bear/seed=2", "training": {"seed": 2}})
+    assert len(group_by_label([first, second, other])) == 3
 
 
 def test_runs_of_one_seed_and_label_stand_alone(run):
@@ -117,7 +133,7 @@ def test_costs_are_averaged_over_runs(run):
     cost = compare(groups).systems[0].cost
     assert (cost["prompts_per_second"], cost["decode_seconds"], cost["forward_passes"]) == (3.0, 1.5, 8.0)
     assert cost["training_seconds"] == 60.0
-    assert mean_cost([]) == {}
+    assert mean_of([]) == {}
     assert read_cost({}, {"started": 5.0, "finished": 7.5}) == {"training_seconds": 2.5}
 
 

@@ -29,6 +29,13 @@ def test_ids_and_titles_are_readable_and_null_where_there_is_no_item(small, tmp_
     assert frame["titles"].to_list()[1] == ["blue ink", None]
 
 
+def test_lists_shorter_than_asked_for_are_padded_to_their_size(small, tmp_path):
+    write_predictions(tmp_path, LISTS, list(small.rows("test")), small.catalogue)
+    found, _ = read_predictions(tmp_path, small, "test", size=5)
+    assert found.items.shape == (4, 5)
+    assert found.items[0].tolist() == [1, 5, -1, -1, -1]
+
+
 def test_a_part_of_the_rows_in_any_order_is_fine(small, tmp_path):
     rows = list(small.rows("test"))
     write_predictions(

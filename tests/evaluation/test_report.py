@@ -11,8 +11,8 @@ from tests.evaluation.prepared import write_decoded, write_small
 @pytest.fixture
 def comparison(tmp_path):
     data = write_small(tmp_path / "data")
-    groups = {}
-    for name, lists in (("sft_a", [[3, 4]] * 4), ("bon & <b>", [[1, 2], [2, 5], [5, 0], [0, 1]])):
+    groups, good = {}, [[1, 2], [2, 5], [5, 0], [0, 1]]
+    for name, lists in (("sft_a", [[3, 4]] * 4), ("bon & <b>", good), ("blade", good)):
         folder = write_decoded(tmp_path / name[:3], data, lists, oracle=name.startswith("bon"))
         evaluate(folder, metrics="ndcg@2,recall@2,validity")
         groups[name] = [EvalRun.find(folder)]
@@ -21,21 +21,23 @@ def comparison(tmp_path):
 
 def test_grids_hold_means_differences_and_cost(comparison):
     means, ndcg, recall, cost = grids(comparison)
-    assert means.headings == ("system", "runs", "ndcg@2", "recall@2", "validity")
+    assert means.headings == ("system", "runs", "ndcg@2", "recall@2", "validity", "coverage", "gini")
     assert means.rows[1][:4] == ("bon & <b> (oracle)", "1", "1.0000", "1.0000")
-    assert means.rows[2][:2] == ("popularity", "-")
-    assert {(1, 2), (1, 3)} <= means.bold
-    assert not any(column == 4 for _, column in means.bold)
+    assert means.rows[3][:2] == ("popularity", "-")
+    assert means.rows[0][5] == "0.3333"
+    assert {column for _, column in means.bold} == {2, 3}
+    assert not any(row == 1 for row, _ in means.bold)  # an oracle is no winner
     assert ndcg.rows[0][2] == "reference"
     assert ndcg.rows[1][2].startswith("+1.0000 [+1.0000")
     assert recall.rows[1][5] == "3/0"
     assert cost.rows[0] == ("sft_a", "2.0", "12.0", "2.0", "60.0")
-    assert len(cost.rows) == 2
+    assert len(cost.rows) == 3
 
 
 def test_markdown_has_a_row_for_every_system(comparison):
     text = to_markdown(comparison)
-    assert "| bon & <b> (oracle) | 1 | **1.0000** |" in text
+    assert "| bon & <b> (oracle) | 1 | 1.0000 |" in text
+    assert "| blade | 1 | **1.0000** |" in text
     assert "| item-kNN |" in text
     assert "| users better/worse |" in text
 
@@ -43,7 +45,8 @@ def test_markdown_has_a_row_for_every_system(comparison):
 def test_latex_is_escaped(comparison):
     text = to_latex(comparison)
     assert "sft\\_a & 1 &" in text
-    assert "bon \\& <b> (oracle) & 1 & \\textbf{1.0000}" in text
+    assert "bon \\& <b> (oracle) & 1 & 1.0000" in text
+    assert "blade & 1 & \\textbf{1.0000}" in text
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 4
     assert all(
         line.endswith("\\\\") for line in text.splitlines() if " & " in line and not line.startswith(("%", "\\c"))

@@ -51,5 +51,5 @@ def test_figures_are_written_with_interval_sign_and_star():
     assert signed(Interval(0.5, -0.25, 0.75, 9)) == "+0.5000 [-0.2500, +0.7500]"
     assert signed(Interval(-0.5, -0.75, -0.25, 9)).endswith("*")
     assert figure(Interval(None, None, None, 0)) == "-"
-    assert number(123.456) == "123.5"
+    assert (number(9.87654), number(12.3456)) == ("9.8765", "12.3")
     assert (p_text(0.0004), p_text(0.25)) == ("<0.001", "0.250")
