@@ -102,7 +102,7 @@ def override(document: dict[str, Any], assignment: str) -> None:
 
     `STEP.OPTION=VALUE` (also STEP.params.NAME and STEP.matrix.AXIS) states an option of one step,
     `defaults.OPTION=VALUE` a default; `OPTION=VALUE` replaces the option wherever the recipe states it.
-    Values are TOML, or else plain text.
+    Values are TOML, or else plain text; of a sweep over named places, the names of those to keep.
 
     Raises:
         UserError: not of that form, no such step, or an option that the recipe states nowhere.
@@ -146,7 +146,18 @@ def _tables_below(table: dict[str, Any], in_matrix: bool = False) -> list[tuple[
 
 
 def _put(table: dict[str, Any], key: str, value: Any, *, in_matrix: bool) -> None:
-    table[key] = [value] if in_matrix and not isinstance(value, list) else value
+    """State a value; of a sweep over named places, keep those that the value names."""
+    if not in_matrix:
+        table[key] = value
+        return
+    values = value if isinstance(value, list) else [value]
+    places = {place["name"]: place for place in table.get(key, []) if isinstance(place, dict) and "name" in place}
+    if places and not any(isinstance(each, dict) for each in values):
+        unknown = next((each for each in values if str(each) not in places), None)
+        if unknown is not None:
+            raise UserError(f"--set {key}={unknown}: the sweep has no such place.", did_you_mean(str(unknown), places))
+        values = [places[str(each)] for each in values]
+    table[key] = values
 
 
 def dashed(key: str) -> str:

@@ -74,6 +74,7 @@ group = ["SFT=@sft", "{method}=@align"]
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECALIGN_HOME", raising=False)
     fake_commands.install(monkeypatch)
     yield
     signature_of.cache_clear()
@@ -175,6 +176,13 @@ class TestSet:
         assert plain["blade"].options["params"]["tau"] == 0.1
         assert plain["sft"].options["epochs"] == 9
         assert [step.id for step in steps(SWEEP, "fold=2", "seed=[5]")][:2] == ["data/fold=2", "sft/fold=2/seed=5"]
+
+    def test_a_sweep_over_named_places_is_narrowed_by_name(self):
+        methods = {step.axes["method"] for step in steps(SWEEP, "method=grpo") if step.name == "align"}
+        assert methods == {"grpo"}
+        error = refuse(SWEEP, "method=grop")
+        assert "no such place" in error.what
+        assert "'grpo'" in error.hint
 
     def test_dashes_and_underscores_are_one(self):
         assert by_id(CHAIN, "learning-rate=0.5")["sft"].options["learning-rate"] == 0.5

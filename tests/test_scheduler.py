@@ -42,6 +42,7 @@ ROOT = Path("runs/x")
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECALIGN_HOME", raising=False)
     fake_commands.install(monkeypatch)
     Path("x.toml").write_text(RECIPE, "utf-8")
     yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,7 +111,8 @@ def _plan_tree(title: str, steps: list[Step], statuses: dict[str, Status]) -> Tr
             status = statuses[step.id]
             mark = Text("done" if status.done else status.state, style="green" if status.done else "yellow")
             reason = f" ({status.reason})" if status.reason else ""
-            branch.add(Text.assemble(mark, reason, f"  recalign {step.command} {shlex.join(step.arguments)}"))
+            typed = shorten(f"recalign {step.command} {shlex.join(step.arguments)}", 600, placeholder=" ...")
+            branch.add(Text.assemble(mark, reason, f"  {typed}"))
     return tree
 
 

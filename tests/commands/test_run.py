@@ -44,6 +44,7 @@ matrix.seed = [0, 1, 2]
 def call(monkeypatch, tmp_path, capsys):
     """Call `recalign run x.toml ARGUMENTS --json`; return exit code, parsed stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECALIGN_HOME", raising=False)
 
     def run(*arguments, recipe="x.toml"):
         with pytest.raises(SystemExit) as stop:
@@ -78,6 +79,7 @@ def test_dry_run_prints_the_plan_and_runs_nothing(call, fakes):
 
 def test_the_plan_for_people_shows_commands_that_can_be_typed(fakes, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECALIGN_HOME", raising=False)
     with pytest.raises(SystemExit):
         cli.main(["run", "x.toml", "--dry-run"])
     text = capsys.readouterr().out
@@ -100,6 +102,7 @@ def test_a_run_reports_every_steps_results_and_seconds(call, fakes):
 
 def test_the_summary_says_where_the_time_went(fakes, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECALIGN_HOME", raising=False)
     with pytest.raises(SystemExit):
         cli.main(["run", "x.toml"])
     text = capsys.readouterr().out
