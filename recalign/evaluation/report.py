@@ -17,7 +17,9 @@ from recalign.workspace import atomic, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-LATEX_ESCAPES = str.maketrans({c: f"\\{c}" for c in "_%&#$"})
+LATEX_ESCAPES = str.maketrans(
+    {c: f"\\{c}" for c in "_%&#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+)
 CAPTION = (
     "95% bootstrap intervals over users; p: paired Wilcoxon signed-rank over users; p (Holm): corrected for the number "
     "of systems, models and baselines apart; * the interval of the difference leaves out zero."

@@ -8,13 +8,16 @@ from recalign.evaluation.runs import EvalRun
 from tests.evaluation.prepared import write_decoded, write_small
 
 
-@pytest.fixture
-def comparison(tmp_path):
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("report")
     data = write_small(tmp_path / "data")
     groups, good = {}, [[1, 2], [2, 5], [5, 0], [0, 1]]
     for name, lists in (("sft_a", [[3, 4]] * 4), ("bon & <b>", good), ("blade", good)):
         folder = write_decoded(tmp_path / name[:3], data, lists, oracle=name.startswith("bon"))
-        evaluate(folder, metrics="ndcg@2,recall@2,validity")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RECALIGN_HOME", str(tmp_path / "runs"))
+            evaluate(folder, metrics="ndcg@2,recall@2,validity")
         groups[name] = [EvalRun.find(folder)]
     return compare(groups)
 
