@@ -1,0 +1,349 @@
+"""Benchmarks: ours and what people use today, in turns, in one process; see docs/performance.md.
+
+python benchmarks/run.py --quick --json     # three minutes on two cores, one JSON object on stdout
+python benchmarks/run.py                    # more repetitions, and how costs grow
+python benchmarks/run.py --only beam_full --only grpo_real
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+GOALS = {
+    "beam_full": ">= 12",
+    "beam_renormalised": ">= 30",
+    "exact_over_beam": "<= 1.2",
+    "rollouts": ">= 8",
+    "grpo_full": ">= 7",
+    "grpo_real": ">= 14",
+    "bear_over_sft": "<= 1.05",
+    "msl_over_sft": "<= 1.05",
+    "help_seconds": "< 0.5",
+    "trie_seconds": "<= 20",
+    "prepare": "",
+}
+QUICK = (
+    "beam_full",
+    "beam_renormalised",
+    "exact_over_beam",
+    "rollouts",
+    "grpo_full",
+    "grpo_real",
+    "bear_over_sft",
+    "help_seconds",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to run.
+
+    Args:
+        model: hidden, layers, vocabulary, titles, training steps of the model (see `setting.Size`).
+        prompts: prompts of the decoding benchmarks.
+        step_prompts: P of a GRPO step.
+        group_size: G.
+        batch: rows of a supervised batch.
+        repeats: pairs of timings.
+        seconds: begin no further pair of a benchmark after this time.
+        interactions: of the `prepare` benchmark.
+        titles: of the trie benchmark.
+    """
+
+    model: dict[str, int] = field(default_factory=dict)
+    prompts: int = 8
+    step_prompts: int = 8
+    group_size: int = 16
+    batch: int = 16
+    repeats: int = 5
+    seconds: float = 300.0
+    interactions: int = 5_000_000
+    titles: int = 1_000_000
+
+
+PLANS = {
+    "full": Plan(),
+    "quick": Plan({"training": 15}, step_prompts=2, repeats=3, seconds=12.0),
+    "smoke": Plan(
+        {"hidden": 32, "layers": 1, "vocabulary": 800, "titles": 80, "training": 1},
+        prompts=2,
+        step_prompts=2,
+        group_size=2,
+        batch=2,
+        repeats=1,
+        seconds=5.0,
+        interactions=2000,
+        titles=500,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One benchmark's outcome.
+
+    Args:
+        value: the median ratio, or seconds where the name says so; None where it could not run.
+        ours: median seconds of ours.
+        peer: median seconds of the peer.
+        note: what else there is to say.
+    """
+
+    value: float | None
+    ours: float | None = None
+    peer: float | None = None
+    pairs: int = 0
+    note: str = ""
+
+
+class Bench:
+    """The benchmarks by name, on one setting.
+
+    Args:
+        plan: how much.
+        office: folder of Amazon Office.
+    """
+
+    def __init__(self, plan: Plan, office: Path | None) -> None:
+        from setting import OFFICE, Size, make_setting
+
+        self.plan = plan
+        self.setting = make_setting(Size(**plan.model), office or OFFICE)
+        self.rows = self.setting.test[-plan.prompts :]
+
+    def run(self, name: str) -> Result:
+        """Run one benchmark."""
+        return getattr(self, name)()
+
+    def beam_full(self) -> Result:
+        """Beam search on full-vocabulary scores."""
+        return self._beam("full")
+
+    def beam_renormalised(self) -> Result:
+        """Beam search on scores renormalised over the valid tokens."""
+        return self._beam("renormalised")
+
+    def _beam(self, scoring: str) -> Result:
+        from decoding import beam
+
+        width = min(10, len(self.setting.catalogue))
+        limits = {"repeats": self.plan.repeats, "seconds": self.plan.seconds}
+        return _ratio(
+            beam(self.setting, self.rows, scoring=scoring, width=width, **limits), "same items, order and scores"
+        )
+
+    def exact_over_beam(self) -> Result:
+        """Exact top-10 against our own beam of 10."""
+        from decoding import exact_over_beam
+
+        pairs = exact_over_beam(self.setting, self.rows, repeats=3 * self.plan.repeats, seconds=self.plan.seconds)
+        return _ratio(pairs, inverse=True)
+
+    def rollouts(self) -> Result:
+        """Constrained samples."""
+        from decoding import rollouts
+
+        rows = self.rows[: self.plan.step_prompts]
+        limits = {"repeats": self.plan.repeats, "seconds": self.plan.seconds}
+        return _ratio(rollouts(self.setting, rows, group_size=self.plan.group_size, **limits))
+
+    def grpo_full(self) -> Result:
+        """GRPO on lists of three titles; the peer's completions are cut at the mean length of ours."""
+        return self._grpo(3)
+
+    def grpo_real(self) -> Result:
+        """GRPO on one title, at the lengths that titles have."""
+        return self._grpo(1)
+
+    def _grpo(self, list_length: int) -> Result:
+        if find_spec("trl") is None:
+            return Result(None, note="trl is not installed: pip install recalign[bench]")
+        import grpo
+
+        setting = self.setting.for_lists(list_length)
+        rows, group_size = setting.train[: self.plan.step_prompts], self.plan.group_size
+        grpo.losses_agree(setting, rows[:2], group_size=2)
+        longest = 96
+        if list_length > 1:
+            longest = round(grpo.mean_length(setting, rows, group_size))
+        pairs, lengths = grpo.step_against_trl(
+            setting,
+            rows,
+            group_size=group_size,
+            longest=longest,
+            repeats=self.plan.repeats,
+            seconds=self.plan.seconds,
+        )
+        return _ratio(pairs, "tokens a completion: " + ", ".join(f"{who} {mean:.0f}" for who, mean in lengths.items()))
+
+    def bear_over_sft(self) -> Result:
+        """A BEAR update against a plain one."""
+        return self._supervised("bear")
+
+    def msl_over_sft(self) -> Result:
+        """An MSL update against a plain one."""
+        return self._supervised("msl")
+
+    def _supervised(self, objective: str) -> Result:
+        from supervised import objective_over_sft
+
+        rows = self.setting.train[: self.plan.batch]
+        limits = {"repeats": 3 * self.plan.repeats, "seconds": self.plan.seconds}
+        return _ratio(objective_over_sft(self.setting, rows, objective, **limits), inverse=True)
+
+    def help_seconds(self) -> Result:
+        """Start-up of the command line."""
+        from machine import help_seconds
+
+        seconds = help_seconds(self.plan.repeats)
+        return Result(seconds, ours=seconds)
+
+    def trie_seconds(self) -> Result:
+        """The trie of a large catalogue, in a process of its own."""
+        from machine import in_fresh_process, trie_build
+
+        facts = in_fresh_process(trie_build, self.plan.titles)
+        note = f"{facts['titles']:,} titles, {facts['nodes']:,} nodes, {facts['megabytes']:.0f} MB"
+        return Result(facts["seconds"], ours=facts["seconds"], note=f"{note}, peak {facts['peak_megabytes']:.0f} MB")
+
+    def prepare(self) -> Result:
+        """`recalign prepare` and a pandas script."""
+        if find_spec("pandas") is None:
+            return Result(None, note="pandas is not installed: pip install recalign[bench]")
+        from machine import prepare_against_pandas
+
+        pairs = prepare_against_pandas(self.plan.interactions, min(self.plan.repeats, 2), self.plan.seconds)
+        return _ratio(pairs, f"{self.plan.interactions:,} interactions")
+
+
+def _ratio(pairs: Any, note: str = "", *, inverse: bool = False) -> Result:
+    """Peer over ours, or ours over the other where `inverse`."""
+    ours, peer = pairs.seconds
+    return Result(1 / pairs.ratio if inverse else pairs.ratio, ours, peer, len(pairs.ours), note)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="few repetitions: three minutes on two cores")
+    size.add_argument("--smoke", action="store_true", help="toy sizes: does it run at all")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
+    parser.add_argument("--only", action="append", choices=[*GOALS, "growth"], help="run only this one; repeatable")
+    parser.add_argument("--office", type=Path, help="folder of Amazon Office (else generated titles)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each side")
+    options = parser.parse_args(arguments)
+    mode = "quick" if options.quick else "smoke" if options.smoke else "full"
+    names = options.only or (QUICK if mode != "full" else [*GOALS, "growth"])
+    with _quiet_stdout() as stdout:
+        report = measure(PLANS[mode], names, options.office, options.threads)
+        if options.json:
+            stdout.write(json.dumps(report, allow_nan=False) + "\n")
+        else:
+            show(report, stdout)
+
+
+def measure(plan: Plan, names: list[str] | tuple[str, ...], office: Path | None, threads: int) -> dict[str, Any]:
+    """Run benchmarks; return their values by name, with seconds, notes and the environment under `details`."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore")
+    started = time.perf_counter()
+    bench = Bench(plan, office)
+    _say(f"setting: {bench.setting.source}, {time.perf_counter() - started:.0f} s")
+    results: dict[str, Result] = {}
+    for name in names:
+        if name == "growth":
+            continue
+        results[name] = bench.run(name)
+        value = results[name].value
+        _say(f"{name}: {'-' if value is None else f'{value:.2f}'}  ({time.perf_counter() - started:.0f} s)")
+    report: dict[str, Any] = {name: result.value for name, result in results.items()}
+    report["details"] = {name: _detail(name, result) for name, result in results.items()}
+    if "growth" in names:
+        from growth import growth
+
+        report["growth"] = growth(bench.setting, plan)
+    report["environment"] = environment(bench, threads, time.perf_counter() - started)
+    return report
+
+
+def _detail(name: str, result: Result) -> dict[str, Any]:
+    return {
+        "goal": GOALS[name],
+        "ours_seconds": result.ours,
+        "peer_seconds": result.peer,
+        "pairs": result.pairs,
+        "note": result.note,
+    }
+
+
+def environment(bench: Bench, threads: int, seconds: float) -> dict[str, Any]:
+    """What the figures were measured with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("torch", "transformers", "trl", "pandas", "polars"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    model = bench.setting.policy.model
+    return {
+        "titles": bench.setting.source,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "threads": threads,
+        "load": os.getloadavg()[0],
+        "seconds": seconds,
+        "versions": versions,
+    }
+
+
+def show(report: dict[str, Any], stdout: Any) -> None:
+    """Print tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=stdout)
+    table = Table("benchmark", "value", "goal", "ours s", "peer s", "pairs", "note")
+    for name, detail in report["details"].items():
+        seconds = ("" if detail[key] is None else f"{detail[key]:.3f}" for key in ("ours_seconds", "peer_seconds"))
+        value = "-" if report[name] is None else f"{report[name]:.2f}"
+        table.add_row(name, value, detail["goal"], *seconds, str(detail["pairs"]), detail["note"])
+    console.print(table)
+    for title, rows in report.get("growth", {}).items():
+        table = Table(*rows[0], title=title)
+        for row in rows:
+            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        console.print(table)
+
+
+@contextlib.contextmanager
+def _quiet_stdout():
+    """Send everything that libraries print to stderr; yield the real stdout."""
+    stdout, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield stdout
+    finally:
+        sys.stdout = stdout
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

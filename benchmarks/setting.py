@@ -1,0 +1,196 @@
+"""The common ground of all benchmarks: a model, a catalogue of titles, and rows with prompts."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import html
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from recalign.api import Catalogue, Row
+from recalign.data.prompts import Prompter, load_template
+from recalign.data.tokens import title_tokens
+from recalign.generation.engine import Engine
+from recalign.training.models import Policy
+from recalign.training.tokenizers import train_tokenizer
+
+OFFICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "office"
+BPE_TOKENS = 3300  # Office titles then have 20.7 tokens in the mean, as with Llama's tokenizer
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the model is; the default is what the project's goals are stated for.
+
+    Args:
+        hidden: width.
+        layers: transformer layers.
+        vocabulary: width of the head, larger than the tokenizer's own.
+        titles: most titles of the catalogue.
+        training: steps of supervised warm-up, so that the model prefers some titles over others.
+    """
+
+    hidden: int = 256
+    layers: int = 4
+    vocabulary: int = 8000
+    titles: int = 10**9
+    training: int = 30
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A policy with rows to answer.
+
+    Args:
+        policy: model, tokenizer, titles, prompter (Alpaca template).
+        catalogue: the items.
+        train: rows of the training split.
+        test: rows of the test split.
+        source: where the titles come from.
+    """
+
+    policy: Policy
+    catalogue: Catalogue
+    train: list[Row]
+    test: list[Row]
+    source: str
+
+    def prompts(self, rows: list[Row]) -> list[np.ndarray]:
+        """Token ids of each row's prompt."""
+        return [self.policy.prompter.encode(row) for row in rows]
+
+    def engine(self) -> Engine:
+        """A new engine that rules nothing out but what is no title."""
+        return Engine(self.policy, self.catalogue, exclude_history=False)
+
+    def for_lists(self, list_length: int) -> Setting:
+        """The same for responses of several titles."""
+        task = "next" if list_length == 1 else "list"
+        return replace(self, policy=_bind(self.policy.model, self.policy.tokenizer, self.catalogue, task, list_length))
+
+
+def make_setting(size: Size, office: Path = OFFICE, seed: int = 0) -> Setting:
+    """Build the setting: Office where its files are, else generated titles of like lengths."""
+    if office.is_dir():
+        catalogue, train, test = read_office(office, size.titles)
+        source = "Amazon Office"
+    else:
+        catalogue = generated_catalogue(min(size.titles, 2414), seed)
+        train, test = generated_rows(len(catalogue), 2000, seed), generated_rows(len(catalogue), 200, seed + 1)
+        source = "generated titles"
+    template = load_template("alpaca")
+    some = template.render(history=catalogue.titles[:2], candidates=[], list_length=1, task="next")
+    tokenizer = train_tokenizer([*catalogue.titles, *[some] * 20], "bpe", min(BPE_TOKENS, size.vocabulary))
+    policy = _bind(make_model(size, tokenizer, seed), tokenizer, catalogue, "next", 1)
+    setting = Setting(policy, catalogue, train, test, source)
+    warm_up(setting, size.training, seed)
+    return setting
+
+
+def _bind(model, tokenizer, catalogue: Catalogue, task: str, list_length: int) -> Policy:
+    titles = title_tokens(catalogue, tokenizer, "title")
+    prompter = Prompter("alpaca", tokenizer, catalogue, titles, task=task, list_length=list_length)
+    return Policy(model, tokenizer, titles, prompter, {"base_model": "builtin:benchmark"})
+
+
+def make_model(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
+    """A Llama with weights of standard deviation 1 / sqrt(width)."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=int(size.hidden * 2.7) // 16 * 16,
+        num_hidden_layers=size.layers,
+        num_attention_heads=max(1, size.hidden // 64),
+        num_key_value_heads=max(1, size.hidden // 64),
+        max_position_embeddings=4096,
+        initializer_range=1 / math.sqrt(size.hidden),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def warm_up(setting: Setting, steps: int, seed: int, batch: int = 12, history: int = 3) -> None:
+    """Train a little on whole sequences, prompts included: every title of a history is an example of a title."""
+    model, generator = setting.policy.model, np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    end = setting.policy.titles.end
+    for _ in range(steps):
+        chosen = [setting.train[i] for i in generator.choice(len(setting.train), batch)]
+        sequences = []
+        for row in chosen:
+            prompt, answer = setting.policy.prompter.example(replace(row, history=row.history[-history:]), row.targets)
+            sequences.append(torch.from_numpy(np.concatenate([prompt, answer])))
+        ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=end)
+        inside = torch.nn.utils.rnn.pad_sequence([torch.ones(len(s), dtype=torch.bool) for s in sequences], True)
+        loss = model(input_ids=ids, attention_mask=inside.long(), labels=ids.masked_fill(~inside, -100)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def read_office(folder: Path, most: int) -> tuple[Catalogue, list[Row], list[Row]]:
+    """Read the windows of Amazon Office as BEAR and MSL use them; titles that collide get a suffix."""
+    names = json.loads((folder / "id2name4Rec.json").read_text("utf-8"))
+    index = {int(item): place for place, item in enumerate(names) if place < most}
+    titles: list[str] = []
+    for name in list(names.values())[:most]:
+        title = html.unescape(name)
+        while title in set(titles):
+            title += " (2)"
+        titles.append(title)
+    catalogue = _catalogue([str(item) for item in index], titles)
+    return catalogue, *(_office_rows(folder / f"{split}.csv", index) for split in ("train", "test"))
+
+
+def _office_rows(file: Path, index: dict[int, int], most: int = 2000) -> list[Row]:
+    rows: list[Row] = []
+    with file.open(encoding="utf-8", newline="") as lines:
+        for record in csv.DictReader(lines):
+            raw = [int(item) for item in ast.literal_eval(record["item_ids"])]
+            items = np.array([index[item] for item in raw if item in index], dtype=np.int64)
+            if len(items) >= 2:
+                rows.append(_row(len(rows), items))
+            if len(rows) == most:
+                break
+    return rows
+
+
+def _row(index: int, items: np.ndarray) -> Row:
+    return Row(index, str(index), items[:-1], items[-1:], np.ones(1), 0.0)
+
+
+def _catalogue(item_ids: list[str], titles: list[str]) -> Catalogue:
+    count = len(titles)
+    return Catalogue(item_ids, titles, [()] * count, [""] * count, np.ones(count, dtype=np.int64))
+
+
+def generated_catalogue(count: int, seed: int) -> Catalogue:
+    """Titles that begin with one of many brands and go on with words of a Zipf distribution."""
+    generator = np.random.default_rng(seed)
+    syllables = ["ba", "co", "di", "fu", "ga", "ho", "ki", "lu", "me", "no", "pa", "ri", "so", "tu", "ve", "za"]
+    words = sorted({"".join(generator.choice(syllables, 1 + k % 3)) + str(k % 7) * (k % 5 == 0) for k in range(6000)})
+    generator.shuffle(words)
+    brands = max(10, count // 5)
+    titles: dict[str, None] = {}
+    while len(titles) < count:
+        length = 3 + generator.poisson(6)
+        brand = f"{words[generator.zipf(1.3) % brands % len(words)].title()}"
+        titles[" ".join([brand, *(words[k % len(words)] for k in generator.zipf(1.2, length))])] = None
+    return _catalogue([str(i) for i in range(count)], list(titles))
+
+
+def generated_rows(items: int, count: int, seed: int) -> list[Row]:
+    """Rows of ten items of history and one target."""
+    generator = np.random.default_rng(seed)
+    return [_row(index, generator.choice(items, 11, replace=False)) for index in range(count)]
