@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json as json_module
 import sys
 import traceback
@@ -75,8 +74,6 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def _register() -> None:
     for panel, names in PANELS.items():
         for name in names:
-            if importlib.util.find_spec(f"recalign.commands.{name}") is None:
-                continue
             module = importlib.import_module(f"recalign.commands.{name}")
             app.command(name=name, rich_help_panel=panel)(expose(getattr(module, name)))
     plugins = importlib.import_module("recalign.commands.plugins")
