@@ -2,268 +2,237 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
-from peft import PeftModel
-from torch.utils.data import Dataset
 
-from recalign import console
-from recalign.api import Predictions, Row, UserError
-from recalign.evaluation.metrics import evaluate_lists
+from recalign import console, registry
+from recalign.api import Predictions, RolloutObjective, Row, UserError
+from recalign.data.dataset import PreparedDataset
+from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
+from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.generation.engine import Engine
-from recalign.training import diagnostics
-from recalign.training.lora import REFERENCE
-from recalign.training.models import Policy, reference_policy
-from recalign.training.options import CHECKPOINTS, TrainingOptions
-from recalign.training.processes import process
-from recalign.training.references import ReferenceKey, ReferenceLists, weights_hash
-from recalign.training.rollout_step import RolloutStep
-from recalign.training.schedule import Prompts, UpdateSampler, choose_prompts
-from recalign.training.trainer import RecalignTrainer, read_log
+from recalign.training.lora import LoraOptions
+from recalign.training.models import SETTINGS_FILE, Policy, is_builtin, load_policy
+from recalign.training.options import TrainingOptions
+from recalign.training.processes import connect, process
+from recalign.training.rollout_training import align_policy
+from recalign.training.sft import MODEL_FOLDER
+from recalign.training.validation import BEAM_WIDTH
+from recalign.training.weights import Dtype, find_model_folder, model_hash
+from recalign.workspace import RunFolder, read_json
 
-if TYPE_CHECKING:
-    from recalign.api import RolloutObjective
-    from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.expression import RewardExpression
+FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 60, "reference_lists": 32}
+"""Where the model was trained from random weights: it is small and takes large steps (measured on the embedded data)."""
+PRETRAINED = {"learning_rate": 5e-6, "max_steps": 0}
+"""BLADE's: learning rate 5e-6, by epochs (3). Adapters start from zero and take ten times the rate."""
 
 
 @dataclass(frozen=True)
 class AlignOptions:
-    """How to align, beside what TrainingOptions say.
+    """What `recalign align` trains, and how.
 
     Args:
-        training: learning rate, updates, validation.
+        model: the starting policy, as `load_policy` takes it.
+        objective: name of a rollout objective.
+        reward: the expression.
+        params: the objective's parameters.
+        training: learning rate (0: see `with_defaults`), epochs, updates, validation, checkpoints.
         prompts_per_step: P, over all processes.
         prompts: train on at most so many training rows, drawn by seed; None: on all.
-        valid_rows: validate on at most so many rows; None: on all.
+        valid_rows: validate on at most so many rows.
         updates_per_rollout: updates on the same completions.
         token_budget: packed tokens a backward pass, and of keys and values in sampling.
-        exclude_history: whether items of the history are ruled out.
+        exclude_history: never recommend items of the history; auto: as the dataset says.
+        template: prompt template; None: see `load_policy`.
+        lora: train an adapter.
+        dtype: of the weights.
+        trust_remote_code: run code that comes with the model.
+        max_length: most tokens of prompt and response; None: as the model was trained.
+        report: compare with the starting policy on the test split.
     """
 
-    training: TrainingOptions
+    model: str
+    objective: str = "blade"
+    reward: str = "ndcg"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingOptions = TrainingOptions()
     prompts_per_step: int = 16
     prompts: int | None = None
-    valid_rows: int | None = None
+    valid_rows: int = 512
     updates_per_rollout: int = 1
     token_budget: int = 16384
-    exclude_history: bool = False
+    exclude_history: Literal["auto", "yes", "no"] = "auto"
+    template: str | None = None
+    lora: LoraOptions | None = None
+    dtype: Dtype = "auto"
+    trust_remote_code: bool = False
+    max_length: int | None = None
+    report: bool = True
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Greedy lists on validation rows, scored by the reward.
+def with_defaults(options: AlignOptions) -> AlignOptions:
+    """Fill in what depends on the model: learning rate, updates, and how many reference lists."""
+    scratch = _starts_from_scratch(options.model)
+    defaults = FROM_SCRATCH if scratch else PRETRAINED
+    rate = defaults["learning_rate"] * (10 if options.lora is not None else 1)
+    training = replace(options.training, learning_rate=options.training.learning_rate or rate)
+    if not training.max_steps and not training.epochs:
+        training = replace(training, max_steps=defaults["max_steps"], epochs=3.0)
+    params = dict(options.params)
+    declared = registry.find("objective", options.objective).Params.model_fields
+    if scratch and "reference_lists" in declared:
+        params.setdefault("reference_lists", FROM_SCRATCH["reference_lists"])
+    return replace(options, training=training, params=params)
+
+
+def _starts_from_scratch(model: str) -> bool:
+    """Tell whether a model's weights started from random numbers, without loading it."""
+    folder = None if is_builtin(model) else find_model_folder(model)
+    if folder is None or not (folder / SETTINGS_FILE).is_file():
+        return is_builtin(model)
+    return is_builtin(str(read_json(folder / SETTINGS_FILE).get("base_model")))
+
+
+def train_aligned(
+    dataset: PreparedDataset, out: Path, options: AlignOptions, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Align a model on a prepared dataset; the best checkpoint becomes `OUT/model`.
 
     Args:
-        engine: the current policy.
-        expression: the reward, bound.
-        rows: validation rows for which it is defined.
+        dataset: prompts and targets; its validation rows pick the checkpoint.
+        out: the run folder.
+        options: what and how.
+        resume: go on with an unfinished run.
+        overwrite: delete what `out` holds.
+
+    Returns:
+        The run's results, among them `report`: metrics before and after on the test split.
+
+    Raises:
+        UserError: see `RunFolder.begin`, `load_policy`, `align_policy`; an objective that learns from data; `@k` beyond
+            the lists.
+        KeyboardInterrupt: interrupted; resumable.
     """
+    options = with_defaults(options)
+    objective = _rollout_objective(options, dataset)
+    expression = _reward(options.reward, dataset)
+    run = RunFolder(out)
+    if run.done and not overwrite:
+        _claim(run, dataset, options)
+        console.say(f"{out} is done already.")
+        return dict(run.record["results"])
+    connect()
+    policy = load_policy(
+        options.model,
+        dataset,
+        template=options.template,
+        lora=options.lora,
+        trust_remote_code=options.trust_remote_code,
+        dtype=options.dtype,
+        seed=options.training.seed,
+        trainable=True,
+        max_length=options.max_length,
+    )
+    _claim(run, dataset, options, resume=resume, overwrite=overwrite)  # what is wrong with the input has shown by now
+    try:
+        results = _aligned(policy, dataset, objective, expression, out, options, resume)
+    except KeyboardInterrupt:
+        if process()[0] == 0:
+            run.interrupt()
+        raise
+    if process()[0] == 0:
+        policy.save(out / MODEL_FOLDER)
+        run.finish(results)
+    return results
 
-    engine: Engine
-    expression: RewardExpression
-    rows: Sequence[Row]
 
-    @classmethod
-    def of(
-        cls, engine: Engine, expression: RewardExpression, dataset: PreparedDataset, limit: int | None
-    ) -> Validation:
-        """Take the validation split's rows that the reward is defined for, the first `limit` of them.
-
-        Raises:
-            UserError: there are none.
-        """
-        rows: list[Row] = []
-        for row in dataset.rows("valid"):
-            if expression.defined_for(row):
-                rows.append(row)
-                if len(rows) == limit:
-                    break
-        if not rows:
-            raise UserError(
-                f"The reward {expression.text} is defined for no validation row.",
-                "Prepare the dataset with another --relevance or split.",
-            )
-        return cls(engine, expression, rows)
-
-    def __call__(self) -> dict[str, float]:
-        """Return the mean reward and the share of positions that hold an item."""
-        lists = self.engine.greedy(self.rows, list_length=self.engine.policy.prompter.list_length)
+def decode_lists(engine: Engine, rows: Sequence[Row]) -> Predictions:
+    """Decode one list a row: greedily (list task), or by a beam of 10 (next task)."""
+    prompter = engine.policy.prompter
+    if prompter.task == "next":
+        width = min(BEAM_WIDTH, *(len(engine.catalogue) - len(engine.excluded(row)) for row in rows))
+        items, scores = (part.numpy() for part in engine.beam(rows, width=width, size=width))
+    else:
+        lists = engine.greedy(rows, list_length=prompter.list_length)
         items = lists.items.numpy()
-        values = evaluate_lists(self.expression, items, np.full(len(items), items.shape[1]), self.rows)
-        return {"reward": float(values.mean()), "validity": float((items >= 0).mean())}
+        scores = np.repeat(lists.logps.sum(dim=1, keepdim=True).numpy(), items.shape[1], axis=1)
+    return Predictions(items, scores.astype(np.float64), (items >= 0).cumprod(axis=1).sum(axis=1))
 
 
-class Updates(Dataset[int]):
-    """The numbers of all updates: what the trainer's data loader loads."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, update: int) -> int:
-        return update
-
-
-def align_policy(
+def _aligned(
     policy: Policy,
     dataset: PreparedDataset,
     objective: RolloutObjective,
     expression: RewardExpression,
     out: Path,
     options: AlignOptions,
-    *,
-    resume: bool = False,
+    resume: bool,
 ) -> dict[str, Any]:
-    """Align a policy in place; checkpoints, `log.jsonl` and `curves.png` are written to the run folder.
-
-    Args:
-        policy: the starting policy, trainable.
-        dataset: prompts and targets.
-        objective: credit and loss.
-        expression: the reward, bound to the dataset's catalogue.
-        out: the run folder.
-        options: how to train.
-        resume: go on from the newest checkpoint.
-
-    Returns:
-        What run.json records: updates, validation before and best, diagnostics, seconds, rows left out.
-
-    Raises:
-        UserError: the reward or the objective misbehaves, or the reward is defined for no row.
-        KeyboardInterrupt: after Ctrl-C, when the present update is done and a checkpoint is saved.
-    """
-    engine = Engine(
-        policy, dataset.catalogue, exclude_history=options.exclude_history, token_budget=options.token_budget
-    )
-    seed, rows = options.training.seed, dataset.rows("train")
-    indices, left_out = choose_prompts(rows, expression, options.prompts, seed)
-    if left_out:
-        console.say(f"{left_out} training rows are left out: {expression.text} is not defined for them.")
-    prompts = Prompts(indices, options.prompts_per_step, seed)
-    if process()[1] > options.prompts_per_step:
-        raise UserError(
-            f"{process()[1]} processes share {options.prompts_per_step} prompts a step.", "Raise --prompts-per-step."
-        )
-    updates = options.training.max_steps
-    updates = updates or int(np.ceil(options.training.epochs * prompts.steps_an_epoch)) * options.updates_per_rollout
-    rollouts = -(-updates // options.updates_per_rollout)
-    validation = Validation.of(engine, expression, dataset, options.valid_rows)
-    references = _references(policy, engine, dataset, objective, options)
-    sampled = 0 if references is None else references.ensure(engine, rows, prompts.asked(rollouts))
-    step = RolloutStep(
-        policy,
+    """Align, between two looks at the test split."""
+    exclude = dataset.excludes_history if options.exclude_history == "auto" else options.exclude_history == "yes"
+    engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.token_budget)
+    rows = list(dataset.rows("test")) if options.report else []
+    before = decode_lists(engine, rows) if rows else None
+    results = align_policy(
         engine,
+        dataset,
         objective,
         expression,
-        rows,
-        prompts,
-        references,
-        reference_policy(policy),
+        out,
+        options.training,
+        prompts_per_step=options.prompts_per_step,
+        prompts=options.prompts,
+        valid_rows=options.valid_rows,
         updates_per_rollout=options.updates_per_rollout,
         token_budget=options.token_budget,
-        kl_every=options.training.eval_every,
-        seed=seed,
+        resume=resume,
     )
-    start = validation()
-    trainer = _trainer(policy, step, options, out, updates, validation, objective.name)
-    outcome = trainer.run(resume=resume)
-    log = read_log(out)
-    summary, seconds = diagnostics.summarise(log), diagnostics.seconds_by_part(log)
-    console.say(diagnostics.line(summary, seconds))
+    if before is None:
+        return results
+    policy.model.eval()
+    table = before_after(dataset, rows, before, decode_lists(engine, rows), seed=options.training.seed)
+    _show(table, options, len(rows))
+    return {**results, "report": table.as_dict()}
+
+
+def _show(table: BeforeAfter, options: AlignOptions, rows: int) -> None:
     if process()[0] == 0:
-        diagnostics.plot_curves(log, expression.text, start["reward"], out / "curves.png")
-    if outcome["best_reward"] is None or outcome["best_reward"] <= start["reward"]:
-        console.warn(
-            f"no checkpoint beats the starting policy on validation ({start['reward']:.4f}); the best after it is kept."
+        title = f"{options.objective}, reward {options.reward}: {rows} test rows"
+        console.show(table.render(title, before=Path(options.model).name, after="aligned"))
+
+
+def _rollout_objective(options: AlignOptions, dataset: PreparedDataset) -> RolloutObjective:
+    objective = registry.create("objective", options.objective, options.params)
+    if not isinstance(objective, RolloutObjective):
+        raise UserError(
+            f"The objective '{options.objective}' learns from the data, not from sampled lists.",
+            f"Use recalign sft --objective {options.objective}.",
         )
-    return {
-        **outcome,
-        "start_reward": start["reward"],
-        "prompts": len(indices),
-        "left_out": left_out,
-        "references_sampled": sampled,
-        "references": None if references is None else str(references.folder),
-        "diagnostics": summary,
-        "seconds_a_step": seconds,
-    }
-
-
-def greedy_predictions(engine: Engine, rows: Sequence[Row]) -> Predictions:
-    """Decode one list a row greedily."""
-    lists = engine.greedy(rows, list_length=engine.policy.prompter.list_length)
-    items = lists.items.numpy()
-    scores = np.repeat(lists.logps.sum(dim=1, keepdim=True).double().numpy(), items.shape[1], axis=1)
-    return Predictions(items, scores, np.full(len(items), items.shape[1]))
-
-
-def _trainer(
-    policy: Policy,
-    step: RolloutStep,
-    options: AlignOptions,
-    out: Path,
-    updates: int,
-    validation: Validation,
-    title: str,
-) -> RecalignTrainer:
-    """Build the trainer: one example is one update; validation and checkpoints fall between rollouts."""
-    _forget_half_rollouts(out / CHECKPOINTS, options.updates_per_rollout)
-    every = -(-options.training.eval_every // options.updates_per_rollout) * options.updates_per_rollout
-    training = replace(
-        options.training,
-        max_steps=updates,
-        eval_every=min(every, updates),
-        batch_size=1,
-        gradient_accumulation=1,
-        best_metric="reward",
-        log_every=1,
-    )
-    return RecalignTrainer(
-        policy,
-        step,
-        training,
-        out,
-        Updates(updates),
-        collate=list,
-        validate=validation,
-        sampler=UpdateSampler(updates, process()[1]),
-        runs_backward=True,
-        title=title,
-    )
-
-
-def _forget_half_rollouts(checkpoints: Path, updates_per_rollout: int) -> None:
-    """Remove checkpoints that an interruption wrote between two updates on one rollout: its completions are gone."""
-    for path in checkpoints.glob("checkpoint-*"):
-        if int(path.name.rpartition("-")[2]) % updates_per_rollout:
-            shutil.rmtree(path)
-
-
-def _references(
-    policy: Policy, engine: Engine, dataset: PreparedDataset, objective: RolloutObjective, options: AlignOptions
-) -> ReferenceLists | None:
-    """Open the stored reference lists of this starting policy, if the objective asks for any."""
-    if not objective.reference_lists:
-        return None
-    fresh = isinstance(policy.model, PeftModel) and REFERENCE not in policy.model.peft_config
-    weights = weights_hash(policy.model, without="lora_" if fresh else "")
-    return ReferenceLists(
-        ReferenceKey(
-            model=f"{weights}-{policy.titles.fingerprint}",
-            data=dataset.hash,
-            template=f"{policy.prompter.template.name} {policy.prompter.template.source} {policy.prompter.max_tokens}",
-            exclude_history=engine.exclude_history,
-            list_length=policy.prompter.list_length,
-            lists=objective.reference_lists,
-            temperature=objective.params.temperature,
-            repetition_penalty=objective.params.repetition_penalty,
-            seed=options.training.seed,
+    if dataset.task not in objective.tasks:
+        raise UserError(
+            f"The objective '{options.objective}' is for the task {' or '.join(sorted(objective.tasks))}; this dataset "
+            f"is prepared for '{dataset.task}'.",
+            "Choose another objective, or prepare the dataset with another --task.",
         )
-    )
+    return objective
+
+
+def _reward(text: str, dataset: PreparedDataset) -> RewardExpression:
+    expression = parse_reward(text).bind(dataset.catalogue)
+    check_cutoffs(expression, dataset.list_length)
+    for harm in expression.harms:
+        console.warn(f"{harm} counts for a list here, although lower values are better; did you mean -{harm}?")
+    return expression
+
+
+def _claim(
+    run: RunFolder, dataset: PreparedDataset, options: AlignOptions, *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Begin the run; one process speaks for all."""
+    if process()[0] == 0:
+        inputs = {"data": dataset.hash, "model": model_hash(options.model)}
+        run.begin("align", asdict(options), inputs, resume=resume, overwrite=overwrite)

@@ -10,18 +10,18 @@ import torch
 
 from recalign.api import Reward, UserError
 from recalign.evaluation.expression import RewardExpression, Term, parse_reward
+from recalign.generation.engine import Engine
 from recalign.registry import create
 from recalign.training import rollout_step
-from recalign.training.align import AlignOptions, align_policy
 from recalign.training.lora import LoraOptions
 from recalign.training.models import load_policy
 from recalign.training.options import TrainingOptions
+from recalign.training.rollout_training import align_policy
 from recalign.training.schedule import Prompts, choose_prompts
 from recalign.training.trainer import read_log
 from tests.fake_dataset import write_dataset
 
 TRAINING = TrainingOptions(max_steps=8, learning_rate=3e-3, eval_every=4, schedule="linear", warmup=0.0)
-OPTIONS = AlignOptions(TRAINING, prompts_per_step=4, exclude_history=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,13 @@ def dataset(tmp_path_factory):
 def run(dataset, tmp_path):
     """`run(name, ...)`: align a fresh tiny model; returns results, weights and log."""
 
-    def align(name="out", objective="blade", params=None, reward="ndcg", options=OPTIONS, resume=False, policy=None):
+    def align(name="out", objective="blade", params=None, reward="ndcg", training=TRAINING, policy=None, **options):
         policy = policy or load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
+        engine = Engine(policy, dataset.catalogue, exclude_history=True)
         plugin = create("objective", objective, {"group_size": 6, **(params or {})})
         expression = parse_reward(reward).bind(dataset.catalogue) if isinstance(reward, str) else reward
-        results = align_policy(policy, dataset, plugin, expression, tmp_path / name, options, resume=resume)
+        options = {"prompts_per_step": 4, **options}
+        results = align_policy(engine, dataset, plugin, expression, tmp_path / name, training, **options)
         weights = {name: value.clone() for name, value in policy.model.state_dict().items()}
         return results, weights, read_log(tmp_path / name)
 
@@ -49,8 +51,8 @@ FEW = {"reference_lists": 8}
 
 @pytest.mark.parametrize(("objective", "params"), [("grpo", {}), ("bon", FEW), ("blade", FEW)])
 def test_the_reward_rises(run, objective, params):
-    options = replace(OPTIONS, training=replace(TRAINING, max_steps=24, eval_every=8))
-    results, _, log = run(objective=objective, params=params, options=options)
+    training = replace(TRAINING, max_steps=24, eval_every=8)
+    results, _, log = run(objective=objective, params=params, training=training)
     rewards = [line["reward"] for line in log if "reward" in line]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.15
     assert results["best_reward"] > results["start_reward"]
@@ -73,7 +75,7 @@ def test_every_step_logs_the_diagnostics(run, tmp_path):
 
 def test_the_token_budget_changes_memory_and_not_the_result(run):
     _, whole, _ = run("whole", params=FEW)
-    _, parts, _ = run("parts", params=FEW, options=replace(OPTIONS, token_budget=60))
+    _, parts, _ = run("parts", params=FEW, token_budget=60)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, atol=2e-4, rtol=0)
 
@@ -88,8 +90,8 @@ def test_references_are_shared_between_rewards_and_objectives(run):
 
 @pytest.mark.parametrize("per_rollout", [1, 3])
 def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(run, monkeypatch, per_rollout):
-    options = replace(OPTIONS, training=replace(TRAINING, max_steps=9, eval_every=3), updates_per_rollout=per_rollout)
-    expected, weights, log = run("whole", params=FEW, options=options)
+    options = {"training": replace(TRAINING, max_steps=9, eval_every=3), "updates_per_rollout": per_rollout}
+    expected, weights, log = run("whole", params=FEW, **options)
     loss = rollout_step.RolloutStep.loss
 
     def interrupted(self, model, batch):
@@ -99,9 +101,9 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(run, monkeypat
 
     monkeypatch.setattr(rollout_step.RolloutStep, "loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run("cut", params=FEW, options=options)
+        run("cut", params=FEW, **options)
     monkeypatch.setattr(rollout_step.RolloutStep, "loss", loss)
-    results, resumed, log_resumed = run("cut", params=FEW, options=options, resume=True)
+    results, resumed, log_resumed = run("cut", params=FEW, resume=True, **options)
     assert results["best_reward"] == expected["best_reward"]
     for name, value in weights.items():
         assert torch.equal(resumed[name], value), name
@@ -110,7 +112,7 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(run, monkeypat
 
 
 def test_several_updates_on_one_rollout_move_the_ratio(run):
-    _, _, log = run(objective="grpo", options=replace(OPTIONS, updates_per_rollout=4))
+    _, _, log = run(objective="grpo", updates_per_rollout=4)
     sampled = [line["step"] for line in log if "reward" in line]
     assert sampled == [1, 5]
     assert log[0]["clipped"] == 0.0

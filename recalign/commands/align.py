@@ -1,0 +1,155 @@
+"""`recalign align`: supervised checkpoint to aligned checkpoint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from recalign.commands.options import (
+    DataOption,
+    JsonOption,
+    ModelOption,
+    OutOption,
+    OverwriteOption,
+    ParamOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+)
+
+
+def align(
+    *,
+    objective: Annotated[str, typer.Option(help="A rollout objective: grpo, bon, blade, or a plugin's.")] = "blade",
+    reward: Annotated[str, typer.Option(help='A weighted sum of rewards, such as "ndcg@5 - 0.5*mgu".')] = "ndcg",
+    data: DataOption = None,
+    model: ModelOption = None,
+    param: ParamOption = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: 1e-3 from scratch, 5e-5 with LoRA, else 5e-6 (the paper's).", min=0)
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Updates; 0: by epochs (from scratch, without --epochs: 60).", min=0)] = 0,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the prompts (3, the paper's).", min=0)] = None,
+    prompts_per_step: Annotated[int, typer.Option(help="Prompts a rollout, all processes together.", min=1)] = 16,
+    prompts: Annotated[
+        int | None, typer.Option(help="Train on at most so many rows, drawn by seed (default: all).", min=1)
+    ] = None,
+    updates_per_rollout: Annotated[int, typer.Option(help="Updates on the same completions.", min=1)] = 1,
+    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="Of the learning rate.")] = "linear",
+    warmup: Annotated[float, typer.Option(help="Share of updates in which the rate rises.", min=0, max=0.99)] = 0.0,
+    max_grad_norm: Annotated[float, typer.Option(help="Gradients are scaled down to this norm.", min=0)] = 1.0,
+    eval_every: Annotated[int, typer.Option(help="Updates between validations.", min=1)] = 10,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
+    ] = 0,
+    valid_rows: Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)] = 512,
+    token_budget: Annotated[
+        int, typer.Option(help="Tokens a backward pass; bounds memory, changes no result.", min=1)
+    ] = 16384,
+    exclude_history: Annotated[
+        Literal["auto", "yes", "no"], typer.Option(help="Never recommend items of the history; auto: as the data say.")
+    ] = "auto",
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Compare with the starting model on the test split.")
+    ] = True,
+    max_length: Annotated[
+        int | None, typer.Option(help="Most tokens of prompt and response (default: as trained).", min=1)
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="compact, alpaca, chat or a Jinja file (default: as the model was trained).")
+    ] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")] = False,
+    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 16,
+    lora_alpha: Annotated[float, typer.Option(help="Scale of the adapter: alpha / rank.", min=0)] = 32.0,
+    lora_target: Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")] = "all-linear",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
+    ] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    num_processes: Annotated[int, typer.Option(help="Start so many processes on this machine.", min=1)] = 1,
+    keep_checkpoints: Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)] = 2,
+    report_to: Annotated[
+        str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")
+    ] = "none",
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Align a model to a list-level reward, and compare it with the model that it started from.
+
+    Without --data and --model it makes the embedded dataset and trains a tiny model first.
+
+    Example: recalign align --objective blade --reward "ndcg@5 - 0.5*mgu" -p tau=0.3
+    """
+    from recalign import console, workspace
+    from recalign.data.dataset import PreparedDataset
+    from recalign.data.prepare import ensure_default_dataset
+    from recalign.evaluation.expression import parse_reward
+    from recalign.params import parse_assignments
+    from recalign.registry import find
+    from recalign.training.align import AlignOptions, train_aligned
+    from recalign.training.lora import LoraOptions
+    from recalign.training.options import TrainingOptions
+    from recalign.training.processes import relaunch
+    from recalign.training.sft import ensure_default_model
+
+    params = parse_assignments(param or [])
+    find("objective", objective)  # a misspelt name must not cost a training run first
+    parse_reward(reward)
+    dataset = PreparedDataset(data or ensure_default_dataset(seed))
+    start = model or str(ensure_default_model(dataset, seed))
+    folder = out or workspace.home() / f"align-{objective}-{slug(reward)}"
+    if num_processes > 1:
+        relaunch(num_processes, data=dataset.path, model=start)
+    options = AlignOptions(
+        model=start,
+        objective=objective,
+        reward=reward,
+        params=params,
+        training=TrainingOptions(
+            seed=seed,
+            epochs=epochs or 0.0,
+            max_steps=steps,
+            learning_rate=learning_rate or 0.0,
+            schedule=schedule,
+            warmup=warmup,
+            weight_decay=0.0,
+            max_grad_norm=max_grad_norm,
+            eval_every=eval_every,
+            patience=patience,
+            keep_checkpoints=keep_checkpoints,
+            report_to=() if report_to == "none" else tuple(report_to.split(",")),
+        ),
+        prompts_per_step=prompts_per_step,
+        prompts=prompts,
+        valid_rows=valid_rows,
+        updates_per_rollout=updates_per_rollout,
+        token_budget=token_budget,
+        exclude_history=exclude_history,
+        template=template,
+        lora=LoraOptions(lora_rank, lora_alpha, tuple(lora_target.split(","))) if lora else None,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+        report=report,
+    )
+    results = train_aligned(dataset, Path(folder), options, resume=resume, overwrite=overwrite)
+    console.say(
+        f"{folder}: validation {reward} {results['start_reward']:.4f} -> {results['best_reward']:.4f} "
+        f"at update {results['best_update']} of {results['updates']}."
+    )
+    return {"out": str(folder), **results}
+
+
+def slug(reward: str) -> str:
+    """Write a reward as part of a folder's name: `ndcg@5 - 0.5*mgu` becomes `ndcg5-0.5mgu`."""
+    return re.sub(r"[^A-Za-z0-9.+-]", "", reward.replace("(", "-").replace("=", ""))
