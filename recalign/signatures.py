@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -26,14 +26,11 @@ def with_signature_of(function: Callable[..., Any]) -> Callable[[Callable[..., A
     """Give a wrapper the options of a command function, annotations resolved."""
 
     def decorate(wrapper: Callable[..., Any]) -> Callable[..., Any]:
-        hints = get_type_hints(function, include_extras=True)
-        signature = inspect.signature(function)
-        resolved = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()]
+        # not typing.get_type_hints: on Python 3.10 that hides an Annotated behind Optional where the default is None
+        signature = inspect.signature(function, eval_str=True)
         functools.update_wrapper(wrapper, function)
-        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=resolved, return_annotation=None
-        )
-        wrapper.__annotations__ = {**hints, "return": None}
+        wrapper.__signature__ = signature.replace(return_annotation=None)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
         return wrapper
 
     return decorate
