@@ -94,7 +94,7 @@ class AnswerExamples(Dataset[Example]):
     Args:
         policy: prompts, titles.
         rows: a split.
-        answer_length: how many of a row's targets a response names at most; None: all.
+        answer_length: how many of a row's targets a response names at most.
         augmentation: how rows vary from epoch to epoch; rows that do are encoded anew each time.
         cache_tokens: keep the sequences of the first rows asked for until they have so many tokens (4 bytes each).
     """
@@ -103,7 +103,7 @@ class AnswerExamples(Dataset[Example]):
         self,
         policy: Policy,
         rows: Sequence[Row],
-        answer_length: int | None,
+        answer_length: int,
         *,
         augmentation: Augmentation | None = None,
         cache_tokens: int = 100_000_000,

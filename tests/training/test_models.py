@@ -59,9 +59,9 @@ def test_builtin_weights_follow_from_the_seed(dataset):
 
 
 def test_builtin_options_set_the_size(dataset):
-    config = load_policy("builtin:tiny,hidden=32,layers=3,heads=2,feed_forward=40,tied=true", dataset).model.config
+    config = load_policy("builtin:tiny,hidden=32,layers=3,heads=2,feed_forward=40,tied=false", dataset).model.config
     assert (config.hidden_size, config.num_hidden_layers, config.intermediate_size) == (32, 3, 40)
-    assert config.tie_word_embeddings
+    assert not config.tie_word_embeddings
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_adapter_on_random_weights_is_refused(dataset):
 
 
 @pytest.mark.parametrize("identifier", ["title", "atomic"])
-@pytest.mark.parametrize("name", ["builtin:tiny", "builtin:tiny,tokenizer=bpe,tied=true", "downloaded"])
+@pytest.mark.parametrize("name", ["builtin:tiny", "builtin:tiny,tokenizer=bpe,tied=false", "downloaded"])
 def test_a_saved_policy_loads_as_it_was(tmp_path, downloaded, name, identifier):
     dataset = write_dataset(tmp_path / "other", identifier=identifier)
     policy = load_policy(downloaded if name == "downloaded" else name, dataset, max_length=400)

@@ -1,0 +1,61 @@
+"""`recalign sft` on the command line."""
+
+import json
+
+import pytest
+
+from recalign.cli import main
+from recalign.training.trainer import read_log
+from recalign.workspace import home
+from tests.fake_dataset import write_dataset
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_dataset(tmp_path / "data")
+    return str(tmp_path / "data")
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+        raise SystemExit(0)
+    return stop.value.code or 0
+
+
+def test_json_is_one_object_on_stdout_and_the_model_lies_in_the_workspace(data, capsys):
+    assert run("sft", "--data", data, "--epochs", 1, "--batch-size", 8, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["updates"] == 3
+    assert result["out"] == str(home() / "sft")
+    assert (home() / "sft" / "model" / "recalign.json").is_file()
+    assert any("eval_metric" in line for line in read_log(home() / "sft"))
+
+
+def test_parameters_reach_the_objective(data, capsys):
+    options = ["--data", data, "--epochs", 1, "--batch-size", 8, "--objective", "msl"]
+    assert run("sft", *options, "-p", "temperature=2.5") == 0
+    assert run("sft", *options, "-p", "temprature=2.5", "--overwrite") == 2
+    assert "temperature" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--model", "builtin:tyni"], "builtin:tiny"),
+        (["--objective", "blade"], "align"),
+        (["--template", "alpacca"], "alpaca"),
+        (["--lora"], "--lora"),
+        (["--metric", "ndgc@3"], "ndcg"),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_advice(data, capsys, options, word):
+    assert run("sft", "--data", data, *options) == 2
+    error = capsys.readouterr().err
+    assert word in error and "Traceback" not in error
+
+
+def test_quiet_says_nothing(data, capsys):
+    assert run("sft", "--data", data, "--epochs", 1, "--batch-size", 8, "--quiet") == 0
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
