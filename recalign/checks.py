@@ -17,6 +17,7 @@ from recalign.api import (
     Objective,
     Params,
     Plugin,
+    PreferenceObjective,
     Reward,
     RolloutObjective,
     Row,
@@ -170,6 +171,29 @@ def _try_tokens(objective: TokenObjective) -> Iterator[str]:
     yield from _loss_problems(objective.loss(batch), logits)
 
 
+def _try_preferences(objective: PreferenceObjective) -> Iterator[str]:
+    import torch
+
+    from recalign.api import PreferenceBatch
+
+    random = torch.Generator().manual_seed(0)
+    shape = (GROUPS + 1, 1 + SAMPLES, TOKENS)
+    choices = torch.rand(shape, generator=random) > 0.3
+    token_logps = -torch.rand(shape, generator=random).masked_fill(~choices, 0.0)
+    token_logps.requires_grad_()
+    present = torch.ones(shape[:2], dtype=torch.bool)
+    present[1, 2:] = present[2, 1:] = False  # a row with fewer rejected titles, and one without any
+    batch = PreferenceBatch(
+        logps=token_logps.sum(dim=2),
+        reference_logps=token_logps.detach().sum(dim=2) + 0.1 * torch.randn(shape[:2], generator=random),
+        present=present,
+        token_logps=token_logps,
+        thresholds=-torch.rand(shape, generator=random) if objective.threshold_rank else None,
+        choices=choices,
+    )
+    yield from _loss_problems(objective.loss(batch), token_logps)
+
+
 def _loss_problems(returned: tuple[Any, dict[str, float]], inputs: Any) -> Iterator[str]:
     loss, metrics = returned
     if loss.shape != ():
@@ -189,4 +213,5 @@ _TRIALS: dict[type[Plugin], Callable[[Any], Iterator[str]]] = {
     Objective: _try_objective,
     RolloutObjective: _try_rollout,
     TokenObjective: _try_tokens,
+    PreferenceObjective: _try_preferences,
 }

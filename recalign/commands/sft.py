@@ -23,7 +23,9 @@ def sft(
     *,
     data: DataOption = None,
     model: ModelOption = None,
-    objective: Annotated[str, typer.Option(help="A token objective: sft, msl, bear, or a plugin's.")] = "sft",
+    objective: Annotated[
+        str, typer.Option(help="A token or preference objective: sft, msl, bear, s-dpo, or a plugin's.")
+    ] = "sft",
     param: ParamOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -54,7 +56,10 @@ def sft(
     metric: Annotated[
         str | None, typer.Option(help="Validation metric besides the loss (default: ndcg), or none.")
     ] = None,
-    best_on: Annotated[Literal["loss", "metric"], typer.Option(help="What picks the best checkpoint.")] = "loss",
+    best_on: Annotated[
+        Literal["auto", "loss", "metric"],
+        typer.Option(help="What picks the best checkpoint (auto: the loss; preference objectives: the metric)."),
+    ] = "auto",
     valid_rows: Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)] = 512,
     max_length: Annotated[
         int | None, typer.Option(help="Most tokens of prompt and response; histories lose their oldest items.", min=1)
@@ -130,8 +135,9 @@ def sft(
     )
     folder = out or workspace.home() / "sft"
     results = train_supervised(dataset, folder, options, resume=resume, overwrite=overwrite)
+    best = results["best_on"]
     console.say(
-        f"{folder}: {results['updates']} updates, best validation {best_on} {results[f'best_{best_on}']:.4g} "
+        f"{folder}: {results['updates']} updates, best validation {best} {results[f'best_{best}']:.4g} "
         f"at update {results['best_update']}."
     )
     return {"out": str(folder), **results}

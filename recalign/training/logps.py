@@ -130,16 +130,33 @@ def completion_logps(model: PreTrainedModel, sampled: Sampled, *, packed: bool =
     logps = torch.zeros(sampled.tokens.shape, device=device)
     if not len(rows):
         return logps
+    hidden, site_of = hidden_before(model, sampled, rows, positions, packed=packed)
+    values = _decision_logps(model, hidden, site_of, sampled)  # [E]
+    return logps.index_put((decisions.rows.to(device), decisions.positions.to(device)), values)
+
+
+def hidden_before(
+    model: PreTrainedModel, sampled: Sampled, rows: np.ndarray, positions: np.ndarray, *, packed: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the model where some tokens of completions are predicted; equal prefixes of one prompt are one site.
+
+    Args:
+        model: without its head.
+        sampled: the completions (their decisions are not read).
+        rows: [E] the tokens' completions.
+        positions: [E] the tokens' places in their completions.
+        packed: as in `completion_logps`.
+
+    Returns:
+        Hidden states [D, H] of the sites, and the site [E] of each token.
+    """
     if packed:
         trees = pack(sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
         hidden = _hidden_of_trees(model, trees)  # [B, S, H]
     else:
         trees = _one_a_row(sampled, rows, positions)
         hidden = _hidden_of_rows(model, trees)
-    site_of = trees.site_of.to(device)
-    hidden = hidden.flatten(0, 1)[trees.sites.to(device)]  # [D, H]
-    values = _decision_logps(model, hidden, site_of, sampled)  # [E]
-    return logps.index_put((decisions.rows.to(device), decisions.positions.to(device)), values)
+    return hidden.flatten(0, 1)[trees.sites.to(model.device)], trees.site_of.to(model.device)
 
 
 def _hidden_of_trees(model: PreTrainedModel, trees: PackedTrees) -> torch.Tensor:
@@ -257,13 +274,13 @@ def _valid_logps(
     chosen: torch.Tensor,
 ) -> torch.Tensor:
     """Log-softmax over the valid columns at some sites, picked at (site, chosen)."""
-    logits = _logits(model, hidden, columns).float()  # [D, C]
+    logits = logits_of(model, hidden, columns).float()  # [D, C]
     if seen is not None:
         logits = penalise(logits, seen, penalty)
     return masked_log_softmax(logits / temperature, valid)[site, chosen]
 
 
-def _logits(model: PreTrainedModel, hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+def logits_of(model: PreTrainedModel, hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Logits [D, C] of some tokens; only these rows of the head are read where the head is a plain matrix."""
     head = model.get_output_embeddings()
     if type(head) is torch.nn.Linear:

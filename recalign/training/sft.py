@@ -1,26 +1,28 @@
-"""Supervised training: a token objective on the answers of the training rows, from a base model to a run folder."""
+"""Supervised training: a token or preference objective on the answers of the training rows, to a run folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from recalign import console, registry
-from recalign.api import TokenObjective
+from recalign.api import PreferenceObjective, TokenObjective
 from recalign.data.dataset import PreparedDataset, Row
 from recalign.errors import UserError
 from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
 from recalign.generation.engine import Engine
+from recalign.objectives.sft import Sft
 from recalign.training.examples import AnswerExamples, Augmentation, collate
 from recalign.training.lora import LoraOptions
-from recalign.training.models import Policy, is_builtin, load_policy
+from recalign.training.models import Policy, is_builtin, load_policy, reference_policy
 from recalign.training.options import TrainingOptions
+from recalign.training.preferences import PreferenceExamples, PreferenceStep
 from recalign.training.steps import TokenStep
-from recalign.training.trainer import RecalignTrainer
+from recalign.training.trainer import RecalignTrainer, Step
 from recalign.training.validation import BEAM_WIDTH, spread, validation_loss, validation_metric
 from recalign.training.weights import Dtype, model_hash
 from recalign.workspace import RunFolder, home
@@ -36,7 +38,7 @@ class SftOptions:
 
     Args:
         model: as `load_policy` takes it.
-        objective: name of a token objective.
+        objective: name of a token or preference objective.
         params: its parameters.
         training: epochs, batches, learning rate (0: see `default_learning_rate`), validation, checkpoints.
         loss_on: `response`, `all` (the history's tokens too: every item of it is a next-item prediction) or `auto`: all
@@ -87,8 +89,8 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
-    options = replace(options, training=_with_learning_rate(options))
-    objective = _token_objective(options)
+    objective = _objective(options)
+    options = replace(options, training=_with_defaults(options, objective))
     run = RunFolder(out)
     if run.done and not overwrite:
         _claim(run, dataset, options)
@@ -119,7 +121,8 @@ def train_supervised(
             f"{policy.prompter.truncated} prompts were longer than {policy.prompter.max_tokens} tokens and lost their "
             "oldest items."
         )
-    results = {**figures, "truncated": policy.prompter.truncated, "parameters": _count(policy)}
+    best_on = options.training.best_metric
+    results = {**figures, "best_on": best_on, "truncated": policy.prompter.truncated, "parameters": _count(policy)}
     if _is_main():
         policy.save(out / MODEL_FOLDER)
         run.finish(results)
@@ -141,19 +144,34 @@ def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
     return out
 
 
-def _with_learning_rate(options: SftOptions) -> TrainingOptions:
+def _with_defaults(options: SftOptions, objective: TokenObjective | PreferenceObjective) -> TrainingOptions:
+    """Fill in the learning rate and what picks the checkpoint.
+
+    Preference training may lower the likelihood of targets too, so their cross-entropy does not tell which checkpoint
+    ranks best; the metric of decoded lists does.
+    """
+    preference = isinstance(objective, PreferenceObjective)
+    best = options.training.best_metric
+    if best == "auto":
+        best = "metric" if preference and options.metric != "" else "loss"
     rate = options.training.learning_rate or default_learning_rate(options.model, options.lora)
-    return replace(options.training, learning_rate=rate)
+    return replace(options.training, learning_rate=rate, best_metric=best)
 
 
-def _token_objective(options: SftOptions) -> TokenObjective:
+def _objective(options: SftOptions) -> TokenObjective | PreferenceObjective:
     objective = registry.create("objective", options.objective, options.params)
-    if not isinstance(objective, TokenObjective):
+    if not isinstance(objective, TokenObjective | PreferenceObjective):
         raise UserError(
             f"The objective '{options.objective}' learns from sampled lists, not from the data.",
             f"Use recalign align --objective {options.objective}.",
         )
-    if objective.responses_only and options.loss_on == "all":
+    preference = isinstance(objective, PreferenceObjective)
+    if preference and is_builtin(options.model):
+        raise UserError(
+            f"The objective '{options.objective}' starts from a supervised model; {options.model} knows nothing yet.",
+            "Train one with recalign sft, then pass its run folder with --model.",
+        )
+    if options.loss_on == "all" and (preference or objective.responses_only):
         raise UserError(
             f"The objective '{options.objective}' is defined on responses only.",
             "Leave --loss-on out, or say response.",
@@ -176,40 +194,44 @@ class _Lesson:
 
     Args:
         step: the loss.
-        examples: the training rows.
-        all_tokens: whether prompts are learnt too.
+        examples: the training rows, with what the step takes.
+        collate: makes a batch of them.
+        check: computes the cross-entropy of the validation rows.
         valid: validation rows.
         metric: of decoded lists, or None.
     """
 
-    step: TokenStep
-    examples: AnswerExamples
-    all_tokens: bool
+    step: Step
+    examples: AnswerExamples | PreferenceExamples
+    collate: Callable[[list[Any]], Any]
+    check: TokenStep
     valid: Sequence[Row]
     metric: RewardExpression | None
 
     def validate(self) -> dict[str, float]:
-        figures = {"loss": validation_loss(self.step, self.valid)}
+        figures = {"loss": validation_loss(self.check, self.valid)}
         if self.metric is not None:
-            figures["metric"] = validation_metric(self.step.engine, self.metric, self.valid)
+            figures["metric"] = validation_metric(self.check.engine, self.metric, self.valid)
         return figures
 
     def trainer(self, options: SftOptions, out: Path) -> RecalignTrainer:
-        policy = self.step.policy
         return RecalignTrainer(
-            policy,
+            self.check.policy,
             self.step,
             options.training,
             out,
             self.examples,
-            partial(collate, pad=policy.titles.end, all_tokens=self.all_tokens),
+            self.collate,
             self.validate,
             length_of=self.examples.length_of,
+            runs_backward=isinstance(self.step, PreferenceStep),
             title="sft" if options.objective == "sft" else f"sft ({options.objective})",
         )
 
 
-def _lesson(policy: Policy, dataset: PreparedDataset, objective: TokenObjective, options: SftOptions) -> _Lesson:
+def _lesson(
+    policy: Policy, dataset: PreparedDataset, objective: TokenObjective | PreferenceObjective, options: SftOptions
+) -> _Lesson:
     if dataset.task not in objective.tasks:
         raise UserError(
             f"The objective '{options.objective}' is for the task {' or '.join(sorted(objective.tasks))}; this dataset "
@@ -219,19 +241,26 @@ def _lesson(policy: Policy, dataset: PreparedDataset, objective: TokenObjective,
     if options.training.best_metric == "metric" and options.metric == "":
         raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
     engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history)
+    check = TokenStep(policy, Sft(), engine)
+    valid = spread(dataset.rows("valid"), options.valid_rows)
+    metric = _metric(dataset, options.metric)
+    if isinstance(objective, PreferenceObjective):
+        training = options.training
+        reference, accumulation = reference_policy(policy), training.gradient_accumulation
+        step = PreferenceStep(policy, objective, engine, reference, seed=training.seed, accumulation=accumulation)
+        pairs = PreferenceExamples(AnswerExamples(policy, dataset.rows("train"), dataset.list_length))
+        return _Lesson(step, pairs, list, check, valid, metric)
     dense = policy.from_scratch and policy.prompter.template.source is None and not objective.responses_only
     all_tokens = dense if options.loss_on == "auto" else options.loss_on == "all"
     rows = dataset.rows("train")
     augmentation = Augmentation(options.shuffle_targets, options.history_dropout, options.training.seed)
-    # With every token learnt the response is no special part of the window, and all of its targets teach; a response
-    # learnt by itself is as long as the lists that will be asked for.
-    answer_length = None if all_tokens else dataset.list_length
     return _Lesson(
         step=TokenStep(policy, objective, engine),
-        examples=AnswerExamples(policy, rows, answer_length, augmentation=augmentation),
-        all_tokens=all_tokens,
-        valid=spread(dataset.rows("valid"), options.valid_rows),
-        metric=_metric(dataset, options.metric),
+        examples=AnswerExamples(policy, rows, dataset.list_length, augmentation=augmentation),
+        collate=partial(collate, pad=policy.titles.end, all_tokens=all_tokens),
+        check=check,
+        valid=valid,
+        metric=metric,
     )
 
 

@@ -1,0 +1,127 @@
+"""Where rejected titles come from: any item, popular items, the batch's other targets, or the policy itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recalign.api import INVALID, Row
+from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    from recalign.generation.engine import Engine
+
+Draw = Callable[["Negatives", Sequence[Row], int], list[np.ndarray]]
+
+
+class Negatives:
+    """Draws D rejected items for each row: never a target, never what the policy must not recommend, none twice.
+
+    Args:
+        engine: catalogue, exclusions and, for `self`, the policy.
+        source: `uniform`, `popularity`, `batch` or `self`.
+        count: D.
+        seed: with the epoch and the row's index it decides the draw.
+
+    Raises:
+        UserError: the catalogue has too few items.
+    """
+
+    def __init__(self, engine: Engine, source: str, count: int, seed: int) -> None:
+        self.engine, self.source, self.count, self.seed = engine, source, count, seed
+        popularity = engine.catalogue.popularity
+        self.log_popularity = np.log(popularity, where=popularity > 0, out=np.full(len(popularity), -np.inf))
+        available = int((popularity > 0).sum()) if source == "popularity" else len(popularity)
+        if available <= count:
+            which = "items with training interactions" if source == "popularity" else "items"
+            raise UserError(
+                f"{count} negatives are asked for, and the catalogue has {available} {which}, the target included.",
+                "Lower -p negatives=...",
+            )
+
+    def draw(self, rows: Sequence[Row], epoch: int) -> np.ndarray:
+        """Draw for a batch of rows.
+
+        Args:
+            rows: [B].
+            epoch: another epoch draws anew.
+
+        Returns:
+            [B, D] int64 items; INVALID at the end of rows for which `batch` finds fewer.
+
+        Raises:
+            UserError: a row has fewer items left than D.
+        """
+        items = np.full((len(rows), self.count), INVALID, dtype=np.int64)
+        for place, found in enumerate(SOURCES[self.source](self, rows, epoch)):
+            items[place, : len(found)] = found
+        return items
+
+    def generator(self, row: Row, epoch: int) -> np.random.Generator:
+        """Return the row's own stream."""
+        return np.random.default_rng([self.seed, 5, epoch, row.index])
+
+    def barred(self, row: Row) -> np.ndarray:
+        """Return the items that must not be rejected titles of a row."""
+        return np.union1d(row.targets, self.engine.excluded(row))
+
+    def enough(self, row: Row, found: np.ndarray) -> np.ndarray:
+        """Return the first D of the items found.
+
+        Raises:
+            UserError: there are fewer.
+        """
+        if len(found) < self.count:
+            raise UserError(
+                f"User {row.user_id} has {len(found)} items left to reject, and {self.count} negatives are asked for.",
+                "Lower -p negatives=..., or choose another -p source=...",
+            )
+        return found[: self.count]
+
+
+def _uniform(negatives: Negatives, rows: Sequence[Row], epoch: int) -> list[np.ndarray]:
+    """Items drawn uniformly without replacement."""
+    drawn = []
+    size = len(negatives.engine.catalogue)
+    for row in rows:
+        barred = negatives.barred(row)
+        some = negatives.generator(row, epoch).choice(size, min(size, negatives.count + len(barred)), replace=False)
+        drawn.append(negatives.enough(row, some[~np.isin(some, barred)]))
+    return drawn
+
+
+def _popularity(negatives: Negatives, rows: Sequence[Row], epoch: int) -> list[np.ndarray]:
+    """Items drawn by training popularity without replacement (the largest of log popularity plus Gumbel noise)."""
+    drawn = []
+    for row in rows:
+        keys = negatives.log_popularity + negatives.generator(row, epoch).gumbel(size=len(negatives.log_popularity))
+        keys[negatives.barred(row)] = -np.inf
+        best = np.argpartition(-keys, negatives.count)[: negatives.count]
+        best = best[np.argsort(-keys[best], kind="stable")]
+        drawn.append(negatives.enough(row, best[keys[best] > -np.inf]))
+    return drawn
+
+
+def _batch(negatives: Negatives, rows: Sequence[Row], epoch: int) -> list[np.ndarray]:
+    """Other rows' targets, at most D of them; a batch may offer fewer."""
+    targets = np.unique(np.concatenate([row.targets[:1] for row in rows]))
+    shuffled = [negatives.generator(row, epoch).permutation(targets) for row in rows]
+    return [
+        some[~np.isin(some, negatives.barred(row))][: negatives.count] for row, some in zip(rows, shuffled, strict=True)
+    ]
+
+
+def _self(negatives: Negatives, rows: Sequence[Row], epoch: int) -> list[np.ndarray]:
+    """The best titles of the policy's beam search that are no targets: what it would wrongly recommend now."""
+    widest = negatives.count + max(len(row.targets) for row in rows)
+    width = min(widest, len(negatives.engine.catalogue))
+    found = negatives.engine.beam(rows, width=width, size=width)[0].numpy()
+    return [
+        negatives.enough(row, items[(items != INVALID) & ~np.isin(items, row.targets)])
+        for row, items in zip(rows, found, strict=True)
+    ]
+
+
+SOURCES: dict[str, Draw] = {"uniform": _uniform, "popularity": _popularity, "batch": _batch, "self": _self}

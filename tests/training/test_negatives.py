@@ -1,0 +1,75 @@
+"""Negatives: never a target or an excluded item, none twice, decided by seed, epoch and row; too few are an error."""
+
+import numpy as np
+import pytest
+
+from recalign.api import INVALID, UserError
+from recalign.generation.engine import Engine
+from recalign.training.models import load_policy
+from recalign.training.negatives import SOURCES, Negatives
+from tests.fake_dataset import write_dataset
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    dataset = write_dataset(tmp_path_factory.mktemp("negatives") / "data", task="next")
+    policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset)
+    return Engine(policy, dataset.catalogue, exclude_history=True), dataset.rows("train")[:8]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_negatives_are_distinct_and_neither_targets_nor_excluded(world, source):
+    engine, rows = world
+    drawn = Negatives(engine, source, 4, 0).draw(rows, 0)
+    for row, items in zip(rows, drawn, strict=True):
+        named = items[items != INVALID]
+        assert len(set(named)) == len(named) > 0
+        assert not np.isin(named, [*row.targets, *row.history]).any()
+
+
+@pytest.mark.parametrize("source", ["uniform", "popularity", "batch"])
+def test_a_row_draws_the_same_whatever_is_in_the_batch_and_anew_every_epoch(world, source):
+    engine, rows = world
+    negatives = Negatives(engine, source, 3, 0)
+    assert np.array_equal(negatives.draw(rows, 1), negatives.draw(rows, 1))
+    assert not np.array_equal(negatives.draw(rows, 0), negatives.draw(rows, 1))
+    if source != "batch":
+        assert np.array_equal(negatives.draw(rows[3:5], 1), negatives.draw(rows, 1)[3:5])
+
+
+def test_popular_items_are_drawn_by_their_share(world):
+    engine, rows = world
+    negatives = Negatives(engine, "popularity", 1, 0)
+    row = rows[0]
+    drawn = np.concatenate([negatives.draw([row], epoch)[0] for epoch in range(3000)])
+    free = np.setdiff1d(np.arange(20), [*row.targets, *row.history])
+    popularity = engine.catalogue.popularity[free]
+    share = np.array([(drawn == item).mean() for item in free])
+    np.testing.assert_allclose(share, popularity / popularity.sum(), atol=0.03)
+
+
+def test_in_batch_negatives_are_the_other_rows_targets_and_may_be_fewer(world):
+    engine, rows = world
+    drawn = Negatives(engine, "batch", 4, 0).draw(rows[:3], 0)
+    targets = {int(row.targets[0]) for row in rows[:3]}
+    for row, items in zip(rows, drawn, strict=False):
+        assert set(items[items != INVALID]) <= targets - {int(row.targets[0])}
+        assert items[-1] == INVALID
+    assert (Negatives(engine, "batch", 2, 0).draw(rows[:1], 0) == INVALID).all()
+
+
+def test_the_policys_own_negatives_are_what_it_would_recommend(world):
+    engine, rows = world
+    drawn = Negatives(engine, "self", 2, 0).draw(rows, 0)
+    found = engine.beam(rows, width=3, size=3)[0].numpy()
+    for row, items, best in zip(rows, drawn, found, strict=True):
+        assert items.tolist() == [item for item in best if item not in row.targets][:2]
+
+
+def test_more_negatives_than_items_are_refused(world):
+    engine, rows = world
+    with pytest.raises(UserError, match="20 negatives are asked for, and the catalogue has 20 items"):
+        Negatives(engine, "uniform", 20, 0)
+    for source in ("uniform", "popularity", "self"):
+        with pytest.raises(UserError, match="User u0 has 14 items left to reject, and 15"):
+            Negatives(engine, source, 15, 0).draw(rows, 0)
