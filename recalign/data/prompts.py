@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,17 +50,17 @@ class Template:
     @property
     def chat(self) -> bool:
         """Whether the text is a user turn in the model's chat template."""
-        return bool(self._constants().get("chat", False))
+        return bool(self._constants.get("chat", False))
 
     @property
     def titles(self) -> bool:
         """Whether prompts show titles, however the response writes items."""
-        return bool(self._constants().get("titles", False))
+        return bool(self._constants.get("titles", False))
 
     @property
     def separator(self) -> str | None:
         """Text between titles, or None for the tokenizer's own separator."""
-        value = self._constants().get("separator")
+        value = self._constants.get("separator")
         return None if value is None else str(value)
 
     def render(self, **variables: Any) -> str:
@@ -69,7 +70,7 @@ class Template:
             UserError: the template does not parse or fails on these variables; the line is named.
         """
         try:
-            return _ENVIRONMENT.from_string(self.source or "").render(**variables)
+            return self._program.render(**variables)
         except jinja2.TemplateSyntaxError as error:
             raise self._error(error, error.lineno) from None
         except Exception as error:  # a template is the user's program: whatever it raises is theirs to mend
@@ -77,6 +78,11 @@ class Template:
             lines = [frame.lineno for frame in frames if frame.filename == "<template>"]
             raise self._error(error, lines[-1] if lines else None) from None
 
+    @cached_property
+    def _program(self) -> jinja2.Template:
+        return _ENVIRONMENT.from_string(self.source or "")
+
+    @cached_property
     def _constants(self) -> dict[str, Any]:
         """Top-level `{% set name = constant %}` of the template."""
         try:

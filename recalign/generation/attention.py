@@ -1,8 +1,9 @@
 """Attention of many continuations to the prompts that they share: nothing is copied, nothing is padded.
 
 The model sees one sequence of M tokens, whatever their prompts, and its linear layers do no wasted work. Only attention
-knows who may see whom; it is registered with transformers under `NAME` and reads a `Memory` passed as the forward's
-`memory` argument. Differs from a 4D mask over one long sequence: cost grows with what a token may see, not with all.
+knows who may see whom; it is registered with transformers under `NAME` and reads a `Pass`, which the model's forward is
+handed as `shared_pass`. Differs from a 4D mask over one long sequence: cost grows with what a token may see, not with
+all that there is.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "recalign_shared"
+
+
+class Stored(Exception):  # noqa: N818
+    """The last layer's keys and values are stored: nothing that the forward pass would still compute is needed."""
 
 
 @dataclass(frozen=True)
@@ -44,46 +50,206 @@ class Grid:
         back[order] = place
         return cls(index.view(count, width), back)
 
+    def scatter(self, mask: torch.Tensor) -> torch.Tensor:
+        """Lay out what tokens see (bool [M, L]) as an additive mask [R, Q, L]; padding sees all."""
+        bias = torch.zeros(self.index.numel(), mask.shape[1], device=mask.device)
+        bias[self.back] = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+        return bias.view(*self.index.shape, -1)
+
 
 @dataclass
-class Memory:
-    """Keys and values of P prompts and of the S segments that continue them, and who sees whom in the current pass.
-
-    A segment belongs to one prompt; its tokens see the whole prompt and those earlier tokens of the segment that
-    `visible` says. While `own` is None the pass encodes the prompts themselves.
+class KeyValues:
+    """Keys and values of R rows with room for L tokens each, layer by layer.
 
     Args:
-        lengths: [P] tokens of each prompt.
-        prompts: the grid of the current tokens by prompt.
-        own: the grid of the current tokens by segment.
-        slots: [M] where each token's key goes in its segment.
-        segments: [M] the segment of each token.
-        visible: [S, Q, used] bool, over the grid `own`.
-        used: slots in use in the fullest segment.
+        rows: R.
+        room: L.
+        keys: layer -> [R, H, L, D].
+        values: layer -> [R, H, L, D].
     """
 
-    lengths: torch.Tensor
-    prompts: Grid
-    own: Grid | None = None
-    slots: torch.Tensor | None = None
-    segments: torch.Tensor | None = None
-    visible: torch.Tensor | None = None
-    used: int = 0
-    prompt_keys: dict[int, torch.Tensor] = field(default_factory=dict)  # layer -> [P, H, L, D]
-    prompt_values: dict[int, torch.Tensor] = field(default_factory=dict)
-    own_keys: dict[int, torch.Tensor] = field(default_factory=dict)  # layer -> [S, H, capacity, D]
-    own_values: dict[int, torch.Tensor] = field(default_factory=dict)
+    rows: int
+    room: int
+    keys: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
 
-    def store(self, layer: int, key: torch.Tensor, value: torch.Tensor, count: int, capacity: int) -> None:
-        """Put the current tokens' keys and values [H, M, D] into their segments' slots."""
-        for buffers, new in ((self.own_keys, key), (self.own_values, value)):
-            old = buffers.get(layer)
-            if old is None or old.shape[2] < capacity:
-                buffer = new.new_zeros(count, new.shape[0], capacity, new.shape[2])
-                if old is not None:
-                    buffer[:, :, : old.shape[2]] = old
-                buffers[layer] = buffer
-            buffers[layer][self.segments, :, self.slots] = new.transpose(0, 1)
+    def put(self, layer: int, key: torch.Tensor, value: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> None:
+        """Store M tokens' keys and values [H, M, D] at (row, column), [M] each."""
+        for buffers, new in ((self.keys, key), (self.values, value)):
+            if layer not in buffers:
+                buffers[layer] = new.new_zeros(self.rows, new.shape[0], self.room, new.shape[2])
+            buffers[layer][row, :, column] = new.transpose(0, 1)
+
+    def start_with(self, prefix: KeyValues) -> None:
+        """Begin every row with the one row of `prefix`."""
+        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
+            for layer, tensor in theirs.items():
+                mine[layer] = tensor.new_zeros(self.rows, tensor.shape[1], self.room, tensor.shape[3])
+                mine[layer][:, :, : prefix.room] = tensor
+
+    def grow(self, room: int) -> None:
+        """Make room for more tokens a row."""
+        if room > self.room:
+            for buffers in (self.keys, self.values):
+                for layer, tensor in buffers.items():
+                    buffers[layer] = F.pad(tensor, (0, 0, 0, room - self.room))
+            self.room = room
+
+    def keep(self, rows: torch.Tensor, room: int) -> None:
+        """Forget all rows but these, and columns from `room` on."""
+        self.rows, self.room = len(rows), room
+        for buffers in (self.keys, self.values):
+            for layer, tensor in buffers.items():
+                buffers[layer] = tensor[rows, :, :room]
+
+
+class Pass(Protocol):
+    """Who sees whom in one forward pass over M tokens."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Store keys and values [H, M, D]; return the attention of the queries [Hq, M, D]: [M, Hq, D]."""
+
+
+@dataclass(frozen=True)
+class ReadPrompts:
+    """Reads prompts but for their last tokens: keys and values are all that is wanted.
+
+    Args:
+        prompts: where keys and values go, the first `begun` columns of which are there already.
+        grid: the tokens by prompt.
+        rows: [M] prompt of each token.
+        columns: [M] place of each token in its prompt.
+        begun: tokens that stand before the first of these in every prompt.
+        last_layer: after which nothing more is needed.
+    """
+
+    prompts: KeyValues
+    grid: Grid
+    rows: torch.Tensor
+    columns: torch.Tensor
+    begun: int
+    last_layer: int
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attend causally; prompts are padded on the right, where causality hides the padding."""
+        self.prompts.put(layer, key, value, self.rows, self.columns)
+        if layer == self.last_layer:
+            raise Stored
+        queries = query[:, self.grid.index].transpose(0, 1)  # [P, Hq, Q, D]
+        width = queries.shape[2]
+        keys, values = (b[layer][:, :, : self.begun + width] for b in (self.prompts.keys, self.prompts.values))
+        mask = None
+        if self.begun:
+            mask = torch.ones(width, self.begun + width, dtype=torch.bool, device=query.device).tril(self.begun)
+        gqa = queries.shape[1] != keys.shape[1]
+        out = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa
+        )
+        return out.transpose(1, 2).flatten(0, 1)[self.grid.back]
+
+
+@dataclass(frozen=True)
+class ReadLast:
+    """Reads the last token of each prompt.
+
+    Args:
+        prompts: keys and values of what stands before.
+        lengths: [P] tokens of each prompt.
+        grid: the tokens by prompt, one each.
+        bias: [P, 1, L] additive mask.
+    """
+
+    prompts: KeyValues
+    lengths: torch.Tensor
+    grid: Grid
+    bias: torch.Tensor
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attend to the whole prompt."""
+        rows = torch.arange(len(self.lengths), device=query.device)
+        self.prompts.put(layer, key, value, rows, self.lengths - 1)
+        keys, values = self.prompts.keys[layer], self.prompts.values[layer]
+        return _attend(query, self.grid, keys, values, self.bias, scaling)[0].to(query.dtype)
+
+
+@dataclass(frozen=True)
+class ReadOn:
+    """Reads tokens that continue prompts: each sees its whole prompt, and some earlier tokens of its segment.
+
+    Args:
+        prompts: keys and values of the prompts.
+        own: those of the segments.
+        prompt_grid: the tokens by prompt.
+        own_grid: the tokens by segment.
+        segments: [M] segment of each token.
+        slots: [M] where each token goes in its segment.
+        prompt_bias: [P, 1, L] additive mask.
+        own_bias: [S, Q, used] additive mask over `own_grid`.
+    """
+
+    prompts: KeyValues
+    own: KeyValues
+    prompt_grid: Grid
+    own_grid: Grid
+    segments: torch.Tensor
+    slots: torch.Tensor
+    prompt_bias: torch.Tensor
+    own_bias: torch.Tensor
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attend to the prompt and to the segment, and merge the two."""
+        self.own.put(layer, key, value, self.segments, self.slots)
+        keys, values = self.prompts.keys[layer], self.prompts.values[layer]
+        first, first_mass = _attend(query, self.prompt_grid, keys, values, self.prompt_bias, scaling)
+        used = self.own_bias.shape[2]
+        keys, values = self.own.keys[layer][:, :, :used], self.own.values[layer][:, :, :used]
+        second, second_mass = _attend(query, self.own_grid, keys, values, self.own_bias, scaling)
+        # softmax over both parts = their softmaxes, weighted by their shares of the total mass
+        share = torch.sigmoid(second_mass - first_mass)[..., None]
+        return first.lerp(second, share).to(query.dtype)
+
+
+def _attend(
+    query: torch.Tensor, grid: Grid, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of the grid's rows to one block of keys each; no gradients.
+
+    Args:
+        query: [Hq, M, D].
+        grid: R rows of Q tokens.
+        keys: [R, H, L, D], Hq a multiple of H.
+        values: [R, H, L, D].
+        bias: [R, Q or 1, L] float32, added to the scores.
+        scaling: factor of the scores.
+
+    Returns:
+        Output [M, Hq, D] and log of the softmax's mass [M, Hq], float32.
+    """
+    (rows, width), (heads, length, size) = grid.index.shape, keys.shape[1:]
+    repeat = query.shape[0] // heads
+    queries = query[:, grid.index].view(heads, repeat, rows, width, size).permute(2, 0, 1, 3, 4)
+    queries = queries.reshape(rows * heads, repeat * width, size) * scaling
+    scores = torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)).float()  # [R * H, repeat * Q, L]
+    scores.view(rows, heads, repeat, width, length).add_(bias[:, None, None])
+    top = scores.amax(dim=-1, keepdim=True)
+    weights = scores.sub_(top).exp_()
+    total = weights.sum(dim=-1, keepdim=True)
+    out = torch.bmm(weights.to(values.dtype), values.flatten(0, 1)).float().div_(total)
+    mass = top.add_(total.log_())
+
+    def by_token(tensor: torch.Tensor) -> torch.Tensor:
+        laid_out = tensor.view(rows, heads * repeat, width, -1).transpose(1, 2)
+        return laid_out.reshape(rows * width, heads * repeat, -1)[grid.back]
+
+    return by_token(out), by_token(mass)[..., 0]
 
 
 def shared_attention(
@@ -94,21 +260,21 @@ def shared_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    memory: Memory,
+    shared_pass: Pass,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within a `Memory`; the signature is transformers' attention interface.
+    """Attend as a pass says; the signature is transformers' attention interface.
 
     Args:
-        module: the layer; its `layer_idx` keys the memory.
+        module: the layer; its `layer_idx` tells its keys and values from those of others.
         query: [1, Hq, M, D].
-        key: [1, H, M, D] with Hq a multiple of H.
+        key: [1, H, M, D].
         value: [1, H, M, D].
-        attention_mask: unused, who sees whom stands in the memory.
+        attention_mask: unused, the pass knows who sees whom.
         scaling: factor of the scores.
-        memory: keys and values so far.
+        shared_pass: who sees whom.
         softcap: scores squashed by tanh, as Gemma 2 has it: refused.
         s_aux: attention sinks, as gpt-oss has them: refused.
 
@@ -117,77 +283,11 @@ def shared_attention(
 
     Raises:
         NotImplementedError: attention of another kind than softmax over scaled products.
+        Stored: the pass has what it wants.
     """
     if softcap is not None or s_aux is not None:
         raise NotImplementedError("its attention caps scores or has sinks")
-    query, key, value = query[0], key[0], value[0]
-    if memory.own is None:
-        return _encode(module.layer_idx, query, key, value, scaling, memory)[None], None
-    memory.store(module.layer_idx, key, value, memory.own.index.shape[0], _capacity(memory.used))
-    layer = module.layer_idx
-    columns = torch.arange(memory.prompt_keys[layer].shape[2], device=query.device)
-    prompt_mask = columns < memory.lengths[:, None, None]  # [P, 1, L]
-    first, first_mass = _attend(
-        query, memory.prompts, memory.prompt_keys[layer], memory.prompt_values[layer], prompt_mask, scaling
-    )
-    own_keys, own_values = (b[layer][:, :, : memory.used] for b in (memory.own_keys, memory.own_values))
-    second, second_mass = _attend(query, memory.own, own_keys, own_values, memory.visible, scaling)
-    # softmax over both parts = their softmaxes, weighted by their shares of the total mass
-    share = torch.sigmoid(first_mass - second_mass)[..., None]
-    return (share * first + (1 - share) * second).to(query.dtype)[None], None
-
-
-def _encode(
-    layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, memory: Memory
-) -> torch.Tensor:
-    """Causal attention within each prompt; prompts are padded on the right, where causality hides the padding."""
-    index = memory.prompts.index
-    keys, values = (part[:, index].transpose(0, 1).contiguous() for part in (key, value))  # [P, H, L, D]
-    memory.prompt_keys[layer], memory.prompt_values[layer] = keys, values
-    queries = query[:, index].transpose(0, 1)  # [P, Hq, L, D]
-    gqa = queries.shape[1] != keys.shape[1]
-    out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)
-    return out.transpose(1, 2).flatten(0, 1)[memory.prompts.back]  # [M, Hq, D]
-
-
-def _attend(
-    query: torch.Tensor, grid: Grid, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of the grid's rows to one block of keys each.
-
-    Args:
-        query: [Hq, M, D].
-        grid: R rows of Q tokens.
-        keys: [R, H, L, D].
-        values: [R, H, L, D].
-        mask: [R, Q or 1, L] bool.
-        scaling: factor of the scores.
-
-    Returns:
-        Output [M, Hq, D] and log of the softmax's mass [M, Hq], float32.
-    """
-    (rows, width), (heads, length, size) = grid.index.shape, keys.shape[1:]
-    repeat = query.shape[0] // heads
-    queries = query[:, grid.index].view(heads, repeat, rows, width, size).permute(2, 0, 1, 3, 4)
-    scores = torch.bmm(
-        queries.reshape(rows * heads, repeat * width, size), keys.flatten(0, 1).transpose(1, 2)
-    )  # [R * H, repeat * Q, L]
-    scores = scores.view(rows, heads, repeat, width, length).float() * scaling
-    scores = scores.masked_fill(~mask[:, None, None], torch.finfo(torch.float32).min)
-    mass = scores.logsumexp(-1)
-    weights = (scores - mass[..., None]).exp().to(values.dtype)
-    out = torch.bmm(weights.view(rows * heads, repeat * width, length), values.flatten(0, 1))
-    out = out.view(rows, heads * repeat, width, size).transpose(1, 2).reshape(rows * width, heads * repeat, size)
-    mass = mass.view(rows, heads * repeat, width).transpose(1, 2).reshape(rows * width, heads * repeat)
-    return out[grid.back], mass[grid.back]
-
-
-def _capacity(used: int) -> int:
-    """Slots to hold for `used` tokens: grows by half, so that growing costs little."""
-    capacity = 32
-    while capacity < used:
-        capacity += capacity // 2
-    return capacity
+    return shared_pass.attend(module.layer_idx, query[0], key[0], value[0], scaling)[None], None
 
 
 AttentionInterface.register(NAME, shared_attention)

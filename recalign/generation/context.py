@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from recalign.generation.attention import Grid, Memory
+from recalign.generation.attention import Grid, KeyValues, Pass, ReadLast, ReadOn, ReadPrompts, Stored
+
+WORTH_A_PASS = 16
+"""Tokens at the beginning of all prompts that are encoded in a pass of their own."""
 
 
 @dataclass
@@ -93,22 +97,33 @@ class SharedContext(Context):
         self.device = model.device
 
     def begin(self, prompts: Sequence[np.ndarray], segments: int = 1, *, branching: bool = False) -> torch.Tensor:
-        """Encode the prompts, laid end to end."""
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        tokens = torch.from_numpy(np.concatenate(prompts)).long()
-        owner = torch.repeat_interleave(torch.arange(len(prompts)), lengths)
-        positions = torch.arange(len(tokens)) - (lengths.cumsum(0) - lengths)[owner]
+        """Encode the prompts: what they all begin with once, the rest end to end, then their last tokens.
+
+        Only the last tokens' logits are wanted. So the passes before end at the last layer's keys and values.
+        """
         count = len(prompts) * segments
-        self.prompt_of = torch.repeat_interleave(torch.arange(len(prompts)), segments).to(self.device)
-        self.filled = torch.zeros(count, dtype=torch.long, device=self.device)  # [S] slots in use
         self.segments, self.branching = count, branching
+        self.prompt_of = torch.arange(len(prompts), device=self.device).repeat_interleave(segments)
+        self.filled = torch.zeros(count, dtype=torch.long, device=self.device)  # [S] slots in use
         self.depth = torch.zeros(count, 0, dtype=torch.long, device=self.device)  # [S, slots]
         self.ancestors = torch.zeros(count, 0, 0, dtype=torch.bool, device=self.device)  # [S, slots, slots]
-        self.memory = Memory(lengths.to(self.device), Grid.of(owner.to(self.device), len(prompts)))
+        self.own = KeyValues(count, 0)
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        self.prompts = KeyValues(len(prompts), int(self.lengths.max()))
         self.cost.prompts += len(prompts)
-        self.cost.prompt_tokens += len(tokens)
-        ends = (lengths.cumsum(0) - 1).to(self.device)
-        return self._forward(tokens.to(self.device), positions.to(self.device), ends)
+        self.cost.prompt_tokens += sum(map(len, prompts))
+
+        common = _common_beginning(prompts)
+        if common:
+            prefix = KeyValues(1, common)
+            self._store(prefix, [prompts[0][:common]], 0)
+            self.prompts.start_with(prefix)
+        self._store(self.prompts, [prompt[common:-1] for prompt in prompts], common)
+        every = torch.arange(len(prompts), device=self.device)
+        last = torch.tensor([int(prompt[-1]) for prompt in prompts], device=self.device)
+        self.bias = self._prompt_bias()
+        reading = ReadLast(self.prompts, self.lengths, Grid.of(every, len(prompts)), self.bias)
+        return self._forward(reading, last, self.lengths - 1, every)
 
     def extend(
         self,
@@ -124,52 +139,64 @@ class SharedContext(Context):
         lane = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)  # [M]
         step = torch.arange(len(lane), device=self.device) - (counts.cumsum(0) - counts)[lane]
         segment = segments[lane]
-        own = Grid.of(segment, len(self.filled))
-        place = own.back - segment * own.index.shape[1]  # column in the grid = order within the segment
-        slots = self.filled[segment] + place
-        self.filled = self.filled + torch.bincount(segment, minlength=len(self.filled))
+        grid = Grid.of(segment, self.segments)
+        slots = self.filled[segment] + grid.back - segment * grid.index.shape[1]
+        self.filled = self.filled + torch.bincount(segment, minlength=self.segments)
         used = int(self.filled.max())
-        flat = tokens[column < counts[:, None]]
+        self.own.grow(_room(used))
         depth = self._depths(segments, parents)[lane] + step
         visible = self._visible(segments, parents, lane, step, slots, used)
         self._remember(segment, slots, depth, visible, used)
-        grid_visible = torch.zeros(own.index.numel(), used, dtype=torch.bool, device=self.device)
-        grid_visible[own.back] = visible
-        memory = self.memory
-        memory.prompts = Grid.of(self.prompt_of[segment], len(memory.lengths))
-        memory.own, memory.slots, memory.segments, memory.used = own, slots, segment, used
-        memory.visible = grid_visible.view(*own.index.shape, used)
+        prompt = self.prompt_of[segment]
+        prompt_grid = Grid.of(prompt, len(self.lengths))
+        reading = ReadOn(self.prompts, self.own, prompt_grid, grid, segment, slots, self.bias, grid.scatter(visible))
         ends = counts.cumsum(0) - 1
-        positions = memory.lengths[self.prompt_of[segment]] + depth
-        wanted = torch.arange(len(flat), device=self.device) if every else ends
-        return self._forward(flat, positions, wanted), slots[ends]
+        wanted = torch.arange(len(lane), device=self.device) if every else ends
+        flat = tokens[column < counts[:, None]]
+        return self._forward(reading, flat, self.lengths[prompt] + depth, wanted), slots[ends]
 
     def keep(self, segments: torch.Tensor) -> None:
         """Copy what is kept into smaller buffers."""
-        memory, self.segments = self.memory, len(segments)
+        self.segments = len(segments)
         prompts, self.prompt_of = torch.unique(self.prompt_of[segments], return_inverse=True)
         self.filled = self.filled[segments]
+        used = int(self.filled.max())
+        self.own.keep(segments, used)
         if self.branching:
-            used = int(self.filled.max())
             self.depth, self.ancestors = self.depth[segments, :used], self.ancestors[segments, :used, :used]
-        for buffers in (memory.own_keys, memory.own_values):
-            for layer in buffers:
-                buffers[layer] = buffers[layer][segments]
-        if len(prompts) < len(memory.lengths):
-            memory.lengths = memory.lengths[prompts]
-            longest = int(memory.lengths.max())
-            for buffers in (memory.prompt_keys, memory.prompt_values):
-                for layer in buffers:
-                    buffers[layer] = buffers[layer][prompts, :, :longest].contiguous()
+        if len(prompts) < len(self.lengths):
+            self.lengths = self.lengths[prompts]
+            self.prompts.keep(prompts, int(self.lengths.max()))
+            self.bias = self._prompt_bias()
 
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    def _prompt_bias(self) -> torch.Tensor:
+        hidden = torch.arange(self.prompts.room, device=self.device) >= self.lengths[:, None, None]
+        return torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, torch.finfo(torch.float32).min)
+
+    def _store(self, where: KeyValues, parts: Sequence[np.ndarray], begun: int) -> None:
+        """Store the keys and values of parts of prompts that begin at the place `begun`."""
+        tokens = torch.from_numpy(np.concatenate(parts)).long().to(self.device)
+        if not len(tokens):
+            return
+        sizes = torch.tensor([len(part) for part in parts], device=self.device)
+        row = torch.arange(len(parts), device=self.device).repeat_interleave(sizes)
+        position = begun + torch.arange(len(tokens), device=self.device) - (sizes.cumsum(0) - sizes)[row]
+        last_layer = self.model.config.get_text_config().num_hidden_layers - 1
+        reading = ReadPrompts(where, Grid.of(row, len(parts)), row, position, begun, last_layer)
+        with contextlib.suppress(Stored):
+            self._forward(reading, tokens, position, row[:1])
+
+    def _forward(
+        self, reading: Pass, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """Run the model over M tokens; logits [W, V] at the wanted ones."""
         self.cost.forward_passes += 1
         out = self.model(
             input_ids=tokens[None],
             position_ids=positions[None],
             use_cache=False,
-            logits_to_keep=ends,
-            memory=self.memory,
+            logits_to_keep=wanted,
+            shared_pass=reading,
         )
         return out.logits[0]
 
@@ -209,6 +236,24 @@ class SharedContext(Context):
         self.ancestors = torch.nn.functional.pad(self.ancestors, (0, grow, 0, grow))
         self.depth[segments, slots] = depth
         self.ancestors[segments, slots] = visible
+
+
+def _common_beginning(prompts: Sequence[np.ndarray]) -> int:
+    """How many tokens all prompts begin with, where that is worth a pass of its own; never a prompt's last token."""
+    shortest = min(map(len, prompts)) - 1
+    if len(prompts) < 2:
+        return 0
+    heads = np.stack([prompt[:shortest] for prompt in prompts])
+    common = int((heads == heads[0]).all(axis=0).cumprod().sum())
+    return common if common >= WORTH_A_PASS else 0
+
+
+def _room(used: int) -> int:
+    """Slots to hold for `used` tokens: grows by half, so that growing costs little."""
+    room = 32
+    while room < used:
+        room += room // 2
+    return room
 
 
 class PlainContext(Context):

@@ -249,7 +249,7 @@ class Engine:
     def context(self, prompts: Sequence[np.ndarray], list_length: int) -> Context:
         """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
         model = self.policy.model
-        reach = max(map(len, prompts)) + self.policy.titles.longest_response(list_length)
+        reach = max(map(len, prompts)) + list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
         window = getattr(model.config.get_text_config(), "sliding_window", None)
         if self.obstacle or (window is not None and reach > window):
             return PlainContext(model, self.cost, self.token_budget)

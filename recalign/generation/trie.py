@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,7 @@ class TitleTrie:
         """Number of titles, I."""
         return len(self.item_of_rank)
 
-    @property
+    @cached_property
     def longest(self) -> int:
         """Tokens of the longest title."""
         return int(self.path_start.diff().max())

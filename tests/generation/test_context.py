@@ -9,21 +9,26 @@ from recalign.generation.probe import obstacle_to_sharing
 from tests.generation.doubles import VOCABULARY, tiny_model
 
 
-def prompts():
-    return [np.random.default_rng(i).integers(0, VOCABULARY, size=length) for i, length in enumerate((5, 11, 8))]
+def prompts(common=0):
+    generator = np.random.default_rng(0)
+    head = generator.integers(0, VOCABULARY, size=common)
+    return [np.concatenate([head, generator.integers(0, VOCABULARY, size=length)]) for length in (5, 1, 8)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize("branching", [True, False])
+@pytest.mark.parametrize("common", [0, 20])
 @torch.no_grad()
-def test_shared_prompts_give_the_logits_of_full_forward_passes(kind, branching):
+def test_shared_prompts_give_the_logits_of_full_forward_passes(kind, branching, common):
     model = tiny_model(kind)
     generator = torch.Generator().manual_seed(0)
     ours, plain = SharedContext(model, Cost()), PlainContext(model, Cost(), 4096)
     segments = torch.arange(3).repeat_interleave(4) if branching else torch.arange(12)
     with shared(model):
-        first = ours.begin(prompts(), 1 if branching else 4, branching=branching)
-        torch.testing.assert_close(first, plain_begin(plain, model, 1 if branching else 4), atol=1e-5, rtol=0)
+        lanes = 1 if branching else 4
+        first = ours.begin(prompts(common), lanes, branching=branching)
+        wanted = with_own_attention(model, plain.begin, prompts(common), lanes)
+        torch.testing.assert_close(first, wanted, atol=1e-5, rtol=0)
         parents = torch.full((12,), -1)
         for step in range(4):
             counts = torch.randint(1, 4, (len(segments),), generator=generator)
@@ -52,10 +57,6 @@ def with_own_attention(model, call, *arguments):
         model.set_attn_implementation(with_shared)
 
 
-def plain_begin(plain, model, segments):
-    return with_own_attention(model, plain.begin, prompts(), segments)
-
-
 def test_the_models_own_attention_comes_back():
     model = tiny_model("llama")
     before = model.config._attn_implementation
@@ -75,3 +76,24 @@ def test_a_model_that_caps_its_scores_is_found_out():
         num_key_value_heads=2, head_dim=8, bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
     assert "caps scores" in obstacle_to_sharing(Gemma2ForCausalLM(config))
+
+
+@torch.no_grad()
+def test_what_all_prompts_begin_with_is_encoded_once():
+    model = tiny_model("llama")
+    tokens = []
+    handle = model.model.embed_tokens.register_forward_hook(lambda _, inputs, __: tokens.append(inputs[0].numel()))
+    with shared(model):
+        SharedContext(model, Cost()).begin(prompts(common=20))
+    handle.remove()
+    assert sum(tokens) == 20 + 5 + 1 + 8
+
+
+@pytest.mark.parametrize("lengths", [(1,), (1, 1), (2, 1)])
+@torch.no_grad()
+def test_prompts_of_a_token_or_two_are_read(lengths):
+    model = tiny_model("llama")
+    short = [np.arange(length) + 3 for length in lengths]
+    with shared(model):
+        found = SharedContext(model, Cost()).begin(short)
+    torch.testing.assert_close(found, PlainContext(model, Cost(), 4096).begin(short), atol=1e-5, rtol=0)
