@@ -21,6 +21,9 @@ def prepare(
     min_history: Annotated[int | None, typer.Option(help="Items of a history at least.")] = None,
     targets: Annotated[int | None, typer.Option(help="Targets a row: 1 for next, 10 for list.")] = None,
     stride: Annotated[int | None, typer.Option(help="Events between training windows.")] = None,
+    windows_per_user: Annotated[
+        int | None, typer.Option(help="Training windows a user at most, evenly spread (default: all).")
+    ] = None,
     list_length: Annotated[int | None, typer.Option(help="Titles of a response: 1 for next, 5 for list.")] = None,
     split: Annotated[str | None, typer.Option(help="time (8:1:1), user, leave-one-out, or given (windows).")] = None,
     folds: Annotated[int | None, typer.Option(help="Split user: number of folds.")] = None,
@@ -77,6 +80,7 @@ def prepare(
             "min_history": min_history,
             "targets": targets,
             "stride": stride,
+            "windows_per_user": windows_per_user,
             "list_length": list_length,
             "split": split,
             "folds": folds,

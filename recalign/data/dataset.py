@@ -1,4 +1,4 @@
-"""The prepared dataset, a folder: `items.parquet`, `interactions.parquet`, `train|valid|test/data.arrow`, `dataset.json`."""
+"""The prepared dataset: `items.parquet`, `interactions.parquet`, `train|valid|test/data.arrow`, `dataset.json`."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class PreparedDataset:
 
     @property
     def excludes_history(self) -> bool:
-        """Whether recommending an item of the user's history is ruled out (True where no training target repeats one)."""
+        """Whether items of the history are never recommended (as where no training target repeats one)."""
         return bool(self.info["options"]["exclude_history"])
 
     @cached_property
@@ -149,7 +149,7 @@ class PreparedDataset:
         )
 
     def interactions(self) -> pl.DataFrame:
-        """Every training interaction once: user (str), item (index), timestamp, gain; what models and baselines may see."""
+        """All that models and baselines may see, each training interaction once: user, item (index), timestamp, gain."""
         import polars as pl
 
         return pl.read_parquet(self.path / "interactions.parquet")

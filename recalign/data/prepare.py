@@ -166,12 +166,15 @@ def _from_events(raw: RawData, cleaned: CleanItems, options: PrepareOptions, see
     )
     log = to_log(events, gains(options.relevance, events.rating, len(events.item)))
     splits = SPLITTERS[options.split](log, options, seed)
+    if options.windows_per_user:
+        splits.windows["train"] = splits.windows["train"].at_most(options.windows_per_user)
     return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), events.unknown)
 
 
 def _from_windows(windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions) -> Prepared:
     """Take ready-made windows as they are."""
-    if options.split != "given" or options.k_core > 1 or options.popularity_cut is not None:
+    reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
+    if options.split != "given" or reshaped:
         raise UserError(
             "The source brings ready-made windows, which cannot be split again or filtered.",
             "Leave out --split, --k-core and --popularity-cut.",

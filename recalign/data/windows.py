@@ -43,6 +43,15 @@ class Windows:
         """Some of the windows, by index or mask."""
         return replace(self, lo=self.lo[index], cut=self.cut[index])
 
+    def at_most(self, count: int) -> Windows:
+        """Keep `count` windows a user at most, evenly spread over its time, the last one among them.
+
+        Without it the few users with long logs give most of the training rows, though each user is tested as often.
+        """
+        sizes = np.bincount(self.user, minlength=len(self.log.users))
+        place, sizes = ranges(np.zeros_like(sizes), sizes), sizes[self.user]
+        return self.take((place + 1) * count // sizes > place * count // sizes)
+
     def distinct(self) -> np.ndarray:
         """[W, m] bool, False where a target repeats an earlier target of its window: a list names no item twice."""
         items = self.log.item[self.target_positions]

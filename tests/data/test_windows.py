@@ -61,3 +61,12 @@ def test_a_repeat_outside_the_truncated_history_is_no_repeat():
     log = log_of([1, 2, 3, 1])
     assert not slide(log, np.array([3]), np.array([4]), history=2, targets=1, stride=1).repeats_history().any()
     assert slide(log, np.array([3]), np.array([4]), history=3, targets=1, stride=1).repeats_history().all()
+
+
+def test_at_most_spreads_the_kept_windows_evenly_and_keeps_the_last():
+    log = log_of(range(12), [1, 2, 3])
+    windows = slide(log, log.start[:-1] + 1, log.start[1:], history=4, targets=1, stride=1)
+    kept = windows.at_most(3)
+    assert np.bincount(windows.user).tolist() == [11, 2]
+    assert np.bincount(kept.user).tolist() == [3, 2]  # a short log keeps all
+    assert [targets for _, targets in shown(kept)][:3] == [[4], [8], [11]]
