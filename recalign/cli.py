@@ -65,7 +65,7 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
             result = function(**options)
         except KeyboardInterrupt:
             raise typer.Abort from None  # some versions of Typer return 130 from the app, others abort by themselves
-        if options.get("json"):
+        if options.get("json") and console.speaks():
             _print_json(result)
 
     return wrapped

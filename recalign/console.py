@@ -24,9 +24,17 @@ stdout = Console(highlight=False, width=_width(sys.stdout))
 
 
 def configure(*, json: bool = False, quiet: bool = False) -> None:
-    """Set what is shown: --quiet silences stderr but for errors; --json keeps stdout for the one object."""
-    stderr.quiet = quiet
-    stdout.quiet = json or quiet
+    """Set what is shown: --quiet silences stderr but for errors; --json keeps stdout for the one object.
+
+    Of several training processes the first alone speaks.
+    """
+    stderr.quiet = quiet or not speaks()
+    stdout.quiet = json or stderr.quiet
+
+
+def speaks() -> bool:
+    """Whether this is the only process, or the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:

@@ -19,13 +19,13 @@ def process() -> tuple[int, int]:
 
 
 def connect() -> None:
-    """Join the other processes that `accelerate launch` started, if any."""
+    """Join the other processes that a launcher started, if any."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         PartialState(cpu=not torch.cuda.is_available())
 
 
 def relaunch(count: int, *, data: Path, model: str) -> None:
-    """Replace this process by `accelerate launch` of the same command in several; in one of those, do nothing.
+    """Replace this process by several of the same command, as `accelerate launch` does; in one of those, do nothing.
 
     Args:
         count: processes on this machine.
@@ -34,9 +34,8 @@ def relaunch(count: int, *, data: Path, model: str) -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
-    place = ["--multi_gpu"] if torch.cuda.device_count() >= count else ["--cpu"]
-    launcher = ["accelerate.commands.launch", "--num_processes", str(count), "--num_machines", "1", *place]
-    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "recalign"]
+    # accelerate's launcher starts a single process on CPUs unless MPI is there; torch's starts them everywhere.
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m", "recalign"]
     arguments = [sys.executable, "-m", *launcher, *sys.argv[1:], "--data", str(data), "--model", str(model)]
     sys.stdout.flush()
     os.execv(sys.executable, arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -113,7 +112,7 @@ def train_supervised(
     try:
         figures = trainer.run(resume=resume)
     except KeyboardInterrupt:
-        if _is_main():
+        if console.speaks():
             run.interrupt()
         raise
     if policy.prompter.truncated:
@@ -123,7 +122,7 @@ def train_supervised(
         )
     best_on = options.training.best_metric
     results = {**figures, "best_on": best_on, "truncated": policy.prompter.truncated, "parameters": _count(policy)}
-    if _is_main():
+    if console.speaks():
         policy.save(out / MODEL_FOLDER)
         run.finish(results)
     trainer.accelerator.wait_for_everyone()
@@ -183,7 +182,7 @@ def _claim(
     run: RunFolder, dataset: PreparedDataset, options: SftOptions, *, resume: bool = False, overwrite: bool = False
 ) -> None:
     """Begin the run; one process speaks for all."""
-    if _is_main():
+    if console.speaks():
         inputs = {"data": dataset.hash, "model": model_hash(options.model)}
         run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite)
 
@@ -275,7 +274,3 @@ def _metric(dataset: PreparedDataset, name: str | None) -> RewardExpression | No
 
 def _count(policy: Policy) -> int:
     return sum(parameter.numel() for parameter in policy.model.parameters())
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
