@@ -26,7 +26,7 @@ from recalign.training.weights import Dtype, find_model_folder, model_hash
 from recalign.workspace import RunFolder, read_json
 
 FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 60, "reference_lists": 32}
-"""Where the model was trained from random weights: it is small and takes large steps (measured on the embedded data)."""
+"""From random weights: the model is small and takes large steps (measured on the embedded dataset)."""
 PRETRAINED = {"learning_rate": 5e-6, "max_steps": 0}
 """BLADE's: learning rate 5e-6, by epochs (3). Adapters start from zero and take ten times the rate."""
 
@@ -40,7 +40,7 @@ class AlignOptions:
         objective: name of a rollout objective.
         reward: the expression.
         params: the objective's parameters.
-        training: learning rate (0: see `with_defaults`), epochs, updates, validation, checkpoints.
+        training: learning rate, epochs and updates (0: see `with_defaults`), validation, checkpoints.
         prompts_per_step: P, over all processes.
         prompts: train on at most so many training rows, drawn by seed; None: on all.
         valid_rows: validate on at most so many rows.
@@ -59,7 +59,9 @@ class AlignOptions:
     objective: str = "blade"
     reward: str = "ndcg"
     params: Mapping[str, Any] = field(default_factory=dict)
-    training: TrainingOptions = TrainingOptions()
+    training: TrainingOptions = TrainingOptions(
+        learning_rate=0.0, epochs=0.0, schedule="linear", warmup=0.0, weight_decay=0.0, eval_every=10
+    )
     prompts_per_step: int = 16
     prompts: int | None = None
     valid_rows: int = 512
@@ -206,12 +208,12 @@ def _show(table: BeforeAfter, options: AlignOptions, rows: int) -> None:
 
 
 def _rollout_objective(options: AlignOptions, dataset: PreparedDataset) -> RolloutObjective:
-    objective = registry.create("objective", options.objective, options.params)
-    if not isinstance(objective, RolloutObjective):
+    if not issubclass(registry.find("objective", options.objective), RolloutObjective):
         raise UserError(
             f"The objective '{options.objective}' learns from the data, not from sampled lists.",
             f"Use recalign sft --objective {options.objective}.",
         )
+    objective: RolloutObjective = registry.create("objective", options.objective, options.params)  # type: ignore[assignment]
     if dataset.task not in objective.tasks:
         raise UserError(
             f"The objective '{options.objective}' is for the task {' or '.join(sorted(objective.tasks))}; this dataset "

@@ -37,5 +37,6 @@ def relaunch(count: int, *, data: Path, model: str) -> None:
     # accelerate's launcher starts a single process on CPUs unless MPI is there; torch's starts them everywhere.
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m", "recalign"]
     arguments = [sys.executable, "-m", *launcher, *sys.argv[1:], "--data", str(data), "--model", str(model)]
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     sys.stdout.flush()
     os.execv(sys.executable, arguments)
