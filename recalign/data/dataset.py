@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ class Row:
         gains: [T] relevance of each target (0.0 = consumed, but not relevant).
         timestamp: time of the first target.
         candidates: [X] item indices to rank, or None for the whole catalogue.
+        earlier: [E] item indices consumed before the history's window: too old for a prompt, yet not recommended again
+            where the history is excluded.
     """
 
     index: int
@@ -43,6 +45,12 @@ class Row:
     gains: np.ndarray
     timestamp: float
     candidates: np.ndarray | None = None
+    earlier: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @property
+    def consumed(self) -> np.ndarray:
+        """[E + H] every item consumed before the cut."""
+        return np.concatenate([self.earlier, self.history])
 
     @property
     def relevant(self) -> np.ndarray:
@@ -75,6 +83,7 @@ class Rows(Sequence[Row]):
             gains=np.asarray(record["gains"], dtype=np.float64),
             timestamp=float(record["timestamp"]),
             candidates=None if candidates is None else np.asarray(candidates, dtype=np.int64),
+            earlier=np.asarray(record.get("earlier", ()), dtype=np.int64),
         )
 
     def __iter__(self) -> Iterator[Row]:
@@ -149,7 +158,7 @@ class PreparedDataset:
         )
 
     def interactions(self) -> pl.DataFrame:
-        """All that models and baselines may see, each training interaction once: user, item (index), timestamp, gain."""
+        """All that models and baselines may see: user, item, timestamp, rating, gain of each training interaction."""
         import polars as pl
 
         return pl.read_parquet(self.path / "interactions.parquet")

@@ -212,15 +212,15 @@ def _write(
     write_items(folder, prepared.items, popularity, codes, digest)
     write_interactions(folder, log, prepared.training, digest)
     consumed = sorted_unique(log.user * size + log.item) if options.candidates else log.item[:0]
+    auto = not splits.windows["train"].repeats_past().any()
+    exclude = {"yes": True, "no": False, "auto": bool(auto)}[options.exclude_history]
     for code, name in enumerate(SPLITS):
         part = splits.windows[name]
         sets = None
         if options.candidates:
             random = np.random.default_rng([recorded["seed"], 20, code])
             sets = candidate_sets(part, consumed, size, options.candidates, random)
-        write_rows(folder / name / "data.arrow", part, sets, digest)
-    auto = not splits.windows["train"].repeats_history().any()
-    exclude = {"yes": True, "no": False, "auto": bool(auto)}[options.exclude_history]
+        write_rows(folder / name / "data.arrow", part, sets, digest, earlier=exclude)
     content = {**options.model_dump(), "exclude_history": exclude}
     digest.texts([json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)])  # the codes stand for the file
     length, unit = _title_length(tokenizer)

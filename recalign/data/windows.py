@@ -60,6 +60,11 @@ class Windows:
             first[:, column] = (items[:, :column] != items[:, column : column + 1]).all(axis=1)
         return first
 
+    def repeats_past(self) -> np.ndarray:
+        """[W] whether a target is an item that its sequence had anywhere before the cut."""
+        previous = self.log.previous[self.target_positions]
+        return ((previous >= 0) & (previous < self.cut[:, None])).any(axis=1)
+
     def repeats_history(self) -> np.ndarray:
         """[W] whether a target is among the items of the window's history."""
         previous = self.log.previous[self.target_positions]

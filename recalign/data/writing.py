@@ -97,7 +97,9 @@ def _write_parquet(file: Path, frame: pl.DataFrame) -> None:
         pyarrow.parquet.write_table(frame.to_arrow(), sink)
 
 
-def write_rows(file: Path, windows: Windows, candidates: np.ndarray | None, digest: Digest) -> None:
+def write_rows(
+    file: Path, windows: Windows, candidates: np.ndarray | None, digest: Digest, *, earlier: bool = False
+) -> None:
     """Write a split as an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
     Args:
@@ -105,6 +107,7 @@ def write_rows(file: Path, windows: Windows, candidates: np.ndarray | None, dige
         windows: the rows.
         candidates: [W, X] or None.
         digest: fed with the content.
+        earlier: write what was consumed before each history too.
     """
     import pyarrow as pa
 
@@ -115,6 +118,7 @@ def write_rows(file: Path, windows: Windows, candidates: np.ndarray | None, dige
         "gains": pa.list_(pa.float32()),
         "timestamp": pa.float64(),
         **({"candidates": pa.list_(pa.int32())} if candidates is not None else {}),
+        **({"earlier": pa.list_(pa.int32())} if earlier else {}),
     }
     schema = pa.schema(list(fields.items()))
     users = pa.array(windows.log.users, pa.string())
@@ -127,6 +131,9 @@ def write_rows(file: Path, windows: Windows, candidates: np.ndarray | None, dige
                 block = candidates[first : first + BATCH]
                 columns.append(_lists(block.ravel(), np.full(len(block), block.shape[1])))
                 digest.array(block)
+            if earlier:
+                start = part.log.start[part.log.sequence[part.cut]]
+                columns.append(_lists(part.log.item[ranges(start, part.lo - start)], part.lo - start))
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 

@@ -185,7 +185,7 @@ def top_items(scores: np.ndarray, rows: Sequence[Row], size: int, *, exclude_his
         scores: [B, I]; changed in place.
         rows: [B].
         size: K; a list is shorter where fewer items may be recommended.
-        exclude_history: whether items of the history are left out.
+        exclude_history: whether what the user consumed before is left out.
     """
     for place, row in enumerate(rows):
         if row.candidates is not None:
@@ -193,7 +193,7 @@ def top_items(scores: np.ndarray, rows: Sequence[Row], size: int, *, exclude_his
             others[row.candidates] = False
             scores[place, others] = -np.inf
         if exclude_history:
-            scores[place, row.history] = -np.inf
+            scores[place, row.consumed] = -np.inf
     wide = min(size, scores.shape[1])
     # Everything that reaches the K-th best score is kept, so that a tie there is broken by index, not by chance.
     threshold = -np.partition(-scores, wide - 1, axis=1)[:, wide - 1]

@@ -72,7 +72,7 @@ class Repeats(_Share):
 
 
 class History(_Share):
-    """Share of positions that name an item of the user's history."""
+    """Share of positions that name an item that the user consumed before."""
 
     reads = frozenset({"history"})
 
@@ -80,7 +80,7 @@ class History(_Share):
         """Which positions count: bool [N, k]."""
         rows, index = distinct_rows(lists.rows)
         size = len(self.catalogue)
-        known = [place * size + np.asarray(row.history, dtype=np.int64) for place, row in enumerate(rows)]
+        known = [place * size + np.asarray(row.consumed, dtype=np.int64) for place, row in enumerate(rows)]
         keys = index[:, None] * size + heads.items
         return (heads.items >= 0) & np.isin(keys, np.concatenate(known) if known else [])
 

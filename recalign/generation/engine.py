@@ -90,8 +90,8 @@ class Engine:
         return int(self.policy.model.config.get_text_config().vocab_size)
 
     def excluded(self, row: Row) -> np.ndarray:
-        """Return the items that must not be recommended to a row: its history, and all but its candidates."""
-        parts = [row.history] if self.exclude_history else []
+        """Return the items that a row must not be recommended: what its user consumed, and all but its candidates."""
+        parts = [row.consumed] if self.exclude_history else []
         if row.candidates is not None:
             parts.append(np.setdiff1d(np.arange(len(self.catalogue)), row.candidates))
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

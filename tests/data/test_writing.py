@@ -3,6 +3,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from recalign.data import writing
+from recalign.data.dataset import Rows
 from recalign.data.windows import slide
 from recalign.data.writing import Digest, write_rows
 
@@ -49,3 +50,14 @@ def test_the_digest_tells_order_type_and_borders_apart():
         of(np.array([1]), np.array([2])),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_what_was_consumed_before_the_history_is_kept_for_exclusion(tmp_path):
+    write_rows(tmp_path / "rows.arrow", windows(), None, Digest(), earlier=True)
+    rows = Rows(Dataset.from_file(str(tmp_path / "rows.arrow")))
+    log = windows().log
+    for row, lo, cut in zip(rows, windows().lo, windows().cut, strict=True):
+        start = log.start[log.sequence[cut]]
+        assert row.earlier.tolist() == log.item[start:lo].tolist()
+        assert row.consumed.tolist() == log.item[start:cut].tolist()
+    assert any(len(row.earlier) for row in rows)
