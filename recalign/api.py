@@ -50,6 +50,7 @@ __all__ = [
     "RolloutObjective",
     "RolloutParams",
     "Row",
+    "SamplingParams",
     "Source",
     "TokenObjective",
     "UserError",
@@ -326,8 +327,8 @@ class PreferenceObjective(Objective):
         """Return the scalar loss and figures to log."""
 
 
-class RolloutParams(Params):
-    """Parameters of every rollout objective (GRPO, BLADE Eq. 2-3)."""
+class SamplingParams(Params):
+    """How every rollout objective samples."""
 
     group_size: int = Field(16, ge=2, description="completions sampled per prompt, G")
     temperature: float = Field(0.8, gt=0, description="sampling temperature")
@@ -336,6 +337,11 @@ class RolloutParams(Params):
         ge=1.0,
         description="as in transformers; the paper samples with 1.05, but a list here repeats no item anyway",
     )
+
+
+class RolloutParams(SamplingParams):
+    """Parameters of the policy-gradient objectives (GRPO, BLADE Eq. 2-3)."""
+
     clip_epsilon: float = Field(0.2, gt=0, lt=1, description="ratios are clipped to [1-eps, 1+eps]")
     kl_beta: float = Field(0.0, ge=0, description="weight of the KL to the reference policy (k3 estimator)")
     scale: Literal["std", "none"] = Field("std", description="divide advantages by the group's std (none: Dr.GRPO)")
@@ -381,9 +387,11 @@ class PolicyBatch:
     Args:
         logps: [N, T] under the policy; gradients flow.
         old_logps: [N, T] under the policy that sampled.
-        reference_logps: [N, T] under the reference policy, or None where `kl_beta` is 0.
+        reference_logps: [N, T] under the reference policy; may be None where the objective does not read them.
         advantages: [N, T].
         mask: [N, T] bool, True on completion tokens (forced ones included).
+        groups: [N] int64, which prompt each completion answers, ascending; all of a group's completions are there only
+            where the objective sets `whole_groups`.
     """
 
     logps: torch.Tensor
@@ -391,16 +399,24 @@ class PolicyBatch:
     reference_logps: torch.Tensor | None
     advantages: torch.Tensor
     mask: torch.Tensor
+    groups: torch.Tensor | None = None
 
 
 class RolloutObjective(Objective):
     """Credit for sampled groups, and a policy loss.
 
     Attributes:
-        Params: a RolloutParams.
+        Params: a SamplingParams, or RolloutParams with what policy gradients need besides.
+        whole_groups: set it where the loss compares the completions of a group: no group is then cut to save memory.
     """
 
     Params: ClassVar[type[Params]] = RolloutParams
+    whole_groups: ClassVar[bool] = False
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the loss needs `PolicyBatch.reference_logps`; by default where there is a `kl_beta` above 0."""
+        return isinstance(self.params, RolloutParams) and self.params.kl_beta > 0
 
     @property
     def reference_lists(self) -> int:

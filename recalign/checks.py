@@ -62,7 +62,7 @@ def _declaration_problems(cls: type[Plugin]) -> Iterator[str]:
         yield f"{cls.__name__}.Params is no subclass of recalign.api.Params"
         return
     if issubclass(cls, RolloutObjective) and cls.Params is NoParams:
-        yield f"{cls.__name__}.Params is no RolloutParams"
+        yield f"{cls.__name__}.Params is no SamplingParams"
     for name, declared in cls.Params.model_fields.items():
         if declared.is_required():
             yield f"the parameter {name} has no default"
@@ -147,6 +147,7 @@ def _try_rollout(objective: RolloutObjective) -> Iterator[str]:
         reference_logps=logps.detach() - 0.1,
         advantages=torch.linspace(-1, 1, GROUPS * SAMPLES)[:, None].expand(-1, TOKENS),
         mask=torch.arange(TOKENS)[None] < torch.tensor([TOKENS, 2] * (GROUPS * SAMPLES // 2))[:, None],
+        groups=torch.arange(GROUPS).repeat_interleave(SAMPLES),
     )
     yield from _loss_problems(objective.loss(batch), logps)
 

@@ -80,7 +80,7 @@ class Sampled:
 
 
 def microbatches(
-    prompts: Sequence[np.ndarray], lengths: np.ndarray, groups: np.ndarray, budget: int
+    prompts: Sequence[np.ndarray], lengths: np.ndarray, groups: np.ndarray, budget: int, *, whole: bool = False
 ) -> list[np.ndarray]:
     """Cut N completions into parts whose packed rows fit a budget; a prompt with many completions may be cut too.
 
@@ -89,6 +89,7 @@ def microbatches(
         lengths: [N] completions' lengths.
         groups: [N] ascending.
         budget: tokens a part, padding included; a single completion longer than that still makes a part.
+        whole: keep all completions of a prompt in one part, even beyond the budget.
 
     Returns:
         Ascending row numbers of each part; together they are all N, each once.
@@ -97,7 +98,7 @@ def microbatches(
     for group, prompt in enumerate(prompts):
         rows = np.flatnonzero(groups == group)
         room = max(budget - len(prompt), 1)
-        part = (np.cumsum(lengths[rows]) - 1) // room
+        part = np.zeros(len(rows), dtype=np.int64) if whole else (np.cumsum(lengths[rows]) - 1) // room
         pieces += [(len(prompt) + int(lengths[rows[part == p]].sum()), rows[part == p]) for p in np.unique(part)]
     pieces.sort(key=lambda piece: -piece[0])
     parts: list[list[np.ndarray]] = []

@@ -98,7 +98,7 @@ class RolloutStep:
             figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
             figures["seconds_rollout"] = rollout.seconds
         started = time.perf_counter()
-        measure_kl = self.objective.params.kl_beta > 0 or update % self.kl_every == 0
+        measure_kl = self.objective.reads_reference or update % self.kl_every == 0
         loss, parts = self._backward(self.rollout, measure_kl)
         figures |= parts
         figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
@@ -126,7 +126,8 @@ class RolloutStep:
         known = self.old_logps
         old = torch.zeros(sampled.tokens.shape, device=device) if known is None else known
         every = rollout.all_groups.rewards.numel()
-        for rows in microbatches(sampled.prompts, sampled.lengths, sampled.groups, self.token_budget):
+        whole = self.objective.whole_groups
+        for rows in microbatches(sampled.prompts, sampled.lengths, sampled.groups, self.token_budget, whole=whole):
             part = sampled.take(rows)
             logps = completion_logps(self.policy.model, part, packed=self.packed)
             if known is None:
@@ -144,6 +145,7 @@ class RolloutStep:
                 reference_logps=reference_logps,
                 advantages=rollout.advantages[rows].to(device),
                 mask=rollout.completions.mask[rows].to(device),
+                groups=torch.from_numpy(part.groups).to(device),
             )
             loss, metrics = self._checked_loss(batch)
             weight = len(rows) / every
