@@ -104,12 +104,5 @@ def reference_model(model: PreTrainedModel | PeftModel) -> Callable[[], contextl
     return reference
 
 
-def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """Return a plain model that computes the same: a copy with the adapter merged into its weights."""
-    if not isinstance(model, PeftModel):
-        return model
-    return copy.deepcopy(model).merge_and_unload()
-
-
 def _name_of(model: nn.Module, wanted: nn.Module) -> str:
     return next(name for name, module in model.named_modules() if module is wanted)

@@ -18,7 +18,7 @@ from recalign.data.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.data.tokens import TitleTokens, title_tokens
 from recalign.errors import UserError
 from recalign.training.builtin import PREFIX, builtin_model, builtin_tokenizer, parse_builtin
-from recalign.training.lora import LoraOptions, merged, reference_model
+from recalign.training.lora import LoraOptions, reference_model
 from recalign.training.tokenizers import add_item_tokens
 from recalign.training.weights import (
     Dtype,
@@ -161,14 +161,8 @@ def reference_policy(policy: Policy) -> Callable[[], contextlib.AbstractContextM
     return reference_model(policy.model)
 
 
-def merge_and_export(policy: Policy, out: Path) -> None:
-    """Write a Hugging Face folder, an adapter merged, that `AutoModelForCausalLM.from_pretrained` loads by itself."""
-    with atomic(Path(out)) as temporary:
-        policy.save_into(temporary, merged(policy.model))
-
-
 def export_model(name: str, out: Path, *, trust_remote_code: bool = False) -> int:
-    """As `merge_and_export`, from a saved model, without a dataset.
+    """Write a Hugging Face folder, an adapter merged, that `AutoModelForCausalLM.from_pretrained` loads by itself.
 
     Args:
         name: a run folder, Hugging Face folder or hub name.

@@ -1,6 +1,8 @@
 """`recalign sft` on the command line."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -59,3 +61,18 @@ def test_quiet_says_nothing(data, capsys):
     assert run("sft", "--data", data, "--epochs", 1, "--batch-size", 8, "--quiet") == 0
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_speak_once(data, tmp_path):
+    out = tmp_path / "out"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    options = ["--data", data, "--out", out, "--epochs", 2, "--batch-size", 4, "--log-every", 1, "--json"]
+    finished = subprocess.run(
+        [*map(str, [*launcher, "-m", "recalign", "sft", *options])], capture_output=True, text=True, check=True
+    )
+    result = json.loads(finished.stdout)
+    assert result["updates"] == 2 * 24 // (4 * 2)  # every row once an epoch, over both
+    losses = [line["loss"] for line in read_log(out) if "loss" in line]
+    assert len(losses) == result["updates"] and losses[-1] < losses[0]
+    assert (out / "model" / "model.safetensors").is_file()
