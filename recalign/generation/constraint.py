@@ -347,6 +347,7 @@ class ListConstraint:
             lengths: [N] their lengths, the end token included.
             excluded: [N] as in `start`.
         """
+        tokens, lengths = tokens.to(self.device), lengths.to(self.device)
         state = self.start(excluded)
         rows = torch.arange(len(tokens), device=self.device)
         position = torch.zeros_like(rows)

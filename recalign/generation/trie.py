@@ -107,38 +107,34 @@ def _build(paths: Sequence[np.ndarray]) -> TitleTrie:
     # Items stay grouped by their prefix, in lexicographic order: one sort within groups a level, longer titles only.
     items = np.arange(len(paths))
     group = np.zeros(len(paths), dtype=np.int64)  # node of each item's prefix
-    ends = [np.zeros(0, dtype=np.int64)]
-    parents, edge_tokens, level_starts = [np.array([-1], dtype=np.int32)], [np.zeros(0, dtype=np.int32)], [0, 1]
+    parent = np.empty(len(tokens) + 1, dtype=np.int32)  # [nodes], cut to length below
+    edge_token = np.empty(len(tokens), dtype=np.int32)
+    levels = [0, 1]  # level l are the nodes levels[l]:levels[l + 1]
     for level in range(int(lengths.max())):
         token = tokens[starts[items] + level]
         order = np.argsort((group << 32) | token, kind="stable")
         items, group, token = items[order], group[order], token[order]
         new = np.ones(len(items), dtype=bool)
         new[1:] = (group[1:] != group[:-1]) | (token[1:] != token[:-1])
-        node = level_starts[-1] - 1 + new.cumsum()
+        node = levels[-1] - 1 + new.cumsum()
         path_node[starts[items] + level] = node
-        parents.append(group[new].astype(np.int32))
-        edge_tokens.append(token[new])
-        level_starts.append(level_starts[-1] + int(new.sum()))
+        first, end = levels[-1], levels[-1] + int(new.sum())
+        parent[first:end], edge_token[first - 1 : end - 1] = group[new], token[new]
+        levels.append(end)
         alive = lengths[items] > level + 1
-        ends.append(items[~alive])
         items, group = items[alive], node[alive]
-    return _finish(parents, edge_tokens, level_starts, np.concatenate(ends), starts, path_node)
+    del tokens
+    return _finish(parent[: levels[-1]], edge_token[: levels[-1] - 1], levels, starts, path_node)
 
 
 def _finish(
-    parents: list[np.ndarray],
-    edge_tokens: list[np.ndarray],
-    level_starts: list[int],
-    ended: np.ndarray,
-    starts: np.ndarray,
-    path_node: np.ndarray,
+    parent: np.ndarray, edge_token: np.ndarray, levels: list[int], starts: np.ndarray, path_node: np.ndarray
 ) -> TitleTrie:
     """Number the leaves and find the chains, level by level from below and then from above."""
-    nodes, depths = level_starts[-1], len(level_starts) - 1
+    nodes, depths = levels[-1], len(levels) - 1
     item_at = np.full(nodes, -1, dtype=np.int32)
     end_node = path_node[starts[1:] - 1]
-    item_at[end_node[ended]] = ended
+    item_at[end_node] = np.arange(len(end_node))
     clash = np.flatnonzero(item_at[end_node] != np.arange(len(end_node)))
     if len(clash):
         other = int(item_at[end_node[clash[0]]])
@@ -147,34 +143,34 @@ def _finish(
             "Prepare the dataset with another --collisions.",
         )
 
-    size = (item_at >= 0).astype(np.int32)  # leaves at or below each node
-    parent = np.concatenate(parents)
-    children = np.zeros(nodes, dtype=np.int32)
-    for level in range(1, depths):
-        up, first = parents[level], level_starts[level - 1]
-        children[first : level_starts[level]] = np.bincount(up - first, minlength=level_starts[level] - first)
     child_start = np.zeros(nodes + 1, dtype=np.int32)
-    np.cumsum(children, out=child_start[1:])
+    for level in range(1, depths):
+        up, first = parent[levels[level] : levels[level + 1]], levels[level - 1]
+        child_start[first + 1 : levels[level] + 1] = np.bincount(up - first, minlength=levels[level] - first)
+    np.cumsum(child_start, out=child_start)
+
+    size = (item_at >= 0).astype(np.int32)  # leaves at or below each node
     decision = np.arange(nodes, dtype=np.int32)
     for level in range(depths - 1, 0, -1):
-        here = slice(level_starts[level], level_starts[level + 1])
-        up, first = parent[here], level_starts[level - 1]
-        below = np.bincount(up - first, weights=size[here], minlength=level_starts[level] - first)
-        size[first : level_starts[level]] += below.astype(np.int32)
-        link = (children[up] == 1) & (item_at[up] < 0)
+        here = slice(levels[level], levels[level + 1])
+        up, first = parent[here], levels[level - 1]
+        below = np.bincount(up - first, weights=size[here], minlength=levels[level] - first)
+        size[first : levels[level]] += below.astype(np.int32)
+        link = (child_start[up + 1] - child_start[up] == 1) & (item_at[up] < 0)
         decision[up[link]] = decision[here][link]
 
     lo = np.zeros(nodes, dtype=np.int32)
     for level in range(1, depths):
-        here = slice(level_starts[level], level_starts[level + 1])
+        here = slice(levels[level], levels[level + 1])
         up = parent[here]
         before = size[here].cumsum() - size[here]  # leaves of the level before this node
-        eldest = child_start[up] + 1 - level_starts[level]  # position of the first sibling in the level
+        eldest = child_start[up] + 1 - levels[level]  # position of the first sibling in the level
         lo[here] = lo[up] + (item_at[up] >= 0) + before - before[eldest]
+    hi = np.add(lo, size, out=size)
 
     rank_of_item = lo[end_node].astype(np.int64)
     item_of_rank = np.empty_like(rank_of_item)
     item_of_rank[rank_of_item] = np.arange(len(rank_of_item))
-    depth = np.repeat(np.arange(depths, dtype=np.int16), np.diff(level_starts))
-    arrays = (child_start, np.concatenate(edge_tokens), item_at, lo, lo + size, depth, decision, item_of_rank)
-    return TitleTrie(*(torch.from_numpy(array) for array in (*arrays, rank_of_item, starts, path_node)))
+    depth = np.repeat(np.arange(depths, dtype=np.int16), np.diff(levels))
+    arrays = (child_start, edge_token, item_at, lo, hi, depth, decision, item_of_rank, rank_of_item, starts, path_node)
+    return TitleTrie(*map(torch.from_numpy, arrays))

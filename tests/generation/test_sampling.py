@@ -6,7 +6,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 
 from recalign.errors import UserError
 from recalign.generation.scoring import draw, masked_log_softmax, penalise
-from tests.generation.doubles import make_engine, random_paths, row
+from tests.generation.doubles import make_engine, random_paths, row, tiny_model
 from tests.generation.oracle import all_responses, next_tokens, token_logps
 
 ATOMIC = [np.array(path) for path in ([3], [4, 3], [4, 4, 3], [5], [6], [7, 3], [7, 4])]
@@ -141,3 +141,26 @@ def test_the_penalty_is_that_of_transformers():
 def test_drawing_never_leaves_the_valid_columns():
     logps = masked_log_softmax(torch.zeros(4, 5), torch.tensor([[0, 1, 0, 1, 0]] * 4).bool())
     assert draw(logps, torch.tensor([0.0, 0.49, 0.51, 1 - 2**-53]).double()).tolist() == [1, 1, 3, 3]
+
+
+def test_an_adapter_on_the_model_is_heard():
+    from peft import LoraConfig, get_peft_model
+
+    batch = rows(3, 30)
+    model = get_peft_model(tiny_model("llama"), LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear"))
+    model.eval()
+    engine = make_engine(random_paths(30), model=model)
+    assert engine.obstacle == ""
+    adapted = engine.sample(batch, group_size=3, list_length=3)
+    with model.disable_adapter():
+        assert engine.sample(batch, group_size=3, list_length=3).items.tolist() != adapted.items.tolist()
+    merged = make_engine(random_paths(30), model=model.merge_and_unload())
+    assert merged.sample(batch, group_size=3, list_length=3).items.tolist() == adapted.items.tolist()
+
+
+def test_half_precision_samples_lists_too():
+    engine = make_engine(random_paths(30), model=tiny_model("llama").bfloat16())
+    assert engine.obstacle == ""
+    found = engine.sample(rows(3, 30), group_size=3, list_length=3)
+    assert all(len({*items}) == 3 for items in found.items.tolist())
+    assert torch.isfinite(found.logps).all()
