@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recalign.generation.constraint import Decisions
 from recalign.generation.scoring import masked_log_softmax, penalise
+from recalign.training.lanes import hidden_in_lanes, lanes_are_cheaper, tokens_needed
 from recalign.training.packing import PackedTrees, pack
 
 if TYPE_CHECKING:
@@ -152,7 +153,11 @@ def hidden_before(
         Hidden states [D, H] of the sites, and the site [E] of each token.
     """
     if packed:
-        trees = pack(sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
+        layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
+        trees = pack(*layout)
+        needed = tokens_needed(len(sampled), rows, positions)
+        if lanes_are_cheaper(model, sampled.prompts, needed, trees.input_ids.shape):
+            return hidden_in_lanes(model, *layout)
         hidden = _hidden_of_trees(model, trees)  # [B, S, H]
     else:
         trees = _one_a_row(sampled, rows, positions)
