@@ -3,8 +3,9 @@
 Differs from `generate`:
 
 * a prompt is encoded once, its beams read it where it lies; nothing is reordered, beams are a tree of keys and values;
-* with renormalised scores a forced token adds nothing, so it is no step: a prompt jumps to the next depth at which one
-  of its beams has a choice or ends, and only beams with a choice are run, with the tokens that led them there;
+* forced tokens are no steps: a prompt jumps to the next depth at which one of its beams has a choice or ends. With
+  renormalised scores they add nothing, and only beams with a choice are run, with the tokens that led them there; with
+  full-vocabulary scores all of them are scored in one forward pass;
 * idle beams have score -inf, so that a catalogue smaller than the beam yields fewer items, never the same one twice.
 
 Kept from `generate`: beams of one prompt have the same length; of the 2B best continuations those that end and are
@@ -27,6 +28,9 @@ from recalign.generation.prefixes import Prefixes, Reader, Scoring
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
     from recalign.generation.engine import Engine
+
+LOGITS = 2**26
+"""Logits that a jump with full-vocabulary scores may hold at once (256 MB in float32)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class _Search:
     def step(self) -> None:
         """Take every open prompt to its next decision or end, and through it."""
         beams = self.beams
-        if self.how.length_penalty == 0 and self.how.scoring == "renormalised":
+        if self.how.length_penalty == 0:
             beams = self._jump(beams)
         count, width = beams.node.shape
         prompt = torch.arange(count, device=self.live.device).repeat_interleave(width)
@@ -89,7 +93,11 @@ class _Search:
         trie, none = self.trie, beams.score == -torch.inf
         depth = trie.depth[trie.decision[beams.node].long()].long()
         depth = depth.masked_fill(none, torch.iinfo(torch.long).max).min(dim=1, keepdim=True).values
-        moves = (depth > trie.depth[beams.node]) & ~none
+        here = trie.depth[beams.node].long()
+        if self.how.scoring == "full":  # every token on the way has logits over the vocabulary
+            span = max(1, LOGITS // (here.numel() * self.how.engine.vocabulary_size))
+            depth = depth.minimum(here.amax(dim=1, keepdim=True) + span)
+        moves = (depth > here) & ~none
         further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).expand_as(moves).flatten(), 1)
         return replace(beams, node=torch.where(moves, further.view_as(moves), beams.node))
 
