@@ -17,7 +17,7 @@ from recalign.signatures import UsageError, with_signature_of
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),
-    "Recommend and judge": ("decode", "eval", "compare"),
+    "Recommend and judge": ("decode", "baseline", "eval", "compare"),
     "Whole experiments": ("run",),
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)

@@ -165,10 +165,16 @@ def recommend(
     if name not in BASELINES:
         raise UserError(f"There is no baseline '{name}'.", did_you_mean(name, BASELINES))
     exclude = dataset.excludes_history if exclude_history is None else exclude_history
-    scorer = BASELINES[name](Training.of(dataset, seed))
+    return recommend_by(BASELINES[name](Training.of(dataset, seed)), dataset, rows, size, exclude_history=exclude)
+
+
+def recommend_by(
+    scorer: Scorer, dataset: PreparedDataset, rows: Sequence[Row], size: int, *, exclude_history: bool
+) -> Predictions:
+    """Recommend the items that a scorer likes best, some rows at a time. Arguments as in `recommend`."""
     step = max(1, BATCH_CELLS // max(1, len(dataset.catalogue)))
     parts = [
-        top_items(scorer(rows[start : start + step]), rows[start : start + step], size, exclude_history=exclude)
+        top_items(scorer(rows[start : start + step]), rows[start : start + step], size, exclude_history=exclude_history)
         for start in range(0, len(rows), step)
     ]
     return Predictions(

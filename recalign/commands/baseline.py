@@ -1,0 +1,115 @@
+"""`recalign baseline`: recommendations of a conventional recommender, as predictions that `eval` measures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from recalign import console
+from recalign.commands.options import (
+    DataOption,
+    JsonOption,
+    OutOption,
+    OverwriteOption,
+    ParamOption,
+    QuietOption,
+    SeedOption,
+)
+from recalign.errors import UserError, did_you_mean
+from recalign.workspace import RunFolder, home
+
+if TYPE_CHECKING:
+    from recalign.data.dataset import PreparedDataset
+    from recalign.evaluation.baselines import Scorer
+
+SIMPLE = {
+    "popularity": "popularity",
+    "recent-popularity": "recent popularity",
+    "item-knn": "item-kNN",
+    "tf-idf": "TF-IDF of titles",
+    "random-unseen": "random unseen",
+}
+"""Names that users type, and those of `evaluation.baselines`; they take no parameters."""
+TRAINED = "sasrec"
+
+
+def baseline(
+    name: Annotated[
+        str, typer.Argument(help="popularity, recent-popularity, item-knn, tf-idf, random-unseen or sasrec.")
+    ],
+    *,
+    data: DataOption = None,
+    param: ParamOption = None,
+    split: Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")] = "test",
+    size: Annotated[
+        int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
+    ] = None,
+    exclude_history: Annotated[
+        bool | None,
+        typer.Option("--exclude-history/--keep-history", help="Never recommend a row's past (default: as prepared)."),
+    ] = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> dict[str, Any]:
+    """Recommend with a conventional recommender that sees the same training interactions as the models.
+
+    sasrec is trained anew (model code of replay-rec: pip install "recalign[baselines]"); the others take seconds.
+
+    Examples:
+        recalign baseline item-knn
+        recalign baseline sasrec -p hidden=128 --split valid
+    """
+    import time
+
+    from recalign.data.dataset import PreparedDataset
+    from recalign.evaluation.baselines import recommend_by
+    from recalign.evaluation.predictions import write_predictions
+    from recalign.params import parse_assignments
+
+    if name not in (*SIMPLE, TRAINED):
+        raise UserError(f"There is no baseline '{name}'.", did_you_mean(name, [*SIMPLE, TRAINED]))
+    dataset = PreparedDataset(data or home() / "data")
+    exclude = dataset.excludes_history if exclude_history is None else exclude_history
+    wanted = size or (10 if dataset.task == "next" else dataset.list_length)
+    params = parse_assignments(param or [])
+    asked = {
+        "baseline": name,
+        "data": str(dataset.path),
+        "params": params,
+        "split": split,
+        "size": wanted,
+        "exclude_history": exclude,
+        "seed": seed,
+    }
+    inputs = {"data": dataset.hash}
+    folder = RunFolder(out or home() / f"baseline-{name}-{split}")
+    if folder.plan("baseline", asked, inputs, resume=True, overwrite=overwrite)[0] == "done":
+        console.say(f"{folder.path} is up to date.")
+        return {"out": str(folder.path), **folder.record["results"]}
+    started = time.perf_counter()
+    scorer = _scorer(name, dataset, params, seed)
+    rows = dataset.rows(split)[:]
+    predictions = recommend_by(scorer, dataset, rows, wanted, exclude_history=exclude)
+    folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite)
+    write_predictions(folder.path, predictions, rows, dataset.catalogue)
+    seconds = time.perf_counter() - started
+    results = {"decoder": name, "oracle": False, "task": dataset.task, "rows": len(rows), "cost": {"seconds": seconds}}
+    folder.finish(results)
+    console.say(f"{folder.path}: {len(rows)} rows by {name} in {seconds:.1f} s.")
+    return {"out": str(folder.path), **results}
+
+
+def _scorer(name: str, dataset: PreparedDataset, params: dict[str, str], seed: int) -> Scorer:
+    from recalign.evaluation.baselines import BASELINES, Training
+    from recalign.params import Params, build_params
+
+    if name in SIMPLE:
+        build_params(Params, params, f"baseline '{name}'")
+        return BASELINES[SIMPLE[name]](Training.of(dataset, seed))
+    from recalign.training.sasrec import SasRecParams, sasrec
+
+    return sasrec(dataset, build_params(SasRecParams, params, f"baseline '{name}'"), seed)
