@@ -24,6 +24,7 @@ from recalign.training.weights import (
     Dtype,
     default_device,
     find_model_folder,
+    limit_threads,
     load_model,
     load_tokenizer,
     quieten_libraries,
@@ -141,6 +142,7 @@ def load_policy(
             trainable=trainable,
         )  # fmt: skip
     model.to(default_device()).train(trainable)
+    limit_threads(model)
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, titles, chosen, max_length)

@@ -84,6 +84,19 @@ def test_an_adapter_on_random_weights_is_refused(dataset):
         load_policy("builtin:tiny", dataset, lora=LORA)
 
 
+@pytest.mark.parametrize(("chosen", "expected"), [(None, 1), ("2", 2)])
+def test_a_small_model_computes_in_one_thread_unless_the_user_chose(dataset, monkeypatch, chosen, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    load_policy("builtin:tiny", dataset)
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == expected
+
+
 # ---------------------------------------------------------------- saving and loading
 
 
