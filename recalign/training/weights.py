@@ -89,8 +89,8 @@ def default_device() -> torch.device:
 def limit_threads(model: PreTrainedModel | PeftModel) -> None:
     """Let a small model on the CPU compute in one thread, unless OMP_NUM_THREADS says otherwise.
 
-    Its matrices are too small to share out: at a width of 64, two threads on busy cores waited for each other at every operation
-    and took 7 to 16 times as long as one.
+    Its matrices are too small to share out: at a width of 64, two threads on busy cores waited for each other at every
+    operation and took 7 to 16 times as long as one.
     """
     if default_device().type == "cpu" and "OMP_NUM_THREADS" not in os.environ and model.num_parameters() < SMALL:
         torch.set_num_threads(1)
