@@ -34,8 +34,8 @@ def tfidf(texts: Sequence[str]) -> csr_array:
     return csr_array(diags_array(1.0 / np.where(norms > 0, norms, 1.0)) @ weighted)
 
 
-def cooccurrence(users: np.ndarray, items: np.ndarray, size: int, window: int = 10) -> csr_array:
-    """Count items near one another in users' sequences: d <= window steps apart add 1/d to both orders.
+def cooccurrence(users: np.ndarray, items: np.ndarray, size: int, window: int = 10, decay: float = 1.0) -> csr_array:
+    """Count items near one another in users' sequences: d <= window steps apart add d^-decay to both orders.
 
     Each count is divided by the root of the product of the two items' interactions, as a cosine is.
 
@@ -44,6 +44,7 @@ def cooccurrence(users: np.ndarray, items: np.ndarray, size: int, window: int = 
         items: [E] item of each.
         size: I.
         window: most steps between two items.
+        decay: how much less distant pairs count.
 
     Returns:
         [I, I] float64, symmetric.
@@ -54,7 +55,7 @@ def cooccurrence(users: np.ndarray, items: np.ndarray, size: int, window: int = 
     for step in range(1, min(window, max(len(items) - 1, 0)) + 1):
         together = users[:-step] == users[step:]
         pairs = (items[:-step][together], items[step:][together])
-        near = near + csr_array((np.full(int(together.sum()), 1.0 / step), pairs), shape=(size, size))
+        near = near + csr_array((np.full(int(together.sum()), step**-decay), pairs), shape=(size, size))
     counts = np.bincount(items, minlength=size)
     scale = diags_array(1.0 / np.sqrt(np.maximum(counts, 1)))
     return csr_array(scale @ (near + near.T) @ scale)

@@ -6,7 +6,6 @@ one of them is not news, it is a bug or a leak.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recalign.api import INVALID, Catalogue, Predictions, Row
+from recalign.data.vectors import cooccurrence, tfidf
 from recalign.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -89,35 +89,17 @@ def item_knn(training: Training) -> Scorer:
     Two items of one user's sequence, d <= 20 steps apart, add 1/sqrt(d) to their similarity, which is then divided by
     the root of the product of their counts; an item of the history weighs 0.8^age.
     """
-    from scipy.sparse import csr_array, diags_array
-
     size = len(training.catalogue)
-    similar = csr_array((size, size))
-    for step in range(1, WINDOW + 1):
-        together = training.users[:-step] == training.users[step:]
-        pairs = (training.items[:-step][together], training.items[step:][together])
-        similar = similar + csr_array((np.full(int(together.sum()), step**-0.5), pairs), shape=(size, size))
+    similar = cooccurrence(training.users, training.items, size, WINDOW, decay=0.5)
     counts = np.bincount(training.items, minlength=size)
-    scale = diags_array(1.0 / np.sqrt(np.maximum(counts, 1)))
-    similar = csr_array(scale @ (similar + similar.T) @ scale)
     backing = counts / (1e9 * max(1, len(training.items)))  # popularity, where the history knows no neighbour
     return lambda rows: (_histories(rows, size) @ similar).toarray() + backing
 
 
 def title_words(training: Training) -> Scorer:
     """Score items by the cosine of their title's TF-IDF vector with the history's, whose items weigh 0.8^age."""
-    from scipy.sparse import csr_array, diags_array
-
-    words = [re.findall(r"\w+", title.lower()) for title in training.catalogue.titles]
-    column = {word: index for index, word in enumerate(sorted({word for title in words for word in title}))}
-    place = np.repeat(np.arange(len(words)), [len(title) for title in words])
-    columns = np.array([column[word] for title in words for word in title], dtype=np.int64)
-    counts = csr_array((np.ones(len(columns)), (place, columns)), shape=(len(words), max(1, len(column))))
-    documents = np.bincount(counts.indices, minlength=counts.shape[1])
-    weighted = counts @ diags_array(np.log((1 + len(words)) / (1 + documents)) + 1)  # smoothed, as scikit-learn's
-    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
-    vectors = csr_array(diags_array(1.0 / np.where(norms > 0, norms, 1.0)) @ weighted)  # [I, words]
-    return lambda rows: ((_histories(rows, len(words)) @ vectors) @ vectors.T).toarray()
+    vectors = tfidf(training.catalogue.titles)  # [I, words]
+    return lambda rows: ((_histories(rows, vectors.shape[0]) @ vectors) @ vectors.T).toarray()
 
 
 def unseen(training: Training) -> Scorer:
