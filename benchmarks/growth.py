@@ -37,7 +37,11 @@ def growth(setting: Setting, plan: Any) -> dict[str, Table]:
             {"G": size, "sample s": _median(partial(engine.sample, rows, group_size=size, list_length=1))}
             for size in (1, 4, 16, 64)
         ],
-        "prompt length": [_prompt_length(setting, items, plan) for items in (1, 2, 5, 10)],
+        "prompt length": [
+            _prompt_length(setting, items, plan)
+            for items in (1, 2, 5, 10)
+            if any(len(row.history) >= items for row in setting.test)
+        ],
         "matrix rate": _rates(setting, plan),
     }
 

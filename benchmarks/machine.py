@@ -48,15 +48,16 @@ def generated_paths(count: int, seed: int = 0, vocabulary: int = 8000) -> list[n
     """Token paths of many titles, about 20 tokens each; they share beginnings as titles of one brand do."""
     generator = np.random.default_rng(seed)
     lengths = np.clip(generator.poisson(17, count) + 3, 4, 60)
-    tokens = np.minimum(generator.zipf(1.25, int(lengths.sum())), vocabulary - 100) + 90
+    words = vocabulary - 90  # the first ids are special tokens
+    tokens = generator.zipf(1.25, int(lengths.sum())) % words + 90
     starts = lengths.cumsum() - lengths
     brands = np.minimum(generator.zipf(1.1, count), 5000)
-    tokens[starts] = 90 + brands
-    tokens[starts + 1] = 90 + brands * 7 % 5000  # a brand of two tokens
-    serial = np.arange(count)  # the last tokens tell all titles apart
+    tokens[starts] = 90 + brands % words
+    tokens[starts + 1] = 90 + brands * 7 % words  # a brand of two tokens
+    serial, base = np.arange(count), min(1000, words)  # the last tokens tell all titles apart
     ends = lengths.cumsum()
     for place in range(3):
-        tokens[ends - 1 - place] = 90 + serial // 1000**place % 1000
+        tokens[ends - 1 - place] = 90 + serial // base**place % base
     return np.split(tokens.astype(np.int64), ends[:-1])
 
 

@@ -45,3 +45,12 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "beam_full" in done.stderr
+
+
+@pytest.mark.slow
+def test_growth_tables_are_filled(tmp_path):
+    report = json.loads(run("--json", "--only", "growth", "--office", str(tmp_path / "none")).stdout)
+    assert set(report["growth"]) == {"catalogue size", "beam width", "group size", "prompt length", "matrix rate"}
+    for rows in report["growth"].values():
+        assert rows
+        assert all(value == value for row in rows for value in row.values())
