@@ -1,0 +1,66 @@
+"""All that a plugin imports: the four kinds, their parameters, and the batches that they are handed.
+
+Dimension letters, here and everywhere: I items, C genres, U users or rows, P prompts, G completions a prompt (group),
+N completions (N = P*G, group by group), T completion tokens, V vocabulary, K titles a list, M reference lists a prompt,
+S answer tokens of a batch laid end to end.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from recalign.api.base import INVALID, NoParams, Plugin
+from recalign.api.decoders import Decoder, Predictions
+from recalign.api.objectives import (
+    AnswerBatch,
+    Credit,
+    Groups,
+    Objective,
+    PolicyBatch,
+    PreferenceBatch,
+    PreferenceObjective,
+    PreferenceParams,
+    RolloutObjective,
+    RolloutParams,
+    SamplingParams,
+    TokenObjective,
+    ValidTokens,
+)
+from recalign.api.rewards import ListBatch, Reward
+from recalign.api.sources import RawData, Source
+from recalign.data.catalogue import Catalogue
+from recalign.data.dataset import Row
+from recalign.errors import UserError
+from recalign.hookspecs import hookimpl
+from recalign.params import Params
+
+__all__ = [
+    "AnswerBatch",
+    "Catalogue",
+    "Credit",
+    "Decoder",
+    "Field",
+    "Groups",
+    "INVALID",
+    "ListBatch",
+    "NoParams",
+    "Objective",
+    "Params",
+    "Plugin",
+    "PolicyBatch",
+    "Predictions",
+    "PreferenceBatch",
+    "PreferenceObjective",
+    "PreferenceParams",
+    "RawData",
+    "Reward",
+    "RolloutObjective",
+    "RolloutParams",
+    "Row",
+    "SamplingParams",
+    "Source",
+    "TokenObjective",
+    "UserError",
+    "ValidTokens",
+    "hookimpl",
+]
