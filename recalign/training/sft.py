@@ -139,7 +139,7 @@ def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
     out = home() / "sft"
     if not RunFolder(out).done:
         console.say(f"No model is trained: training {BUILTIN} on {dataset.path} in {out}.")
-        train_supervised(dataset, out, SftOptions(training=TrainingOptions(seed=seed)), resume=True)
+        train_supervised(dataset, out, SftOptions(training=TrainingOptions(seed=seed, epochs=5.0)), resume=True)
     return out
 
 
