@@ -33,7 +33,7 @@ def align(
     learning_rate: Annotated[
         float | None, typer.Option(help="Default: 1e-3 from scratch, 5e-5 with LoRA, else 5e-6 (the paper's).", min=0)
     ] = None,
-    steps: Annotated[int, typer.Option(help="Updates; 0: by epochs (from scratch, without --epochs: 60).", min=0)] = 0,
+    steps: Annotated[int, typer.Option(help="Updates; 0: by epochs (from scratch, without --epochs: 120).", min=0)] = 0,
     epochs: Annotated[float | None, typer.Option(help="Passes over the prompts (3, the paper's).", min=0)] = None,
     prompts_per_step: Annotated[int, typer.Option(help="Prompts a rollout, all processes together.", min=1)] = 16,
     prompts: Annotated[
@@ -100,6 +100,7 @@ def align(
     from recalign.training.lora import LoraOptions
     from recalign.training.options import TrainingOptions
     from recalign.training.processes import relaunch
+    from recalign.training.rollout_training import RolloutOptions
     from recalign.training.sft import ensure_default_model
 
     params = parse_assignments(param or [])
@@ -129,11 +130,7 @@ def align(
             keep_checkpoints=keep_checkpoints,
             report_to=() if report_to == "none" else tuple(report_to.split(",")),
         ),
-        prompts_per_step=prompts_per_step,
-        prompts=prompts,
-        valid_rows=valid_rows,
-        updates_per_rollout=updates_per_rollout,
-        token_budget=token_budget,
+        rollout=RolloutOptions(prompts_per_step, prompts, valid_rows, updates_per_rollout, token_budget),
         exclude_history=exclude_history,
         template=template,
         lora=LoraOptions(lora_rank, lora_alpha, tuple(lora_target.split(","))) if lora else None,

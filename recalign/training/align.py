@@ -19,13 +19,13 @@ from recalign.training.lora import LoraOptions
 from recalign.training.models import SETTINGS_FILE, Policy, is_builtin, load_policy
 from recalign.training.options import TrainingOptions
 from recalign.training.processes import connect, process
-from recalign.training.rollout_training import align_policy
+from recalign.training.rollout_training import RolloutOptions, align_policy
 from recalign.training.sft import MODEL_FOLDER
 from recalign.training.validation import BEAM_WIDTH
 from recalign.training.weights import Dtype, find_model_folder, model_hash
 from recalign.workspace import RunFolder, read_json
 
-FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 60, "reference_lists": 32}
+FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 120, "reference_lists": 32}
 """From random weights: the model is small and takes large steps (measured on the embedded dataset)."""
 PRETRAINED = {"learning_rate": 5e-6, "max_steps": 0}
 """BLADE's: learning rate 5e-6, by epochs (3). Adapters start from zero and take ten times the rate."""
@@ -41,11 +41,7 @@ class AlignOptions:
         reward: the expression.
         params: the objective's parameters.
         training: learning rate, epochs and updates (0: see `with_defaults`), validation, checkpoints.
-        prompts_per_step: P, over all processes.
-        prompts: train on at most so many training rows, drawn by seed; None: on all.
-        valid_rows: validate on at most so many rows.
-        updates_per_rollout: updates on the same completions.
-        token_budget: packed tokens a backward pass, and of keys and values in sampling.
+        rollout: how rollouts are made and used.
         exclude_history: never recommend items of the history; auto: as the dataset says.
         template: prompt template; None: see `load_policy`.
         lora: train an adapter.
@@ -62,11 +58,7 @@ class AlignOptions:
     training: TrainingOptions = TrainingOptions(
         learning_rate=0.0, epochs=0.0, schedule="linear", warmup=0.0, weight_decay=0.0, eval_every=10
     )
-    prompts_per_step: int = 16
-    prompts: int | None = None
-    valid_rows: int = 512
-    updates_per_rollout: int = 1
-    token_budget: int = 16384
+    rollout: RolloutOptions = RolloutOptions()
     exclude_history: Literal["auto", "yes", "no"] = "auto"
     template: str | None = None
     lora: LoraOptions | None = None
@@ -176,7 +168,7 @@ def _aligned(
 ) -> dict[str, Any]:
     """Align, between two looks at the test split."""
     exclude = dataset.excludes_history if options.exclude_history == "auto" else options.exclude_history == "yes"
-    engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.token_budget)
+    engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget)
     rows = list(dataset.rows("test")) if options.report else []
     before = decode_lists(engine, rows) if rows else None
     results = align_policy(
@@ -186,11 +178,7 @@ def _aligned(
         expression,
         out,
         options.training,
-        prompts_per_step=options.prompts_per_step,
-        prompts=options.prompts,
-        valid_rows=options.valid_rows,
-        updates_per_rollout=options.updates_per_rollout,
-        token_budget=options.token_budget,
+        options.rollout,
         resume=resume,
     )
     if before is None:

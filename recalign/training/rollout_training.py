@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,25 @@ class Updates(Dataset[int]):
         return update
 
 
+@dataclass(frozen=True)
+class RolloutOptions:
+    """How rollouts are made and used.
+
+    Args:
+        prompts_per_step: P, over all processes.
+        prompts: train on at most so many training rows, drawn by seed; None: on all.
+        valid_rows: validate on at most so many rows.
+        updates_per_rollout: updates on the same completions.
+        token_budget: packed tokens a backward pass, and half as many as sampling may hold keys and values of.
+    """
+
+    prompts_per_step: int = 16
+    prompts: int | None = None
+    valid_rows: int = 512
+    updates_per_rollout: int = 1
+    token_budget: int = 16384
+
+
 def align_policy(
     engine: Engine,
     dataset: PreparedDataset,
@@ -51,12 +70,8 @@ def align_policy(
     expression: RewardExpression,
     out: Path,
     training: TrainingOptions,
+    options: RolloutOptions,
     *,
-    prompts_per_step: int = 16,
-    prompts: int | None = None,
-    valid_rows: int = 512,
-    updates_per_rollout: int = 1,
-    token_budget: int = 16384,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Align the engine's policy in place; checkpoints, `log.jsonl` and `curves.png` are written to the run folder.
@@ -68,11 +83,7 @@ def align_policy(
         expression: the reward, bound to the dataset's catalogue.
         out: the run folder.
         training: learning rate, updates or epochs, validation; batch size and best metric are this function's own.
-        prompts_per_step: P, over all processes.
-        prompts: train on at most so many rows, drawn by seed; None: on all.
-        valid_rows: validate on at most so many rows.
-        updates_per_rollout: updates on the same completions.
-        token_budget: packed tokens a backward pass.
+        options: rollouts.
         resume: go on from the newest checkpoint.
 
     Returns:
@@ -82,42 +93,20 @@ def align_policy(
         UserError: the reward or the objective misbehaves, or the reward is defined for no row.
         KeyboardInterrupt: after Ctrl-C, when the present update is done and a checkpoint is saved.
     """
-    if process()[1] > prompts_per_step:
-        raise UserError(
-            f"{process()[1]} processes share {prompts_per_step} prompts a step.", "Raise --prompts-per-step."
-        )
-    policy, rows = engine.policy, dataset.rows("train")
-    indices, left_out = choose_prompts(rows, expression, prompts, training.seed)
-    if left_out:
-        console.say(f"{left_out} training rows are left out: {expression.text} is not defined for them.")
-    schedule = Prompts(indices, prompts_per_step, training.seed)
-    updates = training.max_steps
-    updates = updates or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * updates_per_rollout
-    valid = spread(dataset.rows("valid"), valid_rows)
+    schedule, left_out = _schedule(dataset, expression, options, training.seed)
+    again = options.updates_per_rollout
+    updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
+    valid = spread(dataset.rows("valid"), options.valid_rows)
     start = validation_metric(engine, expression, valid)
-    references = _references(engine, dataset, objective, training.seed)
-    sampled = 0
+    references, sampled = _references(engine, dataset, objective, training.seed), 0
     if references is not None:
-        sampled = references.ensure(engine, rows, schedule.asked(-(-updates // updates_per_rollout)))
-    step = RolloutStep(
-        policy,
-        engine,
-        objective,
-        expression,
-        rows,
-        schedule,
-        references,
-        reference_policy(policy),
-        updates_per_rollout=updates_per_rollout,
-        token_budget=token_budget,
-        kl_every=training.eval_every,
-        seed=training.seed,
-    )
-    _forget_half_rollouts(out / CHECKPOINTS, updates_per_rollout)
-    trainer = RecalignTrainer(
-        policy,
+        sampled = references.ensure(engine, dataset.rows("train"), schedule.asked(-(-updates // again)))
+    step = _step(engine, dataset, objective, expression, schedule, references, training, options)
+    _forget_half_rollouts(out / CHECKPOINTS, again)
+    outcome = RecalignTrainer(
+        engine.policy,
         step,
-        _for_updates(training, updates, updates_per_rollout),
+        _for_updates(training, updates, again),
         out,
         Updates(updates),
         collate=list,
@@ -125,19 +114,58 @@ def align_policy(
         sampler=UpdateSampler(updates, process()[1]),
         runs_backward=True,
         title=f"{objective.name}, reward {expression.text}",
-    )
-    outcome = trainer.run(resume=resume)
+    ).run(resume=resume)
     if outcome["best_reward"] is None or outcome["best_reward"] <= start:
         console.warn(f"no checkpoint beats the starting policy on validation ({start:.4f}); the best after it is kept.")
     return {
         **outcome,
         "start_reward": start,
-        "prompts": len(indices),
+        "prompts": len(schedule.indices),
         "left_out": left_out,
         "references_sampled": sampled,
         "references": None if references is None else str(references.folder),
         **_report(out, expression.text, start),
     }
+
+
+def _schedule(
+    dataset: PreparedDataset, expression: RewardExpression, options: RolloutOptions, seed: int
+) -> tuple[Prompts, int]:
+    """Choose the prompts and their order; also, how many rows were left out."""
+    if process()[1] > options.prompts_per_step:
+        raise UserError(
+            f"{process()[1]} processes share {options.prompts_per_step} prompts a step.", "Raise --prompts-per-step."
+        )
+    indices, left_out = choose_prompts(dataset.rows("train"), expression, options.prompts, seed)
+    if left_out:
+        console.say(f"{left_out} training rows are left out: {expression.text} is not defined for them.")
+    return Prompts(indices, options.prompts_per_step, seed), left_out
+
+
+def _step(
+    engine: Engine,
+    dataset: PreparedDataset,
+    objective: RolloutObjective,
+    expression: RewardExpression,
+    schedule: Prompts,
+    references: ReferenceLists | None,
+    training: TrainingOptions,
+    options: RolloutOptions,
+) -> RolloutStep:
+    return RolloutStep(
+        engine.policy,
+        engine,
+        objective,
+        expression,
+        dataset.rows("train"),
+        schedule,
+        references,
+        reference_policy(engine.policy),
+        updates_per_rollout=options.updates_per_rollout,
+        token_budget=options.token_budget,
+        kl_every=training.eval_every,
+        seed=training.seed,
+    )
 
 
 def _report(out: Path, reward: str, start: float) -> dict[str, Any]:

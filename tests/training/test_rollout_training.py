@@ -16,7 +16,7 @@ from recalign.training import rollout_step
 from recalign.training.lora import LoraOptions
 from recalign.training.models import load_policy
 from recalign.training.options import TrainingOptions
-from recalign.training.rollout_training import align_policy
+from recalign.training.rollout_training import RolloutOptions, align_policy
 from recalign.training.schedule import Prompts, choose_prompts
 from recalign.training.trainer import read_log
 from tests.fake_dataset import write_dataset
@@ -38,8 +38,10 @@ def run(dataset, tmp_path):
         engine = Engine(policy, dataset.catalogue, exclude_history=True)
         plugin = create("objective", objective, {"group_size": 6, **(params or {})})
         expression = parse_reward(reward).bind(dataset.catalogue) if isinstance(reward, str) else reward
-        options = {"prompts_per_step": 4, **options}
-        results = align_policy(engine, dataset, plugin, expression, tmp_path / name, training, **options)
+        resume = options.pop("resume", False)
+        options = RolloutOptions(**{"prompts_per_step": 4, **options})
+        out = tmp_path / name
+        results = align_policy(engine, dataset, plugin, expression, out, training, options, resume=resume)
         weights = {name: value.clone() for name, value in policy.model.state_dict().items()}
         return results, weights, read_log(tmp_path / name)
 
