@@ -149,4 +149,4 @@ def align(
 
 def slug(reward: str) -> str:
     """Write a reward as part of a folder's name: `ndcg@5 - 0.5*mgu` becomes `ndcg5-0.5mgu`."""
-    return re.sub(r"[^A-Za-z0-9.+-]", "", reward.replace("(", "-").replace("=", ""))
+    return re.sub(r"[^A-Za-z0-9_.+-]", "", reward.replace("(", "-").replace("=", ""))

@@ -93,7 +93,7 @@ def test_a_finished_run_is_not_repeated(align):
 def test_defaults_depend_on_where_the_model_comes_from(start, tmp_path):
     scratch = with_defaults(AlignOptions(model=str(start / "model")))
     assert (scratch.training.learning_rate, scratch.params["reference_lists"]) == (1e-3, 32)
-    assert scratch.training.max_steps == 60
+    assert scratch.training.max_steps == 120
     shutil.copytree(start / "model", tmp_path / "other")
     settings = json.loads((tmp_path / "other" / "recalign.json").read_text())
     (tmp_path / "other" / "recalign.json").write_text(json.dumps({**settings, "base_model": "someone/llama"}))
