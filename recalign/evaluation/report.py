@@ -26,6 +26,9 @@ CAPTION = (
 )
 
 
+WIDE = 10
+
+
 @dataclass(frozen=True)
 class Grid:
     """A table as text: `rows[i][j]` under `headings[j]`; `bold` holds the (i, j) to set in bold."""
@@ -34,6 +37,12 @@ class Grid:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     bold: frozenset[tuple[int, int]] = frozenset()
+
+    def turned(self) -> Grid:
+        """Return the table with rows and columns exchanged."""
+        names, *columns = zip(self.headings, *self.rows, strict=True)
+        bold = frozenset((column - 1, row + 1) for row, column in self.bold)
+        return Grid(self.title, tuple(names), tuple(columns), bold)
 
 
 def grids(comparison: Comparison) -> list[Grid]:
@@ -103,10 +112,12 @@ def _cost(comparison: Comparison) -> Grid:
 
 
 def to_rich(grid: Grid) -> Table:
-    """Make a table for the console."""
+    """Make a table for the console; one of many columns is turned, because a screen is higher than it is wide."""
     from rich.table import Table
     from rich.text import Text
 
+    if len(grid.headings) > WIDE and len(grid.headings) > len(grid.rows):
+        grid = grid.turned()
     table = Table(title=grid.title)
     for place, heading in enumerate(grid.headings):
         table.add_column(heading, justify="right" if place else "left")

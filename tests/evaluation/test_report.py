@@ -3,7 +3,7 @@ import pytest
 from recalign.commands.eval import eval as evaluate
 from recalign.evaluation.compare import compare
 from recalign.evaluation.plots import interval_plot
-from recalign.evaluation.report import grids, main_metrics, to_html, to_latex, to_markdown, to_rich, write_report
+from recalign.evaluation.report import Grid, grids, main_metrics, to_html, to_latex, to_markdown, to_rich, write_report
 from recalign.evaluation.runs import EvalRun
 from tests.evaluation.prepared import write_decoded, write_small
 
@@ -72,7 +72,20 @@ def test_all_files_are_written(comparison, tmp_path):
 
 def test_rich_tables_have_all_rows(comparison):
     for grid in grids(comparison):
-        assert to_rich(grid).row_count == len(grid.rows)
+        assert to_rich(grid).row_count == len(grid.rows)  # none of them is wide
+
+
+def test_a_wide_table_is_turned_on_the_console():
+    headings = ("system", *(f"m{column}" for column in range(12)))
+    rows = (("a", *"abcdefghijkl"), ("b", *"ABCDEFGHIJKL"))
+    grid = Grid("t", headings, rows, frozenset({(1, 2)}))
+    table = to_rich(grid)
+    assert [str(column.header) for column in table.columns] == ["system", "a", "b"]
+    assert table.row_count == 12
+    turned = grid.turned()
+    assert turned.rows[1] == ("m1", "b", "B")
+    assert turned.bold == {(1, 2)}
+    assert turned.turned() == grid
 
 
 def test_main_metrics_are_ndcg_and_recall_at_five():
