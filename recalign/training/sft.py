@@ -139,7 +139,8 @@ def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
     out = home() / "sft"
     if not RunFolder(out).done:
         console.say(f"No model is trained: training {BUILTIN} on {dataset.path} in {out}.")
-        train_supervised(dataset, out, SftOptions(training=TrainingOptions(seed=seed, epochs=5.0)), resume=True)
+        training = TrainingOptions(seed=seed, epochs=5.0, learning_rate=0.0)  # what `recalign sft` does by default
+        train_supervised(dataset, out, SftOptions(training=training), resume=True)
     return out
 
 

@@ -151,8 +151,9 @@ def test_learning_rates_suit_the_kind_of_training():
 
 def test_the_default_model_is_trained_once(tmp_path, monkeypatch):
     dataset = write_dataset(tmp_path / "data")
-    monkeypatch.setattr("recalign.training.sft.TrainingOptions", lambda seed: replace(QUICK, seed=seed))
     assert ensure_default_model(dataset) == home() / "sft"
+    asked = RunFolder(home() / "sft").record["options"]["training"]
+    assert (asked["learning_rate"], asked["epochs"]) == (5e-3, 5.0)  # as `recalign sft` without options
     monkeypatch.setattr("recalign.training.sft.train_supervised", None)
     assert ensure_default_model(dataset) == home() / "sft"
 
