@@ -112,7 +112,10 @@ def group_by_label(runs: Sequence[EvalRun]) -> dict[str, list[EvalRun]]:
     groups: dict[str, list[EvalRun]] = {}
     for label, alike in labels.items():
         for same in alike.values():
-            drawn = {(run.data_hash, run.results.get("seed")) for run in same}
+            # An aligned model may share its seed with another that started from another seed's model.
+            drawn = {
+                (run.data_hash, run.results.get("seed"), run.results.get("options", {}).get("model")) for run in same
+            }
             if len(alike) == 1 and len(drawn) == len(same):
                 groups[label] = same
             else:
