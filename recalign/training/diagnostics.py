@@ -77,11 +77,11 @@ def summarise(log: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def seconds_by_part(log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean seconds a step spends on rollouts, on the reference policy and on the update."""
-    parts = ("seconds_rollout", "seconds_reference", "seconds_update")
+    """Mean seconds an update spends on rollouts, on the reference policy and on the update itself."""
+    updates = [record for record in log if "seconds_update" in record]
+    parts = ("rollout", "reference", "update")
     return {
-        part.removeprefix("seconds_"): float(np.mean([record[part] for record in log if part in record] or [0.0]))
-        for part in parts
+        part: sum(record.get(f"seconds_{part}", 0.0) for record in updates) / max(len(updates), 1) for part in parts
     }
 
 
