@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from recalign import console
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -14,6 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the runs of the folder that it is started from."""
     monkeypatch.setenv("RECALIGN_HOME", str(tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def _a_console_that_speaks() -> None:
+    """A test that ran a command with --quiet or --json leaves no silence behind."""
+    console.configure()
 
 
 @pytest.fixture(scope="session")

@@ -167,7 +167,11 @@ def test_interrupting_several_jobs_stops_them_all(tmp_path):
     (tmp_path / "x.toml").write_text(large, "utf-8")
     command = [sys.executable, "-m", "recalign", "run", "x.toml", "--jobs", "2"]
     running = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "runs/x/logs").exists() and time.monotonic() < deadline:
