@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json as json_module
 import sys
@@ -20,6 +21,7 @@ PANELS = {
     "Recommend and judge": ("decode", "baseline", "eval", "compare"),
     "Whole experiments": ("run",),
 }
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
 
 HELP = """Teach a language model to recommend, align it to list-level metrics, decode, evaluate, compare.
@@ -102,12 +104,22 @@ def main(arguments: list[str] | None = None) -> None:
         context = error.ctx
         hint = f"`{context.command_path} --help` lists what it takes." if context else ""
         sys.exit(_fail(error.format_message(), hint, as_json, code=2))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            sys.exit(_fault(error, as_json))
+        where = f" ({error.filename})" if error.filename else ""
+        hint = "Free some space, then run again (--resume goes on with what was saved)."
+        sys.exit(_fail(f"Writing failed: {error.strerror}{where}.", hint, as_json, code=2))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_fail("interrupted.", "What was saved is resumable with --resume.", as_json, code=130))
     except Exception as error:
-        traceback.print_exc()
-        sys.exit(_fail(f"{type(error).__name__}: {error}", "This is a fault of recalign.", as_json, code=1))
+        sys.exit(_fault(error, as_json))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fault(error: Exception, as_json: bool) -> int:
+    traceback.print_exception(error)
+    return _fail(f"{type(error).__name__}: {error}", "This is a fault of recalign.", as_json, code=1)
 
 
 def _fail(what: str, hint: str, as_json: bool, *, code: int) -> int:

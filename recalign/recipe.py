@@ -67,7 +67,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.", did_you_mean(path.stem, embedded_recipes())) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is no readable TOML: {error}.") from None
+        raise UserError(f"{path} is no readable TOML: {error}.", "Mend that place.") from None
     _check_shape(document, path)
     for assignment in overrides:
         override(document, assignment)
@@ -87,7 +87,8 @@ def _check_shape(document: dict[str, Any], path: Path) -> None:
     for number, step in enumerate(steps, start=1):
         command = step.get("command")
         if command not in COMMANDS:
-            raise UserError(f"{path}: step {number} has command = {command!r}.", did_you_mean(str(command), COMMANDS))
+            what = "names no command" if command is None else f"has command = {command!r}"
+            raise UserError(f"{path}: step {number} {what}.", did_you_mean(str(command or ""), COMMANDS))
         name = step.setdefault("name", command)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UserError(f"{path}: step {number} has name = {name!r}.", "Use letters, digits, dots and dashes.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.abc import InspectLoader
 from importlib.machinery import PathFinder
@@ -137,6 +139,34 @@ def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Plu
     """
     cls = find(kind, name)
     return cls(build_params(cls.Params, params or {}, f"{kind} '{name}'"), name=name)
+
+
+@contextlib.contextmanager
+def blamed(kind: str, plugin: Plugin, method: str) -> Iterator[None]:
+    """Call a plugin inside: what a third party's raises becomes an error that names it; our own faults stay ours.
+
+    Args:
+        kind: of the plugin.
+        plugin: that is called.
+        method: of it, for the error text.
+
+    Raises:
+        UserError: the plugin raised, and is none of the built-in ones.
+    """
+    module = type(plugin).__module__
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if module.partition(".")[0] == "recalign":
+            raise
+        entries = [entry for entry in list_plugins(kind) if entry.name == plugin.name]
+        package = " ".join(f"of package {entry.package} {entry.version}" for entry in entries[:1]) or f"of {module}"
+        raise UserError(
+            f"The {kind} '{plugin.name}' {package} raised {type(error).__name__} in {method}: {error}",
+            f"This is the plugin's fault; report it to its authors, or choose another {kind}.",
+        ) from error
 
 
 def _base_of(kind: str) -> type[Plugin]:

@@ -52,8 +52,8 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -163,15 +163,16 @@ class RunFolder:
             UserError: the folder holds something else, or an unfinished run without resume or overwrite.
         """
         wanted = content_hash({"command": command, "options": dict(options), "inputs": dict(inputs)})
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, and the output is a folder.", "Choose another --out.")
         record = {} if overwrite else self.record
         if not self.record and self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(f"{self.path} is not empty and is no run of recalign.", "Choose another --out.")
         if record and record.get("hash") != wanted:
-            old, new = record.get("options", {}), json.loads(json.dumps(dict(options), default=str))
-            changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-            what = ", ".join(f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:4]) or "its inputs changed"
+            held = record.get("command")
+            changes = _changes(record.get("options", {}), options) if held == command else [f"not of {command}"]
             raise UserError(
-                f"{self.path} holds another run ({record.get('command')}; {what}).",
+                f"{self.path} holds another run ({held}; {', '.join(changes[:4]) or 'its inputs changed'}).",
                 "Choose another --out, or pass --overwrite.",
             )
         if record.get("status") == "done":
@@ -201,5 +202,18 @@ class RunFolder:
         self._write({**self.record, "status": "interrupted"})
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / RUN_FILE, record)
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say option by option what differs, inside tables too: `params.tau: 0.3 -> 0.5`."""
+    before, after = _flat(old), _flat(json.loads(json.dumps(dict(new), default=str)))
+    keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

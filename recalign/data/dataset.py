@@ -103,13 +103,14 @@ class PreparedDataset:
         self.path = Path(path)
         file = self.path / "dataset.json"
         if not file.is_file():
+            why = "it has no dataset.json" if self.path.exists() else "it does not exist"
             raise UserError(
-                f"{self.path} is not a prepared dataset (it has no dataset.json).",
+                f"{self.path} is not a prepared dataset ({why}).",
                 "Make one with `recalign prepare SOURCE [PATH] --out FOLDER`.",
             )
         try:
             self.info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{file} is not readable JSON: {error}.", "Prepare the dataset again.") from None
         if self.info.get("format") != FORMAT_VERSION:
             raise UserError(
@@ -144,10 +145,12 @@ class PreparedDataset:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """The items, with their training popularity."""
-        import polars as pl
+        """The items, with their training popularity.
 
-        frame = pl.read_parquet(self.path / "items.parquet")
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        frame = self._table("items.parquet")
         return Catalogue(
             item_ids=frame["item_id"].to_list(),
             titles=frame["title"].to_list(),
@@ -158,17 +161,28 @@ class PreparedDataset:
         )
 
     def interactions(self) -> pl.DataFrame:
-        """All that models and baselines may see: user, item, timestamp, rating, gain of each training interaction."""
+        """All that models and baselines may see: user, item, timestamp, rating, gain of each training interaction.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return self._table("interactions.parquet")
+
+    def _table(self, name: str) -> pl.DataFrame:
         import polars as pl
 
-        return pl.read_parquet(self.path / "interactions.parquet")
+        try:
+            return pl.read_parquet(self.path / name)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise UserError(f"{self.path / name} is not readable: {error}.", "Prepare the dataset again.") from None
 
     def rows(self, split: str) -> Rows:
         """Open a split lazily.
 
         Raises:
-            UserError: no such split, or an empty one.
+            UserError: no such split, a damaged or an empty one.
         """
+        import pyarrow
         from datasets import Dataset
 
         if split not in SPLITS:
@@ -176,7 +190,10 @@ class PreparedDataset:
         file = self.path / split / "data.arrow"
         if not file.is_file():
             raise UserError(f"{self.path} has no split '{split}'.", "Prepare the dataset again.")
-        rows = Rows(Dataset.from_file(str(file)))
+        try:
+            rows = Rows(Dataset.from_file(str(file)))
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UserError(f"{file} is not readable: {error}.", "Prepare the dataset again.") from None
         if not len(rows):
             raise UserError(f"The split '{split}' of {self.path} is empty.", "Prepare it with other split options.")
         return rows

@@ -97,8 +97,9 @@ def read_events(
     alive = popular(item, items.frame.height, popularity_cut)
     alive = core(user, item, alive, k_core)
     if not alive.any():
+        cut = "" if popularity_cut is None else f"--popularity-cut {popularity_cut} and "
         raise UserError(
-            f"No interaction is left of {len(item)} after --popularity-cut {popularity_cut} and --k-core {k_core}.",
+            f"No interaction is left of {len(item)} after {cut}--k-core {k_core}.",
             "Lower --k-core or keep more items.",
         )
     kept = np.arange(items.frame.height)

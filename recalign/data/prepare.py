@@ -97,7 +97,8 @@ def prepare_dataset(
         "tokenizer": tokenizer,
         **settings.model_dump(),
     }
-    read = list(plugin.files(path)) if path else []
+    with registry.blamed("source", plugin, "files"):
+        read = list(plugin.files(path)) if path else []
     if settings.semantic_embeddings is not None:
         read.append(existing_file(Path(settings.semantic_embeddings)))
     inputs = {str(file): _file_hash(file) for file in read}
@@ -132,7 +133,8 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     Raises:
         UserError: whatever is wrong with the input.
     """
-    raw = plugin.read(path, seed)
+    with registry.blamed("source", plugin, "read"):
+        raw = plugin.read(path, seed)
     cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
     if raw.windows is not None:
         prepared = _from_windows(raw.windows, cleaned, options)

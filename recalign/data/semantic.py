@@ -86,7 +86,7 @@ def existing_file(path: Path) -> Path:
         UserError: there is none.
     """
     if not path.is_file():
-        raise UserError(f"The embedding file {path} does not exist.")
+        raise UserError(f"The embedding file {path} does not exist.", "Mend --semantic-embeddings, or leave it out.")
     return path
 
 

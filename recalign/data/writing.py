@@ -58,7 +58,7 @@ def write_items(
     if codes is not None:
         frame = frame.with_columns(code=pl.Series([code.tolist() for code in codes], dtype=pl.List(pl.Int32)))
         digest.texts(" ".join(map(str, code)) for code in codes)
-    _write_parquet(folder / "items.parquet", frame)
+    write_parquet(folder / "items.parquet", frame)
     digest.texts(items["item_id"])
     digest.texts(items["title"])
     digest.texts(items["genres"].list.join("\x1d").fill_null(""))
@@ -78,7 +78,7 @@ def write_interactions(folder: Path, log: EventLog, positions: np.ndarray, diges
         "rating": pl.Series(np.full(len(positions), np.nan) if rating is None else rating).fill_nan(None),
         "gain": log.gain[positions],
     }
-    _write_parquet(folder / "interactions.parquet", pl.DataFrame(columns))
+    write_parquet(folder / "interactions.parquet", pl.DataFrame(columns))
     digest.texts(log.users)
     for values in (user, columns["item"], columns["timestamp"], columns["gain"]):
         digest.array(np.asarray(values))
@@ -86,7 +86,7 @@ def write_interactions(folder: Path, log: EventLog, positions: np.ndarray, diges
         digest.array(rating)
 
 
-def _write_parquet(file: Path, frame: pl.DataFrame) -> None:
+def write_parquet(file: Path, frame: pl.DataFrame) -> None:
     """Write through pyarrow: on a full disk it raises OSError, which polars' own writer hides in another error.
 
     The file is opened here: handed a path, pyarrow deletes what stands there when it fails.

@@ -12,6 +12,7 @@ import numpy as np
 
 from recalign import console
 from recalign.api import Predictions, Row
+from recalign.data.writing import write_parquet
 from recalign.evaluation.baselines import BASELINES, recommend
 from recalign.evaluation.cost import read_cost
 from recalign.evaluation.measures import corpus_measures
@@ -201,11 +202,11 @@ def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFra
     import polars as pl
 
     with atomic(out / "per_user.parquet") as temporary:
-        frame.write_parquet(temporary)
+        write_parquet(temporary, frame)
     if baselines:
         named = [table.select(pl.lit(name).alias("baseline"), pl.all()) for name, table in baselines.items()]
         with atomic(out / "baselines.parquet") as temporary:
-            pl.concat(named).write_parquet(temporary)
+            write_parquet(temporary, pl.concat(named))
 
 
 def _read_lists(file: Path) -> dict[str, Predictions]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recalign.api import INVALID, Catalogue, Predictions, Row
+from recalign.data.writing import write_parquet
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, atomic, home
 
@@ -52,7 +53,7 @@ def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row
         },
     )
     with atomic(Path(folder) / PREDICTIONS_FILE) as temporary:
-        frame.write_parquet(temporary)
+        write_parquet(temporary, frame)
 
 
 def read_predictions(

@@ -50,7 +50,7 @@ class EvalRun:
                 raise UserError(f"{found[0]} holds an unfinished evaluation.", "Run `recalign eval` again.")
             if found:
                 return cls(found[0], read_json(found[0] / METRICS_FILE))
-        raise UserError(f"{path} holds no evaluation.", "Make one with `recalign eval`.")
+        raise UserError(f"{path} holds no evaluation.", f"Make one with `recalign eval {path}`.")
 
     @property
     def label(self) -> str:

@@ -176,7 +176,8 @@ def _parser(frame: pl.LazyFrame, column: str, kind: Kind) -> pl.Expr:
 def unreadable(file: Path, error: Exception, separator: str | None = None, quote: str | None = '"') -> UserError:
     """Turn a reader's error into one that names the row; looks through the file, since something is wrong anyway."""
     for place, problem in _broken_rows(file, separator, quote):
-        return UserError(f"{file}, {place}: {problem}.", "Mend or delete the row.")
+        hint = "Mend or delete the row." if place else "Check that this is the file you meant."
+        return UserError(f"{file}, {place}: {problem}." if place else f"{file} {problem}.", hint)
     return UserError(
         f"{file} cannot be read: {str(error).splitlines()[0]}.", "Check that the file is what its suffix says."
     )
@@ -201,7 +202,7 @@ def _broken_rows(file: Path, separator: str | None, quote: str | None) -> Iterat
             except json.JSONDecodeError as problem:
                 yield f"line {number}", f"not JSON ({problem.msg}): {text.strip()[:60]!r}"
         if not number:
-            yield "line 1", "the file is empty"
+            yield "", "is empty"
     if suffix in (".jsonl", ".ndjson"):
         return
     with file.open(encoding="utf-8", newline="") as text_lines:

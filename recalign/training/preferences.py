@@ -15,6 +15,7 @@ from recalign import console
 from recalign.api import INVALID, PreferenceBatch, PreferenceObjective, ValidTokens
 from recalign.generation.constraint import Decisions
 from recalign.generation.engine import Engine
+from recalign.registry import blamed
 from recalign.training.examples import AnswerExamples, Example
 from recalign.training.logps import Sampled, hidden_before, logits_of, takes_tree_mask
 from recalign.training.models import Policy
@@ -86,7 +87,9 @@ class PreferenceStep:
         Returns:
             The loss without a graph, the mean over processes, and figures to log.
         """
-        value, figures = self.objective.loss(self.preferences(batch))
+        preferences = self.preferences(batch)
+        with blamed("objective", self.objective, "loss"):
+            value, figures = self.objective.loss(preferences)
         (value / (self.accumulation * process()[1])).backward()
         value = value.detach()
         self._add_up_gradients(value)

@@ -13,6 +13,7 @@ from peft import PeftModel
 
 from recalign.api import AnswerBatch, TokenObjective, ValidTokens
 from recalign.generation.engine import Engine
+from recalign.registry import blamed
 from recalign.training.examples import IGNORED, Example, TokenBatch, collate
 from recalign.training.models import Policy
 
@@ -32,7 +33,8 @@ class TokenStep:
     def loss(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the objective's loss on a batch, with its figures."""
         answers = self.answers(model, batch)
-        return self.objective.loss(answers)
+        with blamed("objective", self.objective, "loss"):
+            return self.objective.loss(answers)
 
     def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
         """Run the model; the labelled tokens come out end to end, row by row."""

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from recalign.errors import UserError
 from recalign.training.builtin import PREFIX
 from recalign.training.lora import LoraOptions, attach_adapter, load_adapter
-from recalign.workspace import read_json
+from recalign.workspace import RunFolder, read_json
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 ENDS = 1 << 20
@@ -26,12 +26,17 @@ SMALL = 2_000_000
 
 
 def save_weights(model: PreTrainedModel | PeftModel, folder: Path | str) -> None:
-    """Write weights as safetensors, or the trained adapter alone."""
-    if isinstance(model, PeftModel):
-        # The rows of added tokens are part of the adapter; the base's embeddings need no copy.
-        model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
-    else:
-        model.save_pretrained(str(folder))
+    """Write weights as safetensors, or the trained adapter alone.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    # The rows of added tokens are part of an adapter; the base's embeddings need no copy.
+    adapter = {"selected_adapters": ["default"], "save_embedding_layers": False}
+    try:
+        model.save_pretrained(str(folder), **(adapter if isinstance(model, PeftModel) else {}))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def find_model_folder(name: str | Path) -> Path | None:
@@ -50,9 +55,13 @@ def find_model_folder(name: str | Path) -> Path | None:
     for folder in (path / "model", path):
         if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
             return folder.resolve()
+    record = RunFolder(path).record
+    unfinished = record and record.get("status") != "done"
     raise UserError(
         f"{path} holds no model (no config.json or adapter_config.json, nor a folder `model` with one).",
-        "The run that writes it may be unfinished: pass it --resume.",
+        f"Its `recalign {record['command']}` is unfinished: go on with --resume."
+        if unfinished
+        else "Name a run folder of sft or align, a Hugging Face folder or hub name, or builtin:tiny.",
     )
 
 

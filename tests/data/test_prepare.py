@@ -227,12 +227,12 @@ def test_a_full_disk_is_reported_and_leaves_what_was_there(tmp_path, monkeypatch
 
 
 def test_writing_to_a_full_device_is_an_oserror_of_ours_to_report():
-    from recalign.data.writing import _write_parquet
+    from recalign.data.writing import write_parquet
 
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     with pytest.raises(OSError) as error:
-        _write_parquet(Path("/dev/full"), pl.DataFrame({"x": range(100_000)}))
+        write_parquet(Path("/dev/full"), pl.DataFrame({"x": range(100_000)}))
     assert error.value.errno == errno.ENOSPC
     assert Path("/dev/full").exists()
 
