@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recalign.errors import UserError, did_you_mean
 
+PLUGIN_KINDS = ("objective", "reward", "decoder", "source")
+
 
 class Params(BaseModel):
     """Base of every plugin's parameters.
@@ -63,10 +65,12 @@ def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str) 
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "parameters"
-        plugin = owner.split("'")[1] if "'" in owner else "NAME"
+        kind, _, plugin = owner.replace("'", "").partition(" ")
+        field = model.model_fields.get(name)
+        meaning = f"It means: {field.description}." if field is not None and field.description else ""
         raise UserError(
             f"{owner}: {name} = {first.get('input')!r} is refused: {first['msg'].lower()}.",
-            f"`recalign plugins show {plugin}` lists types and bounds.",
+            f"`recalign plugins show {plugin}` lists types and bounds." if kind in PLUGIN_KINDS else meaning,
         ) from None
 
 

@@ -16,14 +16,14 @@ import pluggy
 
 from recalign import hookspecs
 from recalign.errors import UserError, did_you_mean
-from recalign.params import build_params
+from recalign.params import PLUGIN_KINDS, build_params
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from recalign.api import Plugin
 
-KINDS = ("objective", "reward", "decoder", "source")
+KINDS = PLUGIN_KINDS
 
 
 @dataclass(frozen=True)

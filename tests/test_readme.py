@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
+DOCS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]}
 
 
 def fenced(text, language):
@@ -36,7 +36,8 @@ def shown_commands():
         for line in lines:
             for part in line.split("&&"):
                 if part.strip().startswith("recalign "):
-                    yield pytest.param(re.split(r"\s{2,}", part.strip())[0], id=f"{path.name}: {part.strip()[:60]}")
+                    where = path.relative_to(ROOT).as_posix()
+                    yield pytest.param(re.split(r"\s{2,}", part.strip())[0], id=f"{where}: {part.strip()[:60]}")
 
 
 def parse(line):
@@ -68,7 +69,7 @@ def test_ci_runs_the_readmes_test_command():
     assert re.findall(pattern, README, flags=re.MULTILINE) == [commands[1]]
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path):
     images = {"docs/img/quickstart.svg"}
     targets = [link for link in re.findall(r"\]\(([^)#]+)\)", DOCS[path]) if "://" not in link]

@@ -98,6 +98,14 @@ class TestRunFolder:
             run.begin("sft", {"seed": 0}, {"data": "new"})
         assert run.done
 
+    def test_what_differs_is_said_inside_tables_too_and_another_command_by_its_name(self, tmp_path):
+        run = RunFolder(tmp_path / "align")
+        run.begin("align", {"params": {"tau": 0.3, "beta": 1}}, {})
+        with pytest.raises(UserError, match=r"\(align; params.tau: 0.3 -> 0.5\)"):
+            run.begin("align", {"params": {"tau": 0.5, "beta": 1}}, {})
+        with pytest.raises(UserError, match=r"\(align; not of sft\)"):
+            run.begin("sft", {"epochs": 1}, {})
+
     def test_an_unfinished_run_goes_on_only_when_asked(self, tmp_path):
         run = RunFolder(tmp_path / "sft")
         run.begin("sft", {"seed": 0}, {})

@@ -286,7 +286,15 @@ def _checked_path(plugin: Source, path: Path | None) -> Path | None:
 
 
 def _file_hash(file: Path) -> str:
-    """Hash of a file's content."""
+    """Hash of what a file or a folder holds.
+
+    Raises:
+        UserError: there is nothing there.
+    """
+    if not file.exists():
+        raise UserError(f"{file} does not exist.", "Check the path.")
+    if file.is_dir():
+        return workspace.file_hash(file)
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -68,9 +68,11 @@ def scan(file: Path, *, separator: str | None = None, quote: str | None = '"') -
             frame = pl.scan_csv(
                 file, separator=separator or SEPARATORS[suffix], quote_char=quote, infer_schema=False, has_header=True
             )
-        frame.collect_schema()
+        names = frame.collect_schema().names()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(file, error, separator, quote) from None
+    if not all(name.isprintable() for name in names):
+        raise UserError(f"{file} begins with no header of text: {names[0][:20]!r}.", "Check that it is a table.")
     return frame
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+from recalign.errors import UserError, did_you_mean
 
 CHECKPOINTS = "checkpoints"
 
@@ -50,6 +53,13 @@ class TrainingOptions:
     log_every: int = 10
     keep_checkpoints: int = 2
     report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.report_to:
+            if name not in INTEGRATION_TO_CALLBACK:
+                raise UserError(f"--report-to '{name}' is no logger.", did_you_mean(name, INTEGRATION_TO_CALLBACK))
+            if name not in get_available_reporting_integrations():
+                raise UserError(f"--report-to '{name}' needs a package that is not installed.", f"pip install {name}")
 
     def arguments(self, out: Path, *, mixed_bfloat16: bool) -> TrainingArguments:
         """Translate into transformers' arguments."""

@@ -67,7 +67,7 @@ def test_parquet_and_jsonl_are_read_by_their_types(tmp_path):
     [
         (b"user,time,stars\na,1,1\n\xff\xfe,2,2\n", "x.csv", "line 3: not UTF-8"),
         ('{"user": "a", "time": 5, "stars": 1}\n{"user": \n', "x.jsonl", "line 2: not JSON"),
-        ("", "x.csv", "line 1: the file is empty"),
+        ("", "x.csv", "x.csv is empty"),
         ("PAR0", "x.parquet", "cannot be read"),
         ("a,b", "x.xlsx", "unknown suffix '.xlsx'"),
     ],
