@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from recalign.errors import UserError
 from recalign.training.lora import LoraOptions
 from recalign.training.models import export_model, load_policy, reference_policy
+from recalign.workspace import RunFolder
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model, sentencepiece_tokenizer
 
@@ -286,8 +287,8 @@ def test_an_unreachable_hub_name_is_refused(dataset, monkeypatch):
 
 
 def test_an_unfinished_run_is_refused(tmp_path, dataset):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(UserError, match="--resume"):
+    RunFolder(tmp_path / "run").begin("sft", {}, {})
+    with pytest.raises(UserError, match="`recalign sft` is unfinished: go on with --resume"):
         load_policy(tmp_path / "run", dataset)
 
 
