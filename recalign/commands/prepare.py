@@ -51,6 +51,9 @@ def prepare(
     drop_invalid: Annotated[
         bool | None, typer.Option("--drop-invalid", help="Leave out unusable titles and events of unknown items.")
     ] = None,
+    drop_cold: Annotated[
+        bool | None, typer.Option("--drop-cold", help="Leave out items without training interactions, and their rows.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Hugging Face tokenizer that measures titles in the report.")
     ] = None,
@@ -98,6 +101,7 @@ def prepare(
             "exclude_history": exclude_history,
             "collisions": collisions,
             "drop_invalid": drop_invalid,
+            "drop_cold": drop_cold,
         },
         tokenizer=tokenizer,
         seed=seed,

@@ -45,6 +45,7 @@ class PrepareOptions(Params):
     semantic_embeddings: str | None = Field(None, description="semantic: file of item embeddings; else our own")
     exclude_history: Literal["auto", "yes", "no"] = Field("auto", description="never recommend items of the history")
     collisions: Literal["suffix", "merge", "refuse"] = Field("suffix", description="what becomes of items of one title")
+    drop_cold: bool = Field(False, description="leave out items that no training interaction names, and rows that do")
     drop_invalid: bool = Field(False, description="leave out items with unusable titles and events of unknown items")
 
 

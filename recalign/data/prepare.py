@@ -25,6 +25,7 @@ from recalign.data.options import PrepareOptions, resolve
 from recalign.data.relevance import gains
 from recalign.data.semantic import existing_file, semantic_codes
 from recalign.data.splits import SPLITTERS, Splits, as_given
+from recalign.data.warm import without_cold
 from recalign.data.writing import Digest, write_interactions, write_items, write_rows
 from recalign.errors import UserError
 
@@ -140,6 +141,9 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         prepared = _from_windows(raw.windows, cleaned, options)
     else:
         prepared = _from_events(raw, cleaned, options, seed)
+    if options.drop_cold:
+        log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
+        prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
     splits = replace(
         prepared.splits,
         windows={

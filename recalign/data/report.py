@@ -127,6 +127,12 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
         )
     if counts["dropped_users"] > counts["users"] / 5:
         found.append(f"{counts['dropped_users']} of {counts['users']} users have too short a history and were dropped.")
+    if options.drop_cold:
+        gone = counts["cold_rows_left_out"]
+        found.append(
+            f"{counts['cold_items_left_out']} items without training interactions were left out (--drop-cold), and "
+            f"with them {gone['train']} train, {gone['valid']} valid and {gone['test']} test rows."
+        )
     for name in ("dropped_items", "dropped_events", "windows_too_short"):
         if counts.get(name):
             found.append(f"{counts[name]} {name.replace('_', ' ').replace('dropped ', '')} were left out.")
