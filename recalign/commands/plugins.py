@@ -135,9 +135,9 @@ def _describe(entry: PluginEntry) -> dict[str, Any]:
 
 def _print_plugin(plugin: dict[str, Any]) -> None:
     console.show(Text(f"{plugin['kind']} {plugin['name']}  ({plugin['package']} {plugin['version']})", style="bold"))
-    for text in (plugin["doc"], f"Source: {plugin['paper']}" if plugin["paper"] else ""):
-        if text:
-            console.show(Text("\n" + text))
+    source = f"Source: {plugin['paper']}." if plugin["paper"] and "Source:" not in plugin["doc"] else ""
+    for text in filter(None, (plugin["doc"], source)):
+        console.show(Text("\n" + text))
     if not plugin["params"]:
         console.show(Text("\nNo parameters.\n"))
         return
