@@ -162,6 +162,32 @@ class TestSweep:
         options = by_id(text)["blade/tau=0.1"].options["params"]
         assert options == {"length_normalise": False, "tau": 0.1}
 
+    def test_an_evaluation_names_two_decodings(self):
+        text = (
+            CHAIN
+            + """
+[[step]]
+name = "beam"
+command = "decode"
+model = "@sft"
+decoder = "beam"
+
+[[step]]
+name = "exact"
+command = "decode"
+model = "@sft"
+decoder = "exact"
+
+[[step]]
+command = "eval"
+predictions = "@beam"
+exact = "@exact"
+"""
+        )
+        found = by_id(text)["eval"]
+        assert found.needs == ("beam", "exact")
+        assert found.options["exact"] == "runs/x/exact"
+
     def test_text_may_name_its_place(self):
         text = SWEEP.replace('data = "@data"', 'data = "@data/{fold}"')
         assert "runs/x/data/fold=2/{fold}" not in str(by_id(text)["sft/fold=2/seed=0"].options)

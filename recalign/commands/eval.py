@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from recalign.errors import UserError
 from recalign.workspace import RunFolder, file_hash, home
 
 if TYPE_CHECKING:
+    import polars as pl
     from rich.table import Table
 
     from recalign.data.dataset import PreparedDataset
@@ -25,6 +26,17 @@ MetricsOption = Annotated[
     str | None,
     typer.Option(help="Comma-separated, such as ndcg@5,recall@5,mgu (default: all that the lists and genres allow)."),
 ]
+ExactOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The same model's predictions by the exact decoder: adds the pruning rate pr@k (lower is better), the "
+        "share of rows whose target is in the exact top k but not in the predictions."
+    ),
+]
+TargetsOption = Annotated[
+    Literal["all", "warm", "cold"],
+    typer.Option(help="Targets that count: those that training interactions name (warm), the others (cold), or all."),
+]
 LabelOption = Annotated[str | None, typer.Option(help="Name in tables (default: the model run's folder).")]
 BaselinesOption = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure the simple baselines too.")]
 
@@ -33,6 +45,8 @@ def eval(  # noqa: A001
     predictions: PredictionsArgument = None,
     data: DataOption = None,
     metrics: MetricsOption = None,
+    exact: ExactOption = None,
+    targets: TargetsOption = "all",
     baselines: BaselinesOption = True,
     label: LabelOption = None,
     out: OutOption = None,
@@ -46,11 +60,15 @@ def eval(  # noqa: A001
     Examples:
         recalign eval runs/sft/decode-greedy-test
         recalign eval runs/align-blade-ndcg --metrics ndcg@5,recall@5,mgu
+        recalign eval runs/sft --targets warm
+        recalign eval runs/sft/decode-beam-test --exact runs/sft/decode-exact-test
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.evaluate import evaluate
     from recalign.evaluation.metrics import default_metrics, parse_metrics, split_metrics
     from recalign.evaluation.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
+    from recalign.evaluation.pruning import pruning_rates, read_exact, split_cutoffs
+    from recalign.evaluation.targets import counting
 
     folder = find_predictions(predictions)
     record = RunFolder(folder).record
@@ -59,18 +77,28 @@ def eval(  # noqa: A001
     _check_made_for(dataset, record, folder)
     split = str(options.get("split", "test"))
     lists, rows = read_predictions(folder, dataset, split, int(options.get("size") or 1))
+    lists, rows = counting(targets, lists, rows, dataset.catalogue)
     size = lists.items.shape[1]
     names = default_metrics(dataset.catalogue, size) if metrics is None else split_metrics(metrics)
-    parse_metrics(names, dataset.catalogue, size)
+    names, cutoffs = split_cutoffs(names, asked=exact is not None, list_length=size)
+    if names or not cutoffs:
+        parse_metrics(names, dataset.catalogue, size)
 
-    run = RunFolder(out or folder / "eval")
-    asked = {"metrics": names, "baselines": baselines, "label": label, "seed": seed}
+    run = RunFolder(out or folder / ("eval" if targets == "all" else f"eval-{targets}"))
+    asked = {"metrics": names, "targets": targets, "baselines": baselines, "label": label, "seed": seed}
     inputs = {"data": dataset.hash, "predictions": file_hash(folder / PREDICTIONS_FILE)}
+    pruned: dict[str, pl.Series] = {}
+    if exact is not None:
+        beside = find_predictions(exact)
+        pruned = pruning_rates(lists, read_exact(beside, folder, dataset, split, rows, cutoffs), rows, cutoffs)
+        asked["exact"], inputs["exact"] = cutoffs, file_hash(beside / PREDICTIONS_FILE)
     if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite) == "done":
         console.say(f"{run.path} is up to date.")
         results = dict(run.record["results"])
     else:
-        results = evaluate(folder, dataset, split, lists, rows, names, run.path, label, baselines=baselines, seed=seed)
+        results = evaluate(
+            folder, dataset, split, lists, rows, names, run.path, label, more=pruned, baselines=baselines, seed=seed
+        )
         run.finish(results)
     console.show(_table(results))
     return results

@@ -52,7 +52,12 @@ class Measured:
 
 
 def measure(
-    predictions: Predictions, rows: Sequence[Row], dataset: PreparedDataset, metrics: Sequence[str], seed: int = 0
+    predictions: Predictions,
+    rows: Sequence[Row],
+    dataset: PreparedDataset,
+    metrics: Sequence[str],
+    seed: int = 0,
+    more: Mapping[str, pl.Series] | None = None,
 ) -> Measured:
     """Measure one system's lists.
 
@@ -62,11 +67,12 @@ def measure(
         dataset: gives the catalogue.
         metrics: names of metrics.
         seed: of the bootstrap.
+        more: metrics measured already: name -> [U] values.
 
     Raises:
         UserError: as `metrics.per_user`.
     """
-    frame = per_user(predictions, rows, dataset.catalogue, metrics)
+    frame = per_user(predictions, rows, dataset.catalogue, metrics).with_columns(**(more or {}))
     return Measured(frame, summarise(frame, seed), corpus_measures(predictions, dataset.catalogue))
 
 
@@ -80,6 +86,7 @@ def measure_baselines(
     exclude_history: bool,
     cache: Path,
     seed: int = 0,
+    more: Sequence[str] = (),
     advance: Callable[..., None] | None = None,
 ) -> dict[str, Measured]:
     """Measure every baseline on the same rows; their lists are kept in `cache` and used again.
@@ -93,8 +100,11 @@ def measure_baselines(
         exclude_history: whether items of the history are left out, as for the model.
         cache: folder.
         seed: of the random pick and the bootstrap.
+        more: metrics of models alone, null for baselines.
         advance: called with 1 after each baseline.
     """
+    import polars as pl
+
     asked = {
         "dataset": dataset.hash,
         "split": split,
@@ -105,11 +115,12 @@ def measure_baselines(
     }
     file = Path(cache) / f"{content_hash(asked)}.npz"
     kept = _read_lists(file)
+    undefined = {name: pl.Series(name, [None] * len(rows), dtype=pl.Float64) for name in more}
     measured = {}
     for name in BASELINES:
         if name not in kept:
             kept[name] = recommend(name, dataset, rows, size, exclude_history=exclude_history, seed=seed)
-        measured[name] = measure(kept[name], rows, dataset, metrics, seed)
+        measured[name] = measure(kept[name], rows, dataset, metrics, seed, undefined)
         if advance is not None:
             advance(1)
     if not file.is_file():
@@ -127,6 +138,7 @@ def evaluate(
     out: Path,
     label: str | None = None,
     *,
+    more: Mapping[str, pl.Series] | None = None,
     baselines: bool = True,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -141,6 +153,7 @@ def evaluate(
         metrics: names of metrics.
         out: where to write.
         label: name in tables; by default the model run's folder, with the decoder where it is no plain one.
+        more: metrics of the model alone, measured already: name -> [U] values.
         baselines: whether to measure these too.
         seed: of the bootstrap and the random pick.
 
@@ -151,7 +164,7 @@ def evaluate(
     options = record.get("options", {})
     model_folder, model_record = model_run(folder, record)
     size = predictions.items.shape[1]
-    found = measure(predictions, rows, dataset, metrics, seed)
+    found = measure(predictions, rows, dataset, metrics, seed, more)
     beside: dict[str, Measured] = {}
     if baselines:
         exclude = options.get("exclude_history")
@@ -165,6 +178,7 @@ def evaluate(
                 exclude_history=dataset.excludes_history if exclude is None else bool(exclude),
                 cache=home() / "baselines",
                 seed=seed,
+                more=list(more or {}),
                 advance=advance,
             )
     results = {

@@ -93,7 +93,7 @@ def per_user(
     batch = ListBatch(predictions.items, predictions.lengths, rows, np.arange(len(rows)))
     columns = {"row": [row.index for row in rows], "user_id": [row.user_id for row in rows]}
     frame = pl.DataFrame(columns, schema={"row": pl.Int64, "user_id": pl.String})
-    for metric in parse_metrics(metrics, catalogue, predictions.items.shape[1]):
+    for metric in parse_metrics(metrics, catalogue, predictions.items.shape[1]) if metrics else ():
         defined = pl.Series([metric.defined_for(row) for row in rows], dtype=pl.Boolean)
         values = pl.Series(metric.text, metric.score(batch), dtype=pl.Float64)
         frame = frame.with_columns(values.set(~defined, None))

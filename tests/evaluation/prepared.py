@@ -68,7 +68,7 @@ def write_dataset(folder, titles, events, rows, *, genres=None, digest="abc", ex
     return PreparedDataset(folder)
 
 
-def write_small(folder, digest="abc", users="u", bare=False, **options):
+def write_small(folder, digest="abc", users="u", bare=False, targets=None, gains=None, **options):
     """Six items (bare: without genres), three training users, four test rows; no training interaction has item 5."""
     sequences = {"t1": [0, 1, 2], "t2": [0, 1, 3], "t3": [0, 4]}
     events = [(user, item, 10 * place) for user, items in sequences.items() for place, item in enumerate(items)]
@@ -78,6 +78,8 @@ def write_small(folder, digest="abc", users="u", bare=False, **options):
         (f"{users}2", [4], [5], [1.0], 100.0),
         (f"{users}3", [2], [0, 1], [0.0, 0.0], 100.0),
     ]
+    if targets is not None:
+        rows = [(*row[:2], *answer, row[4]) for row, *answer in zip(rows, targets, gains, strict=True)]
     titles = ["red pen", "red ink", "blue ink", "blue pen", "green desk", "green chair"]
     genres = [["pen"], ["ink"], ["ink"], ["pen"], ["desk"], ["desk"]]
     return write_dataset(folder, titles, events, rows, genres=None if bare else genres, digest=digest, **options)

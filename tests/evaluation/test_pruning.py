@@ -1,0 +1,177 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from recalign.api import Predictions, Row
+from recalign.cli import main
+from recalign.commands.compare import compare
+from recalign.commands.eval import eval as evaluate
+from recalign.errors import UserError
+from recalign.evaluation.predictions import write_predictions
+from recalign.evaluation.pruning import pruning_rates, split_cutoffs
+from recalign.workspace import RunFolder
+from tests.evaluation.prepared import write_small
+
+# Row by row, the only target is ranked second by both; third by the model and lost; in neither; not relevant.
+EXACT = [[0, 1, 3], [4, 0, 2], [0, 1, 2], [0, 1, 2]]
+BEAM = [[0, 1, 2], [4, 0, 1], [0, 1, 3], [3, 4, 5]]
+
+
+def lists(items):
+    return Predictions(np.array(items), np.zeros((len(items), 3)), np.full(len(items), 3))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return write_small(tmp_path / "data")
+
+
+def write(folder, dataset, items, decoder, *, rows=None, **changes):
+    """Write a decode run as `decode` does; `changes` go into its options, `model` into its inputs."""
+    run = RunFolder(folder)
+    params = {"scoring": changes.pop("scoring", "renormalised")}
+    if decoder == "beam":
+        params["length_penalty"] = changes.pop("length_penalty", 0.0)
+    inputs = {"data": dataset.hash, "model": changes.pop("model", "m")}
+    options = {"data": str(dataset.path), "decoder": decoder, "params": params, "split": "test", "size": 3, **changes}
+    run.begin("decode", options, inputs)
+    write_predictions(run.path, lists(items), rows or list(dataset.rows("test")), dataset.catalogue)
+    run.finish({})
+    return run.path
+
+
+@pytest.fixture
+def one_target(tmp_path):
+    """Four rows of one target each; the last one's is not relevant."""
+    return write_small(tmp_path / "one", targets=[[1], [2], [5], [0]], gains=[[1.0], [1.0], [1.0], [0.0]])
+
+
+@pytest.fixture
+def decoded(tmp_path, one_target):
+    """The folders of a beam's and of the exact predictions."""
+    return (
+        write(tmp_path / "m" / "decode-beam-test", one_target, BEAM, "beam"),
+        write(tmp_path / "m" / "decode-exact-test", one_target, EXACT, "exact"),
+    )
+
+
+def test_by_hand():
+    gains = np.array([1.0, 0.0, 1.0])
+    rows = [Row(0, "u", np.array([]), np.array([7, 8, 9]), gains, 0.0)]
+    exact = Predictions(np.array([[8, 7, 9]]), np.zeros((1, 3)), np.array([3]))
+    for beam, rates in [([7, 1, 2], [0, 0, 1 / 2]), ([1, 2, 3], [0, 1 / 2, 1]), ([1, 9, 7], [0, 0, 0])]:
+        found = pruning_rates(lists([beam]), exact, rows, [1, 2, 3])
+        assert {name: values.to_list() for name, values in found.items()} == {
+            f"pr@{k}": [rate] for k, rate in zip((1, 2, 3), rates, strict=True)
+        }
+
+
+def test_padding_is_no_item():
+    rows = [Row(0, "u", np.array([]), np.array([2]), np.array([1.0]), 0.0)]
+    short = Predictions(np.array([[1, 2, 2]]), np.zeros((1, 3)), np.array([1]))
+    assert pruning_rates(short, lists([[3, 4, 2]]), rows, [3])["pr@3"].to_list() == [1.0]
+    assert pruning_rates(lists([[3, 4, 0]]), short, rows, [3])["pr@3"].to_list() == [0.0]
+
+
+def test_rates_stand_with_the_other_metrics(decoded):
+    results = evaluate(decoded[0], exact=decoded[1], metrics="hit@3,pr@2,pr@3")
+    frame = pl.read_parquet(decoded[0] / "eval" / "per_user.parquet")
+    assert frame["pr@3"].to_list() == [0.0, 1.0, 0.0, None]
+    assert frame["pr@2"].to_list() == [0.0, 0.0, 0.0, None]
+    rate = results["metrics"]["pr@3"]
+    assert (rate["mean"], rate["n"], rate["left_out"]) == (pytest.approx(1 / 3), 3, 1)
+    assert rate["low"] <= rate["mean"] <= rate["high"]
+    assert results["baselines"]["popularity"]["metrics"]["pr@3"]["mean"] is None
+
+
+def test_the_cutoffs_are_those_of_the_metrics_unless_named():
+    assert split_cutoffs(["ndcg@5", "mgu", "hit@3", "recall@5"], asked=True, list_length=10)[1] == [3, 5]
+    assert split_cutoffs(["mgu"], asked=True, list_length=10) == (["mgu"], [10])
+    assert split_cutoffs(["ndcg@5", "pr@10"], asked=True, list_length=10) == (["ndcg@5"], [10])
+    assert split_cutoffs(["ndcg@5"], asked=False, list_length=10) == (["ndcg@5"], [])
+
+
+def test_rates_alone_can_be_asked_for(decoded):
+    assert list(evaluate(decoded[0], exact=decoded[1], metrics="pr@3")["metrics"]) == ["pr@3"]
+
+
+def test_the_exact_predictions_order_does_not_matter(decoded, one_target, tmp_path):
+    rows = list(one_target.rows("test"))
+    turned = write(tmp_path / "turned", one_target, EXACT[::-1], "exact", rows=rows[::-1])
+    assert evaluate(decoded[0], exact=turned, metrics="pr@3")["metrics"]["pr@3"]["mean"] == pytest.approx(1 / 3)
+
+
+def test_other_exact_predictions_are_another_evaluation(decoded, one_target, tmp_path):
+    evaluate(decoded[0], exact=decoded[1])
+    other = write(tmp_path / "other", one_target, BEAM, "exact")
+    with pytest.raises(UserError, match="holds another run"):
+        evaluate(decoded[0], exact=other)
+    assert evaluate(decoded[0], exact=other, overwrite=True)["metrics"]["pr@3"]["mean"] == 0.0
+
+
+def test_compare_holds_rates_against_each_other(decoded, one_target, tmp_path, capsys):
+    evaluate(decoded[0], exact=decoded[1], metrics="hit@3,pr@3", label="sft")
+    better = write(tmp_path / "b" / "decode-beam-test", one_target, EXACT, "beam")
+    evaluate(better, exact=decoded[1], metrics="hit@3,pr@3", label="bear")
+    results = compare([decoded[0], better])
+    difference = results["systems"][1]["against_reference"]["pr@3"]["difference"]
+    assert difference["mean"] == pytest.approx(-1 / 3)
+    assert difference["n"] == 3
+    popularity = next(system for system in results["systems"] if system["name"] == "popularity")
+    assert popularity["metrics"]["pr@3"]["mean"] is None
+    assert popularity["metrics"]["hit@3"]["mean"] is not None
+    assert "pr@3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "n"}, "are of different models: 'n' and 'm'"),
+        ({"scoring": "full"}, "are of different scorings: 'full' and 'renormalised'"),
+        ({"exclude_history": True}, "are of different rules on history items"),
+        ({"dtype": "bfloat16"}, "are of different dtypes"),
+        ({"size": 2}, r"pr@3 looks at 3 positions, and the lists of .* have 2"),
+        ({"decoder": "beam"}, "was decoded by 'beam', not by 'exact'"),
+    ],
+)
+def test_predictions_that_do_not_belong_together_are_refused(decoded, one_target, tmp_path, changes, message):
+    changes = {"decoder": "exact", **changes}
+    other = write(tmp_path / "other", one_target, EXACT, **changes)
+    with pytest.raises(UserError, match=message):
+        evaluate(decoded[0], exact=other)
+    assert not (decoded[0] / "eval").exists()
+
+
+def test_other_rows_and_datasets_are_refused(decoded, one_target, tmp_path):
+    rows = list(one_target.rows("test"))
+    part = write(tmp_path / "part", one_target, EXACT[1:], "exact", rows=rows[1:])
+    with pytest.raises(UserError, match="leaves out 1 of the 4 rows of 'test' in .*, such as row 0"):
+        evaluate(decoded[0], exact=part)
+    foreign = write(tmp_path / "foreign", write_small(tmp_path / "two", digest="two"), EXACT, "exact")
+    with pytest.raises(UserError, match="are of different datasets: 'two' and 'abc'"):
+        evaluate(decoded[0], exact=foreign)
+
+
+def test_a_length_penalty_ranks_by_something_else(decoded, one_target, tmp_path):
+    beam = write(tmp_path / "long", one_target, BEAM, "beam", length_penalty=1.0)
+    with pytest.raises(UserError, match="length_penalty=1.0"):
+        evaluate(beam, exact=decoded[1])
+
+
+def test_a_rate_needs_exact_predictions(decoded):
+    with pytest.raises(UserError, match="pr@3 needs the model's exact top 3"):
+        evaluate(decoded[0], metrics="pr@3")
+
+
+def test_rates_given_twice_or_beyond_the_lists_are_refused(decoded):
+    with pytest.raises(UserError, match="pr@3 is asked for twice"):
+        evaluate(decoded[0], exact=decoded[1], metrics="pr@3,pr@3")
+    with pytest.raises(UserError, match="pr@4 looks at 4 positions, and the lists have 3"):
+        evaluate(decoded[0], exact=decoded[1], metrics="pr@4")
+
+
+def test_the_command_line_says_it(decoded, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", str(decoded[0]), "--exact", str(decoded[1]), "--metrics", "hit@3"])
+    assert stop.value.code in (0, None)
+    assert "pr@3" in capsys.readouterr().out
