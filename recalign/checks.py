@@ -164,10 +164,11 @@ def _try_tokens(objective: TokenObjective) -> Iterator[str]:
         logits=logits,
         labels=torch.tensor([1, 3, 5, 4, 0]),
         rows=torch.tensor([0, 0, 0, 1, 1]),
-        allowed=allowed if objective.reads_allowed else None,
+        allowed=allowed if objective.reads_allowed or objective.beam_width else None,
         logits_without_history=torch.randn(TOKENS, VOCABULARY, generator=random)
         if objective.reads_without_history
         else None,
+        beam_thresholds=torch.tensor([-1.0, -2.0, -torch.inf, -1.5, -torch.inf]) if objective.beam_width else None,
     )
     yield from _loss_problems(objective.loss(batch), logits)
 

@@ -76,6 +76,9 @@ class AnswerBatch:
         allowed: the trie's valid next tokens, or None where the objective does not ask for them.
         logits_without_history: [S, V] float32, as `logits`, for the same answers after prompts with an empty history;
             None where the objective does not ask for them. Gradients flow.
+        beam_thresholds: [S] float32, what the log-probability of the answer's prefix, renormalised over valid tokens,
+            must reach after this token to stay in a beam search with the present policy; -inf where the search had
+            nothing to choose and the answer neither. None where the objective does not ask for them.
     """
 
     logits: torch.Tensor
@@ -83,6 +86,7 @@ class AnswerBatch:
     rows: torch.Tensor
     allowed: ValidTokens | None = None
     logits_without_history: torch.Tensor | None = None
+    beam_thresholds: torch.Tensor | None = None
 
 
 class TokenObjective(Objective):
@@ -97,9 +101,14 @@ class TokenObjective(Objective):
     reads_without_history: ClassVar[bool] = False
 
     @property
+    def beam_width(self) -> int:
+        """Width of the beam search to be handed the thresholds of (`AnswerBatch.beam_thresholds`); 0: none."""
+        return 0
+
+    @property
     def responses_only(self) -> bool:
         """Whether the loss means something on responses only, not on the tokens of prompts."""
-        return self.reads_allowed or self.reads_without_history
+        return self.reads_allowed or self.reads_without_history or self.beam_width > 0
 
     @abstractmethod
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:

@@ -15,7 +15,7 @@ can beat them (early_stopping=False).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,27 @@ LOGITS = 2**26
 
 
 @dataclass(frozen=True)
+class Step:
+    """What one step of the search decided for P open prompts.
+
+    Args:
+        prompts: [P] which of the batch.
+        depth: [P] tokens of the prefixes that were continued.
+        chosen: [P] bool, whether any of them had several valid tokens.
+        scores: [P, 2B] of the best continuations, best first; -inf where there are fewer.
+        ends: [P, 2B] bool, which of them are finished titles; each prompt goes on with the best B others.
+        finished: [P, B] scores of the best titles finished so far, best first.
+    """
+
+    prompts: torch.Tensor
+    depth: torch.Tensor
+    chosen: torch.Tensor
+    scores: torch.Tensor
+    ends: torch.Tensor
+    finished: torch.Tensor
+
+
+@dataclass(frozen=True)
 class BeamSearch:
     """How to search.
 
@@ -42,12 +63,14 @@ class BeamSearch:
         width: B.
         scoring: which log-probabilities are summed.
         length_penalty: scores are divided by length ** length_penalty, the end token counted.
+        watch: is told of every step, or None.
     """
 
     engine: Engine
     width: int
     scoring: Scoring
     length_penalty: float
+    watch: Callable[[Step], None] | None = None
 
     def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the items [P, B] and scores [P, B], best first; INVALID and -inf where fewer titles finished."""
@@ -86,6 +109,10 @@ class _Search:
         ends = token == self.reader.constraint.end
         chosen = replace(beams.gather(parent), score=best)
         self._finish(chosen, ends)
+        if self.how.watch is not None:
+            depth = self.trie.depth[beams.node].long().amax(dim=1)
+            several = (choices.counts > 1).view(count, width).any(dim=1)
+            self.how.watch(Step(self.live, depth, several, best, ends, self.finished[self.live]))
         self._continue(chosen, token, ends)
 
     def _jump(self, beams: Prefixes) -> Prefixes:

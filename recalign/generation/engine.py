@@ -22,6 +22,7 @@ from recalign.generation.exact import ExactSearch
 from recalign.generation.prefixes import Scoring
 from recalign.generation.probe import obstacle_to_sharing
 from recalign.generation.sampling import Completions, Sampler, join
+from recalign.generation.survival import Thresholds, ThresholdSearch
 from recalign.generation.trie import TitleTrie
 
 if TYPE_CHECKING:
@@ -170,6 +171,19 @@ class Engine:
         items, scores = self._search(BeamSearch(self, width, scoring, length_penalty), rows, 8 * width)
         return items[:, :size], scores[:, :size]
 
+    def thresholds(self, rows: Sequence[Row], *, width: int) -> Thresholds:
+        """Search the titles of U rows by `beam` (renormalised, no length penalty), for what its prefixes must score.
+
+        Args:
+            rows: U rows.
+            width: B, beams a row.
+
+        Returns:
+            The thresholds, on the CPU.
+        """
+        _, going, ending, decided = self._search(ThresholdSearch(self, width), rows, 8 * width)
+        return Thresholds(going, ending, decided)
+
     def exact(
         self, rows: Sequence[Row], *, size: int, scoring: Scoring = "renormalised", breadth: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -189,7 +203,9 @@ class Engine:
         self.cost.nodes_opened += int(opened.sum())
         return items, scores, opened
 
-    def _search(self, search: BeamSearch | ExactSearch, rows: Sequence[Row], room: int) -> tuple[torch.Tensor, ...]:
+    def _search(
+        self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], room: int
+    ) -> tuple[torch.Tensor, ...]:
         """Run a search batch by batch; its results in the order of the rows, on the CPU."""
         prompts = [self.policy.prompter.encode(row) for row in rows]
         order, parts = [], []

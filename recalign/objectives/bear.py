@@ -11,19 +11,24 @@ from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
 from recalign.objectives.msl import choices
 
 
-class BearParams(Params):
-    """Parameters of BEAR."""
+class PruningParams(Params):
+    """Parameters of the objectives that weigh tokens by how near the beam is to dropping them."""
 
     beam: int = Field(10, ge=1, description="B: the beam width that decoding will use")
     weight: float = Field(1.0, ge=0.1, le=5, description="lambda, the weight of the pruning term")
     temperature: float = Field(1.0, ge=0.25, le=3, description="xi, the temperature of the pruning term's sigmoid")
-    constrained: bool = Field(
-        True, description="probabilities over the catalogue's valid tokens, as in the official code (false: all tokens)"
-    )
     normalise: Literal["weights", "tokens"] = Field(
         "weights",
         description="weights: each token's cross-entropy times its share of the batch's weights, as in the official "
         "code; tokens: the paper's sum, divided by the number of answer tokens",
+    )
+
+
+class BearParams(PruningParams):
+    """Parameters of BEAR."""
+
+    constrained: bool = Field(
+        True, description="probabilities over the catalogue's valid tokens, as in the official code (false: all tokens)"
     )
 
 

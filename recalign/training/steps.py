@@ -45,12 +45,15 @@ class TokenStep:
             bare = [self._without_history(example) for example in batch.examples]
             bare_batch = collate(bare, pad=self.policy.titles.end, all_tokens=False)
             without = self._run(model, bare_batch.to(self.policy.device))[0]
+        width = self.objective.beam_width
+        allowed = self._valid_tokens(batch.examples) if self.objective.reads_allowed or width else None
         return AnswerBatch(
             logits=logits,
             labels=labels,
             rows=rows,
-            allowed=self._valid_tokens(batch.examples) if self.objective.reads_allowed else None,
+            allowed=allowed,
             logits_without_history=without,
+            beam_thresholds=self._beam_thresholds(batch.examples, allowed, width) if width else None,
         )
 
     def _run(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -104,3 +107,15 @@ class TokenStep:
         positions, sizes, tokens_ = (torch.cat([part[i] for part in parts]) for i in range(3))
         starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         return ValidTokens(positions=positions, starts=starts, tokens=tokens_)
+
+    def _beam_thresholds(self, examples: Sequence[Example], allowed: ValidTokens, width: int) -> torch.Tensor:
+        """[S] what each answer's prefixes must score to stay in a beam search with the policy as it is now."""
+        search = self.engine.thresholds([example.row for example in examples], width=width)
+        thresholds, steps = [], []
+        for row, example in enumerate(examples):
+            end = len(example.tokens) - example.prompt - 1  # the end token competes with all that is decided later, too
+            thresholds += [search.going[row, :end], search.ending[row, end : end + 1]]
+            steps += [search.decided[row, :end], search.decided[row, end:].any()[None]]
+        counts = torch.cat(steps)
+        counts[allowed.positions.cpu()] = True
+        return torch.cat(thresholds).masked_fill(~counts, -torch.inf).float().to(self.policy.device)
