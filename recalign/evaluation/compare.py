@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recalign.errors import UserError, did_you_mean
-from recalign.evaluation.pooling import System, check_same_rows, common_metrics, pool, pool_baselines
+from recalign.evaluation.pooling import System, check_same_rows, metrics_of, pool, pool_baselines
 from recalign.evaluation.runs import EvalRun
 from recalign.evaluation.significance import Paired, holm
 from recalign.evaluation.tables import paired_tests
@@ -64,7 +64,7 @@ class Comparison:
                     "folder": str(run.folder),
                     "data": run.data_hash,
                     "seed": run.results.get("seed"),
-                    "means": {name: run.results["metrics"][name]["mean"] for name in self.metrics},
+                    "means": {name: run.results["metrics"].get(name, {}).get("mean") for name in self.metrics},
                 }
                 for run in system.runs
                 if not system.baseline
@@ -84,13 +84,13 @@ def compare(
     Args:
         groups: name -> the runs that are pooled: folds of one dataset, seeds of one configuration.
         reference: name of a group or baseline; by default the first group.
-        metrics: names; by default all, which then must be the same for all runs.
+        metrics: names; by default all. A system that lacks one has no value there.
         seed: of the bootstrap.
 
     Raises:
-        UserError: runs of different datasets, splits, rows or metrics, both named; an unknown reference.
+        UserError: runs of different datasets, splits or rows, both named; an unknown metric or reference.
     """
-    names = common_metrics([run for runs in groups.values() for run in runs], metrics)
+    names = metrics_of(groups, metrics)
     systems = [pool(name, runs, names, seed) for name, runs in groups.items()]
     for other in systems[1:]:
         check_same_rows(systems[0], other)
@@ -108,9 +108,10 @@ def _adjusted(
     systems: Sequence[System], tests: Mapping[str, Mapping[str, Paired]], metrics: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Holm's correction over the comparisons of each metric; models and baselines are two families."""
-    adjusted: dict[str, dict[str, float]] = {system.name: {} for system in systems}
+    adjusted = {system.name: dict.fromkeys(metrics, 1.0) for system in systems}
     for family in ([s.name for s in systems if not s.baseline], [s.name for s in systems if s.baseline]):
         for metric in metrics:
-            for name, p in zip(family, holm([tests[name][metric].p for name in family]), strict=True):
+            tested = [name for name in family if tests[name][metric].difference.n]
+            for name, p in zip(tested, holm([tests[name][metric].p for name in tested]), strict=True):
                 adjusted[name][metric] = p
     return adjusted

@@ -41,28 +41,28 @@ class System:
     cost: dict[str, float]
 
 
-def common_metrics(runs: Sequence[EvalRun], wanted: Sequence[str] | None) -> list[str]:
-    """Name the metrics to compare: those wanted, or all, which every run must then have.
+def metrics_of(groups: Mapping[str, Sequence[EvalRun]], wanted: Sequence[str] | None) -> list[str]:
+    """Name the metrics to compare: those wanted, or all that a group has; where a system lacks one it has no value.
 
     Raises:
-        UserError: a run lacks one, or has one that the first lacks.
+        UserError: no run has a wanted one, or the runs of one group differ in one.
     """
-    first = runs[0]
-    have = metric_names(first.frame)
-    names = have if wanted is None else list(wanted)
-    for run in runs:
-        own = metric_names(run.frame)
-        missing = [name for name in names if name not in own]
-        if missing:
-            elsewhere = f", {first.folder} has" if wanted is None else ""
-            raise UserError(f"{run.folder} has no metric '{missing[0]}'{elsewhere}.", did_you_mean(missing[0], own))
-        extra = [name for name in own if name not in have]
-        if wanted is None and extra:
-            both = ",".join(name for name in have if name in own)
-            raise UserError(
-                f"{first.folder} has no metric '{extra[0]}', {run.folder} has.", f"Compare --metrics {both}."
-            )
-    return names
+    found: dict[str, None] = {}
+    for runs in groups.values():
+        names = metric_names(runs[0].frame)
+        for run in runs[1:]:
+            differing = set(names) ^ set(metric_names(run.frame))
+            for metric in sorted(differing if wanted is None else differing.intersection(wanted)):
+                one, two = (runs[0], run) if metric in names else (run, runs[0])
+                raise UserError(
+                    f"{two.folder} has no metric '{metric}', {one.folder} has.",
+                    "Evaluate the runs of a group alike, or name the metrics to compare with --metrics.",
+                )
+        found.update(dict.fromkeys(names))
+    for metric in wanted or ():
+        if metric not in found:
+            raise UserError(f"No run has the metric '{metric}'.", did_you_mean(metric, found))
+    return list(found if wanted is None else wanted)
 
 
 def pool(name: str, runs: Sequence[EvalRun], metrics: Sequence[str], seed: int) -> System:
@@ -97,8 +97,7 @@ def pool_baselines(
     systems = []
     for name in runs[0].baselines:
         frames = [run.baselines[name] for run in runs if name in run.baselines]
-        complete = len(frames) == len(runs) and all(metric in frame.columns for frame in frames for metric in metrics)
-        if complete and name not in groups:
+        if len(frames) == len(runs) and name not in groups:
             frame = _average(frames, metrics)
             corpus = mean_of([run.results["baselines"][name]["corpus"] for run in runs])
             systems.append(System(name, frame, summarise(frame, seed), runs, True, False, corpus, {}))
@@ -108,10 +107,11 @@ def pool_baselines(
 
 
 def _average(frames: Sequence[pl.DataFrame], metrics: Sequence[str]) -> pl.DataFrame:
-    """Mean of each row over the frames that hold it, sorted by dataset and row."""
+    """Mean of each row over the frames that hold it, sorted by dataset and row; null for a metric that they lack."""
     import polars as pl
 
-    whole = pl.concat([frame.select(*KEYS, *metrics) for frame in frames])
+    columns = {name: pl.col(name) if name in frames[0].columns else pl.lit(None, pl.Float64) for name in metrics}
+    whole = pl.concat([frame.select(*KEYS, **columns) for frame in frames])
     return whole.group_by(KEYS, maintain_order=True).mean().sort("data", "row")
 
 

@@ -94,6 +94,9 @@ def _differences(comparison: Comparison, metric: str) -> Grid:
             rows.append((name, figure(system.summary[metric]), "reference", "", "", ""))
             continue
         test = comparison.tests[system.name][metric]
+        if not test.difference.n:
+            rows.append((name, figure(system.summary[metric]), "-", "", "", ""))
+            continue
         adjusted = p_text(comparison.adjusted[system.name][metric])
         wins = f"{test.wins}/{test.losses}"
         rows.append((name, figure(system.summary[metric]), signed(test.difference), p_text(test.p), adjusted, wins))

@@ -5,6 +5,7 @@ from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
 from recalign.evaluation.compare import compare
 from recalign.evaluation.cost import mean_of, read_cost
+from recalign.evaluation.report import grids
 from recalign.evaluation.runs import EvalRun, group_by_label
 from recalign.evaluation.significance import holm, paired
 from tests.evaluation.prepared import write_decoded, write_small
@@ -168,12 +169,33 @@ def test_different_rows_are_refused(run, data):
     refusal({"a": [run("c", POOR, seed=0), run("d", POOR[:2], rows=part, seed=1)]}, "has 2 of 4")
 
 
-def test_different_metrics_are_refused(run):
+def test_a_metric_that_a_system_lacks_has_no_value_there(run):
     one, two = run("a", POOR), run("b", POOR, metrics="ndcg@2")
-    refusal({"a": [one], "b": [two]}, "b.* has no metric 'recall@2', .*a.* has")
-    refusal({"b": [two], "a": [one]}, "b.* has no metric 'recall@2', .*a.* has.*\n.*--metrics ndcg@2")
+    for groups in ({"a": [one], "b": [two]}, {"b": [two], "a": [one]}):
+        comparison = compare(groups, reference="a")
+        assert set(comparison.metrics) == set(compare({"a": [one]}).metrics) > {"ndcg@2"}
+        lacking = next(system for system in comparison.systems if system.name == "b")
+        assert lacking.summary["recall@2"].mean is None and lacking.summary["ndcg@2"].mean is not None
+        assert comparison.tests["b"]["recall@2"].difference.n == 0
+        shown = next(grid for grid in grids(comparison) if grid.title == "recall@2")
+        assert next(row for row in shown.rows if row[0] == "b")[1:] == ("-", "-", "", "", "")
     assert compare({"a": [one], "b": [two]}, metrics=["ndcg@2"]).metrics == ("ndcg@2",)
-    refusal({"a": [one]}, "has no metric 'mgu'", metrics=["mgu"])
+
+
+def test_a_test_that_does_not_exist_is_not_corrected_for(run):
+    """Three systems are tested on ndcg, one of them on recall: its p is not raised there."""
+    runs = {"a": [run("a", POOR)], "b": [run("b", GOOD)]}
+    alone = compare(runs, metrics=["recall@2"])
+    beside = compare({**runs, "c": [run("c", GOOD, metrics="ndcg@2")]}, metrics=["recall@2"])
+    assert beside.adjusted["b"]["recall@2"] == alone.adjusted["b"]["recall@2"] == alone.tests["b"]["recall@2"].p
+
+
+def test_unknown_metrics_and_groups_of_different_metrics_are_refused(run):
+    one, two = run("a", POOR, seed=0), run("b", POOR, seed=1, metrics="ndcg@2")
+    refusal({"a": [one]}, "No run has the metric 'mgu'", metrics=["mgu"])
+    refusal({"x": [one, two]}, r"/b/.* has no metric '.*', .*/a/.* has")
+    refusal({"x": [two, one]}, r"/b/.* has no metric '.*', .*/a/.* has")
+    assert compare({"x": [one, two]}, metrics=["ndcg@2"]).metrics == ("ndcg@2",)
 
 
 def test_groups_pool_only_folds_of_one_dataset(run, tmp_path):
