@@ -52,9 +52,9 @@ def grids(comparison: Comparison) -> list[Grid]:
 
 
 def main_metrics(metrics: Sequence[str]) -> list[str]:
-    """Choose what gets a table of its own: ndcg and recall at 5, or else at their largest cutoff; else all metrics."""
+    """Choose what gets a table: ndcg, recall and pruning rate at 5, or else at their largest cutoff; else all metrics."""
     chosen = []
-    for name in ("ndcg", "recall"):
+    for name in ("ndcg", "recall", "pr"):
         own = [metric for metric in metrics if metric.partition("@")[0] == name]
         chosen += [metric for metric in own if metric.endswith("@5")] or own[-1:]
     return chosen or list(metrics)
