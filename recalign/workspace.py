@@ -84,11 +84,12 @@ def content_hash(value: Any) -> str:
 def file_hash(path: Path) -> str:
     """Short hash of what a file or a folder holds, so that a run knows whether its input changed.
 
-    Files above 64 MiB (weights) count by size and time of change, all others by content.
+    Files above 64 MiB (weights) count by size and time of change, all others by content; hidden ones (caches) do not.
     """
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+        if file.is_file() and not hidden:
             facts = file.stat()
             large = facts.st_size > 2**26
             digest.update(

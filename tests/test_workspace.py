@@ -62,6 +62,14 @@ def test_content_hash_ignores_the_order_of_keys():
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) != content_hash({"a": 1, "b": 3})
 
 
+def test_file_hash_sees_no_hidden_files(tmp_path):
+    (tmp_path / "a").write_text("x")
+    first = file_hash(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "b").write_text("y")
+    assert file_hash(tmp_path) == first
+
+
 def test_file_hash_follows_content_and_names_but_not_time(tmp_path):
     (tmp_path / "a").write_text("x")
     first = file_hash(tmp_path)

@@ -107,6 +107,7 @@ def decode(
     rows = dataset.rows(split)
     run = DecodeRun(folder, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
     results = run(rows[: min(limit or len(rows), len(rows))], exclude_history, token_budget)
+    console.say(policy.kept_trie.line)
     _summarise(folder.path, results)
     return {"out": str(folder.path), **results}
 

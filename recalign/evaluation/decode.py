@@ -82,6 +82,7 @@ class DecodeRun:
             "task": self.dataset.task,
             "rows": len(rows),
             "truncated_prompts": self.policy.prompter.truncated,
+            "trie": self.policy.kept_trie.as_dict(),
             "cost": total_cost([cost for _, cost in parts], engine.policy.model.device),
         }
         self.folder.finish(results)

@@ -23,7 +23,6 @@ from recalign.generation.prefixes import Scoring
 from recalign.generation.probe import obstacle_to_sharing
 from recalign.generation.sampling import Completions, Sampler, join
 from recalign.generation.survival import Thresholds, ThresholdSearch
-from recalign.generation.trie import TitleTrie
 
 if TYPE_CHECKING:
     from recalign.training.models import Policy
@@ -66,7 +65,7 @@ class Engine:
         self.policy, self.catalogue = policy, catalogue
         self.exclude_history, self.token_budget, self.seed = exclude_history, token_budget, seed
         self.task, self.list_length = policy.prompter.task, policy.prompter.list_length
-        self.trie = TitleTrie.build(policy.titles).to(policy.model.device)
+        self.trie = policy.kept_trie.trie.to(policy.model.device)
         self.cost = Cost()
         self.obstacle = obstacle_to_sharing(policy.model)
         if self.obstacle:

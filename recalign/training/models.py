@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from recalign.data.dataset import PreparedDataset
 from recalign.data.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.data.tokens import TitleTokens, title_tokens
 from recalign.errors import UserError
+from recalign.generation.kept import FOLDER as TRIES
+from recalign.generation.kept import KeptTrie, kept_trie
 from recalign.training.builtin import PREFIX, builtin_model, builtin_tokenizer, parse_builtin
 from recalign.training.lora import LoraOptions, reference_model
 from recalign.training.tokenizers import add_item_tokens
@@ -46,6 +49,7 @@ class Policy:
         titles: how the catalogue's items are written in tokens.
         prompter: how rows become prompts.
         settings: what `recalign.json` records.
+        trie_folder: where the title trie is kept, or None.
     """
 
     model: PreTrainedModel | PeftModel
@@ -53,6 +57,7 @@ class Policy:
     titles: TitleTokens
     prompter: Prompter
     settings: dict[str, Any] = field(default_factory=dict)
+    trie_folder: Path | None = None
 
     @property
     def device(self) -> torch.device:
@@ -63,6 +68,11 @@ class Policy:
     def vocabulary_size(self) -> int:
         """V: how many logits the model gives a position."""
         return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @cached_property
+    def kept_trie(self) -> KeptTrie:
+        """The catalogue's titles as a tree, read or built when it is first asked for."""
+        return kept_trie(self.titles, self.trie_folder)
 
     @property
     def from_scratch(self) -> bool:
@@ -146,7 +156,7 @@ def load_policy(
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, titles, chosen, max_length)
-    return Policy(model, tokenizer, titles, prompter, settings)
+    return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES)
 
 
 def is_builtin(name: str | Path) -> bool:

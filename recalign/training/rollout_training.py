@@ -97,6 +97,7 @@ def align_policy(
     again = options.updates_per_rollout
     updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
     valid = spread(dataset.rows("valid"), options.valid_rows)
+    console.say(engine.policy.kept_trie.line)
     start = validation_metric(engine, expression, valid)
     references, sampled = _references(engine, dataset, objective, training.seed), 0
     if references is not None:
@@ -124,6 +125,7 @@ def align_policy(
         "left_out": left_out,
         "references_sampled": sampled,
         "references": None if references is None else str(references.folder),
+        "trie": engine.policy.kept_trie.as_dict(),
         **_report(out, expression.text, start),
     }
 

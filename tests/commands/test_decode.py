@@ -37,6 +37,21 @@ def test_predictions_name_rows_items_and_titles(dataset, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.parquet", "run.json"]
 
 
+def test_the_title_trie_is_kept_with_the_dataset_and_reported(dataset, tmp_path, capsys):
+    first = decode(data=dataset.path, model=MODEL, out=tmp_path / "one")
+    assert "title trie: 20 titles" in capsys.readouterr().err
+    again = decode(data=dataset.path, model=MODEL, out=tmp_path / "two")
+    assert (first["trie"]["read"], again["trie"]["read"]) == (False, True)
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["results"]["trie"] == again["trie"]
+    lists = [pl.read_parquet(tmp_path / name / "predictions.parquet") for name in ("one", "two")]
+    assert lists[0].equals(lists[1])
+
+
+def test_a_dataset_that_cannot_be_written_is_decoded_all_the_same(dataset, tmp_path):
+    (dataset.path / ".tries").write_text("in the way")
+    assert decode(data=dataset.path, model=MODEL, out=tmp_path / "out")["trie"]["read"] is False
+
+
 def test_the_next_task_is_searched_with_a_beam(tmp_path):
     data = write_dataset(tmp_path / "next", task="next")
     decode(data=data.path, model=MODEL, out=tmp_path / "out", split="valid", size=4, limit=2)

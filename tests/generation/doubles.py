@@ -20,6 +20,7 @@ from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.tokens import TitleTokens
 from recalign.generation.engine import Engine
+from recalign.generation.kept import KeptTrie, kept_trie
 
 VOCABULARY = 41
 END, SEPARATOR = 1, 2
@@ -71,6 +72,10 @@ class DirectPolicy:
     titles: TitleTokens
     prompter: DirectPrompter
     tokenizer: None = None
+
+    @property
+    def kept_trie(self) -> KeptTrie:
+        return kept_trie(self.titles, None)
 
 
 def random_paths(count: int, seed: int = 0, longest: int = 5, width: int = 8) -> list[np.ndarray]:
