@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from recalign.api.base import INVALID, NoParams, Plugin
-from recalign.api.decoders import Decoder, Predictions
+from recalign.api.decoders import Decoder, Predictions, Rescorer, TitleChoices
 from recalign.api.objectives import (
     AnswerBatch,
     Credit,
@@ -53,12 +53,14 @@ __all__ = [
     "PreferenceObjective",
     "PreferenceParams",
     "RawData",
+    "Rescorer",
     "Reward",
     "RolloutObjective",
     "RolloutParams",
     "Row",
     "SamplingParams",
     "Source",
+    "TitleChoices",
     "TokenObjective",
     "UserError",
     "ValidTokens",

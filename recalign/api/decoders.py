@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,6 +14,8 @@ from recalign.api.base import Plugin
 from recalign.data.dataset import Row
 
 if TYPE_CHECKING:
+    import torch
+
     from recalign.generation.engine import Engine
 
 
@@ -31,6 +34,41 @@ class Predictions:
     lengths: np.ndarray
 
 
+@dataclass(frozen=True)
+class TitleChoices:
+    """N prefixes of titles at which a search has a choice, and their valid next tokens, C at most.
+
+    Args:
+        rows: [N] int64, which of the rows handed to `Rescorer.begin` each answers.
+        nodes: [N] int64, the prefix's node of `engine.trie`.
+        children: [N, C] int64, the node that each token leads to, or `trie.nodes` + item where that item's title ends;
+            0 in the padding.
+        valid: [N, C] bool, two or more a prefix; False in the padding.
+        logps: [N, C] float64, the model's log-probabilities; -inf in the padding.
+    """
+
+    rows: torch.Tensor
+    nodes: torch.Tensor
+    children: torch.Tensor
+    valid: torch.Tensor
+    logps: torch.Tensor
+
+
+class Rescorer(ABC):
+    """Changes the log-probabilities of valid tokens while `engine.beam` or `engine.exact` searches titles.
+
+    Forced tokens are never asked about and keep theirs, which is 0 where scores are renormalised. `engine.trie` says
+    what lies below a node: `trie.sums` adds up a value an item over the items below every node.
+    """
+
+    @abstractmethod
+    def begin(self, rows: Sequence[Row]) -> Callable[[TitleChoices], torch.Tensor]:
+        """Prepare for a batch of rows; return what maps choices to rescored log-probabilities.
+
+        Those are [N, C] float64, finite where valid, and 0 at most, or `engine.exact` finds no longer the best.
+        """
+
+
 class Decoder(Plugin, ABC):
     """Turns a model into ranked lists.
 
@@ -45,6 +83,11 @@ class Decoder(Plugin, ABC):
     def oracle(self) -> bool:
         """Whether the decoder reads the targets; such results are labelled as oracles in every table."""
         return False
+
+    @property
+    def files(self) -> list[Path]:
+        """Files and folders that it reads: their content decides whether a finished run still fits."""
+        return []
 
     @abstractmethod
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:

@@ -22,21 +22,14 @@ from recalign.workspace import RunFolder, home
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.baselines import Scorer
+    from recalign.training.sequential import SequentialModel
 
-SIMPLE = {
-    "popularity": "popularity",
-    "recent-popularity": "recent popularity",
-    "item-knn": "item-kNN",
-    "tf-idf": "TF-IDF of titles",
-    "random-unseen": "random unseen",
-}
-"""Names that users type, and those of `evaluation.baselines`; they take no parameters."""
-TRAINED = "sasrec"
+TRAINED = ("sasrec", "bert4rec")
 
 
 def baseline(
     name: Annotated[
-        str, typer.Argument(help="popularity, recent-popularity, item-knn, tf-idf, random-unseen or sasrec.")
+        str, typer.Argument(help="popularity, recent-popularity, item-knn, tf-idf, random-unseen, sasrec or bert4rec.")
     ],
     *,
     data: DataOption = None,
@@ -57,21 +50,23 @@ def baseline(
 ) -> dict[str, Any]:
     """Recommend with a conventional recommender that sees the same training interactions as the models.
 
-    sasrec is trained anew (model code of replay-rec: pip install "recalign[baselines]"); the others take seconds.
+    sasrec and bert4rec are trained, and kept for `recalign decode --decoder d3`; the others take seconds.
 
     Examples:
         recalign baseline item-knn
-        recalign baseline sasrec -p hidden=128 --split valid
+        recalign baseline sasrec -p hidden=128
+        recalign decode --decoder d3 -p assistant=runs/baseline-sasrec-test
     """
     import time
 
     from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.baselines import recommend_by
+    from recalign.evaluation.assistants import RECOMMENDER, identity
+    from recalign.evaluation.baselines import SIMPLE, recommend_by
     from recalign.evaluation.predictions import write_predictions
     from recalign.params import parse_assignments
 
-    if name not in (*SIMPLE, TRAINED):
-        raise UserError(f"There is no baseline '{name}'.", did_you_mean(name, [*SIMPLE, TRAINED]))
+    if name not in (*SIMPLE, *TRAINED):
+        raise UserError(f"There is no baseline '{name}'.", did_you_mean(name, [*SIMPLE, *TRAINED]))
     dataset = PreparedDataset(data or home() / "data")
     exclude = dataset.excludes_history if exclude_history is None else exclude_history
     wanted = size or (10 if dataset.task == "next" else dataset.list_length)
@@ -91,25 +86,38 @@ def baseline(
         console.say(f"{folder.path} is up to date.")
         return {"out": str(folder.path), **folder.record["results"]}
     started = time.perf_counter()
-    scorer = _scorer(name, dataset, params, seed)
+    scorer, model = _scorer(name, dataset, params, seed)
     rows = dataset.rows(split)[:]
     predictions = recommend_by(scorer, dataset, rows, wanted, exclude_history=exclude)
     folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite)
     write_predictions(folder.path, predictions, rows, dataset.catalogue)
+    if model is not None:
+        model.save(folder.path / RECOMMENDER, name)
     seconds = time.perf_counter() - started
-    results = {"decoder": name, "oracle": False, "task": dataset.task, "rows": len(rows), "cost": {"seconds": seconds}}
+    results = {
+        "decoder": name,
+        "oracle": False,
+        "task": dataset.task,
+        "rows": len(rows),
+        "cost": {"seconds": seconds},
+        **identity(dataset.catalogue),
+    }
     folder.finish(results)
     console.say(f"{folder.path}: {len(rows)} rows by {name} in {seconds:.1f} s.")
     return {"out": str(folder.path), **results}
 
 
-def _scorer(name: str, dataset: PreparedDataset, params: dict[str, str], seed: int) -> Scorer:
-    from recalign.evaluation.baselines import BASELINES, Training
+def _scorer(
+    name: str, dataset: PreparedDataset, params: dict[str, str], seed: int
+) -> tuple[Scorer, SequentialModel | None]:
+    """Make the scorer, and the trained model where it is one."""
+    from recalign.evaluation.baselines import BASELINES, SIMPLE, Training
     from recalign.params import Params, build_params
 
     if name in SIMPLE:
         build_params(Params, params, f"baseline '{name}'")
-        return BASELINES[SIMPLE[name]](Training.of(dataset, seed))
-    from recalign.training.sasrec import SasRecParams, sasrec
+        return BASELINES[SIMPLE[name]](Training.of(dataset, seed)), None
+    from recalign.training.sequential import KINDS, train_sequential
 
-    return sasrec(dataset, build_params(SasRecParams, params, f"baseline '{name}'"), seed)
+    model = train_sequential(name, dataset, build_params(KINDS[name], params, f"baseline '{name}'"), seed)
+    return model.scores, model

@@ -99,7 +99,8 @@ def decode(
     }
     policy = load_policy(name, dataset, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code)
     folder = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
-    inputs = {"data": dataset.hash, "model": file_hash(found) if found else name}
+    read = {f"decoder {file}": file_hash(file) for file in chosen.files if file.exists()}
+    inputs = {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
     state = folder.begin("decode", asked, inputs, resume=resume, overwrite=overwrite)
     if state == "done":
         console.say(f"{folder.path} is up to date.")

@@ -121,6 +121,15 @@ BASELINES: dict[str, Callable[[Training], Scorer]] = {
     "random unseen": unseen,
 }
 
+SIMPLE = {
+    "popularity": "popularity",
+    "recent-popularity": "recent popularity",
+    "item-knn": "item-kNN",
+    "tf-idf": "TF-IDF of titles",
+    "random-unseen": "random unseen",
+}
+"""Names that users type, and those of tables."""
+
 
 def recommend(
     name: str,

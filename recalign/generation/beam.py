@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import INVALID
+from recalign.api import INVALID, Rescorer
 from recalign.generation.prefixes import Prefixes, Reader, Scoring
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class BeamSearch:
         scoring: which log-probabilities are summed.
         length_penalty: scores are divided by length ** length_penalty, the end token counted.
         watch: is told of every step, or None.
+        rescorer: changes the log-probabilities of tokens that are a choice, or None.
     """
 
     engine: Engine
@@ -71,6 +72,7 @@ class BeamSearch:
     scoring: Scoring
     length_penalty: float
     watch: Callable[[Step], None] | None = None
+    rescorer: Rescorer | None = None
 
     def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the items [P, B] and scores [P, B], best first; INVALID and -inf where fewer titles finished."""
@@ -85,7 +87,7 @@ class _Search:
 
     def __init__(self, how: BeamSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
         self.how, self.width = how, how.width
-        self.reader = Reader(how.engine, rows, prompts, how.scoring)
+        self.reader = Reader(how.engine, rows, prompts, how.scoring, how.rescorer)
         self.trie = self.reader.trie
         device = self.reader.first.device
         self.live = torch.arange(len(prompts), device=device)  # [P] open prompts

@@ -198,6 +198,13 @@ class ListConstraint:
         valid = torch.cat([valid & within[:, None], (leaves | ~within)[:, None]], dim=1)
         return Choices(tokens.masked_fill(~valid, self.end), valid)
 
+    def reached(self, node: torch.Tensor, choices: Choices) -> torch.Tensor:
+        """[N, C] where `choices` at nodes [N] lead: a node, `trie.nodes` + item where its title ends; 0 in padding."""
+        column = torch.arange(choices.tokens.shape[1], device=self.device)
+        child = self.trie.child_start[node].long()[:, None] + column + 1
+        child[:, -1] = self.trie.nodes + self.trie.item_at[node].long()  # the last column leaves the title
+        return child.masked_fill(~choices.valid, 0)
+
     def allowed(self, state: State) -> torch.Tensor:
         """Return the valid next tokens as a mask: bool [N, V]."""
         choices = self.choices(state)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign import console
+from recalign.api import Rescorer
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.errors import UserError
@@ -20,7 +20,7 @@ from recalign.generation.constraint import ListConstraint
 from recalign.generation.context import Context, Cost, PlainContext, SharedContext
 from recalign.generation.exact import ExactSearch
 from recalign.generation.prefixes import Scoring
-from recalign.generation.probe import obstacle_to_sharing
+from recalign.generation.probe import beyond_window, obstacle_to_sharing, tell
 from recalign.generation.sampling import Completions, Sampler, join
 from recalign.generation.survival import Thresholds, ThresholdSearch
 
@@ -69,10 +69,7 @@ class Engine:
         self.cost = Cost()
         self.obstacle = obstacle_to_sharing(policy.model)
         if self.obstacle:
-            name = type(policy.model).__name__
-            console.warn(
-                f"{name} reads every prompt again at every step, as it takes no shared attention: {self.obstacle}"
-            )
+            tell(policy.model, self.obstacle)
 
     def constraint(self, list_length: int) -> ListConstraint:
         """Return the list constraint for lists of a length.
@@ -148,6 +145,7 @@ class Engine:
         size: int,
         scoring: Scoring = "renormalised",
         length_penalty: float = 0.0,
+        rescorer: Rescorer | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Search the best single titles of each of U rows.
 
@@ -157,6 +155,7 @@ class Engine:
             size: K, items to return.
             scoring: log-probabilities renormalised over the trie's valid tokens, or over the full vocabulary.
             length_penalty: divide scores by length ** length_penalty; 0 compares plain sums.
+            rescorer: changes the log-probabilities of tokens that are a choice.
 
         Returns:
             Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where fewer than K
@@ -167,7 +166,8 @@ class Engine:
         """
         if size > width:
             raise UserError(f"A beam of width {width} cannot return {size} items.", "Widen the beam or ask for less.")
-        items, scores = self._search(BeamSearch(self, width, scoring, length_penalty), rows, 8 * width)
+        search = BeamSearch(self, width, scoring, length_penalty, rescorer=rescorer)
+        items, scores = self._search(search, rows, 8 * width)
         return items[:, :size], scores[:, :size]
 
     def thresholds(self, rows: Sequence[Row], *, width: int) -> Thresholds:
@@ -184,7 +184,13 @@ class Engine:
         return Thresholds(going, ending, decided)
 
     def exact(
-        self, rows: Sequence[Row], *, size: int, scoring: Scoring = "renormalised", breadth: int | None = None
+        self,
+        rows: Sequence[Row],
+        *,
+        size: int,
+        scoring: Scoring = "renormalised",
+        breadth: int | None = None,
+        rescorer: Rescorer | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Find the true top K titles of each of U rows.
 
@@ -193,12 +199,14 @@ class Engine:
             size: K.
             scoring: as in `beam`.
             breadth: prefixes of a row opened at a time (default: K); changes the speed only.
+            rescorer: as in `beam`; what it returns must not exceed 0.
 
         Returns:
             Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where there are fewer
             than K items; and how many trie nodes were opened, [U].
         """
-        items, scores, opened = self._search(ExactSearch(self, size, scoring, breadth or size), rows, 16 * size)
+        search = ExactSearch(self, size, scoring, breadth or size, rescorer)
+        items, scores, opened = self._search(search, rows, 16 * size)
         self.cost.nodes_opened += int(opened.sum())
         return items, scores, opened
 
@@ -265,7 +273,6 @@ class Engine:
         """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
         model = self.policy.model
         reach = max(map(len, prompts)) + list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
-        window = getattr(model.config.get_text_config(), "sliding_window", None)
-        if self.obstacle or (window is not None and reach > window):
+        if self.obstacle or beyond_window(model, reach):
             return PlainContext(model, self.cost, self.token_budget)
         return SharedContext(model, self.cost)

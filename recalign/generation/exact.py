@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import INVALID
+from recalign.api import INVALID, Rescorer
 from recalign.generation.prefixes import Prefixes, Reader, Scoring
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ class ExactSearch:
         size: K.
         scoring: as in beam search.
         breadth: B, prefixes of a prompt opened at a time; changes the speed only.
+        rescorer: as in beam search; what it returns must not exceed 0, or the bound does not hold.
     """
 
     engine: Engine
     size: int
     scoring: Scoring
     breadth: int
+    rescorer: Rescorer | None = None
 
     def run(
         self, rows: Sequence[Row], prompts: Sequence[np.ndarray]
@@ -53,7 +55,7 @@ class _Frontier:
 
     def __init__(self, how: ExactSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
         self.how = how
-        self.reader = Reader(how.engine, rows, prompts, how.scoring)
+        self.reader = Reader(how.engine, rows, prompts, how.scoring, how.rescorer)
         device = self.reader.first.device
         self.live = torch.arange(len(prompts), device=device)
         self.open = self._at_decisions(Prefixes.roots(len(prompts), device))

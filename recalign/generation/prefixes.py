@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from recalign.api import Rescorer, TitleChoices
 from recalign.generation.constraint import Choices
 from recalign.generation.scoring import masked_log_softmax
 
@@ -64,18 +65,28 @@ class Reader:
         rows: [P].
         prompts: [P] token ids.
         scoring: which log-probabilities.
+        rescorer: changes those of tokens that are a choice.
     """
 
-    def __init__(self, engine: Engine, rows: Sequence[Row], prompts: Sequence[np.ndarray], scoring: Scoring) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rows: Sequence[Row],
+        prompts: Sequence[np.ndarray],
+        scoring: Scoring,
+        rescorer: Rescorer | None = None,
+    ) -> None:
         self.constraint = engine.constraint(1)
         self.trie, self.full = self.constraint.trie, scoring == "full"
         self.state = self.constraint.start(engine.excluded_by(rows))  # [P]
         self.context = engine.context(prompts, 1)
         self.first = self.context.begin(prompts, branching=True)  # [P, V]
+        self.rows = torch.arange(len(rows), device=self.first.device)  # [P] which of the rows each prompt is
+        self.rescore = rescorer.begin(rows) if rescorer is not None else None
 
     def keep(self, prompts: torch.Tensor) -> None:
         """Forget all prompts but these (bool [P])."""
-        self.state, self.first = self.state.take(prompts), self.first[prompts]
+        self.state, self.first, self.rows = self.state.take(prompts), self.first[prompts], self.rows[prompts]
         if prompts.any():
             self.context.keep(torch.nonzero(prompts).flatten())
 
@@ -101,7 +112,13 @@ class Reader:
             else:
                 scores = logits.gather(1, choices.tokens[rows]).float()
                 logps[rows] = masked_log_softmax(scores, choices.valid[rows]).double()
-        return choices, logps.masked_fill(~choices.valid, -torch.inf), prefixes
+        logps = logps.masked_fill(~choices.valid, -torch.inf)
+        if self.rescore is not None and len(rows := torch.nonzero(choices.counts > 1).flatten()):
+            node, several = prefixes.node[rows], Choices(choices.tokens[rows], choices.valid[rows])
+            children = self.constraint.reached(node, several)
+            asked = TitleChoices(self.rows[prompt[rows]], node, children, several.valid, logps[rows])
+            logps[rows] = self.rescore(asked).masked_fill(~several.valid, -torch.inf)
+        return choices, logps, prefixes
 
     def path(self, node: torch.Tensor, start: torch.Tensor, width: int) -> torch.Tensor:
         """The nodes on the way to `node` [A], from depth `start` + 1 on: [A, width], any node beyond its end."""

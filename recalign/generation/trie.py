@@ -81,6 +81,17 @@ class TitleTrie:
         """Tokens of the longest title."""
         return int(self.path_start.diff().max())
 
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Add up a value an item [..., I] over the items at or below each node: [..., nodes]."""
+        sums = values.new_zeros(*values.shape[:-1], self.nodes)
+        ends = torch.nonzero(self.item_at >= 0).flatten()
+        sums[..., ends] = values[..., self.item_at[ends].long()]
+        parent = torch.arange(self.nodes, device=sums.device).repeat_interleave(self.child_start.diff())  # of each edge
+        bounds = torch.bincount(self.depth.long()).cumsum(0).tolist()
+        for first, end in zip(bounds[-2::-1], bounds[:0:-1], strict=True):  # level by level from below
+            sums.index_add_(-1, parent[first - 1 : end - 1], sums[..., first:end].clone())
+        return sums
+
     @property
     def bytes(self) -> int:
         """Memory of all tensors."""
