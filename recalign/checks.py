@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 from recalign.api import (
     INVALID,
     Catalogue,
+    GroupParams,
     ListBatch,
-    NoParams,
     Objective,
     Params,
     Plugin,
@@ -21,6 +22,7 @@ from recalign.api import (
     Reward,
     RolloutObjective,
     Row,
+    SamplingParams,
     TokenObjective,
 )
 from recalign.errors import UserError
@@ -61,8 +63,12 @@ def _declaration_problems(cls: type[Plugin]) -> Iterator[str]:
     if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
         yield f"{cls.__name__}.Params is no subclass of recalign.api.Params"
         return
-    if issubclass(cls, RolloutObjective) and cls.Params is NoParams:
-        yield f"{cls.__name__}.Params is no SamplingParams"
+    if issubclass(cls, RolloutObjective):
+        wanted = SamplingParams if cls.rollouts == "sample" else GroupParams
+        if not issubclass(cls.Params, wanted):
+            yield f"{cls.__name__}.Params is no {wanted.__name__}"
+        if cls.rollouts == "beam" and cls.tasks != {"next"}:
+            yield f"{cls.__name__}.tasks must be {{'next'}}: a beam search finds single titles"
     for name, declared in cls.Params.model_fields.items():
         if declared.is_required():
             yield f"the parameter {name} has no default"
@@ -96,19 +102,32 @@ def _lists() -> ListBatch:
     )
 
 
+def _beams() -> ListBatch:
+    """The same rows' groups as the ranked titles of a beam search."""
+    lists = _lists()
+    items = np.array([[2], [4], [0], [7], [5], [6]], dtype=np.int64)
+    ranks = np.array([0, 1, 2, 0, 1, 2])
+    return replace(lists, items=items, lengths=np.ones(len(items), dtype=np.int64), ranks=ranks)
+
+
 def _try_reward(reward: Reward) -> Iterator[str]:
-    for cutoff in (None, 2) if reward.takes_cutoff else (None,):
-        lists, again = _lists(), _lists()
-        reward.bind(_catalogue(), cutoff)
+    for make, cutoff in [(_lists, None), (_lists, 2), (_beams, None)]:
+        if cutoff and not reward.takes_cutoff:
+            continue
+        lists, again = make(), make()
+        try:
+            reward.bind(_catalogue(), cutoff)
+        except UserError:  # it wants something that no default can name, such as a file
+            return
         values = np.asarray(reward.score(lists))
         where = f"score (@{cutoff})" if cutoff else "score"
         if values.shape != (len(lists),):
             yield f"{where} returns shape {values.shape} for {len(lists)} lists"
         elif not np.isfinite(values).all():
-            yield f"{where} returns NaN or infinity for list {_lists().items[~np.isfinite(values)][0].tolist()}"
+            yield f"{where} returns NaN or infinity for list {make().items[~np.isfinite(values)][0].tolist()}"
         elif not np.array_equal(values, np.asarray(reward.score(again))):
             yield f"{where} gives two values for the same list"
-        if not np.array_equal(lists.items, _lists().items):
+        if not np.array_equal(lists.items, make().items):
             yield f"{where} changes the lists that it is handed"
 
 
@@ -126,16 +145,18 @@ def _try_rollout(objective: RolloutObjective) -> Iterator[str]:
     random = torch.Generator().manual_seed(0)
     rewards = torch.rand(GROUPS, SAMPLES, generator=random, dtype=torch.float64)
     rewards[1] = 0.0  # a group without variance
+    length = 1 if objective.rollouts == "beam" else 3
     groups = Groups(
         rewards=rewards,
         reference_rewards=torch.rand(GROUPS, REFERENCES, generator=random, dtype=torch.float64)
         if objective.reference_lists
         else None,
-        items=torch.randint(ITEMS, (GROUPS, SAMPLES, 3), generator=random),
-        scores=-torch.rand(GROUPS, SAMPLES, generator=random, dtype=torch.float64),
+        items=torch.randint(ITEMS, (GROUPS, SAMPLES, length), generator=random),
+        scores=-torch.rand(GROUPS, SAMPLES, generator=random, dtype=torch.float64).sort(descending=True).values,
+        ranked=objective.rollouts == "beam",
     )
     advantages = objective.credit(groups).advantages
-    if tuple(advantages.shape) not in {(GROUPS, SAMPLES), (GROUPS, SAMPLES, 3)}:
+    if tuple(advantages.shape) not in {(GROUPS, SAMPLES), (GROUPS, SAMPLES, length)}:
         yield f"credit returns advantages of shape {tuple(advantages.shape)} for {GROUPS} groups of {SAMPLES}"
     elif not advantages.isfinite().all():
         yield "credit returns NaN or infinity (one of the two groups has equal rewards)"

@@ -14,6 +14,7 @@ from recalign.api.decoders import Decoder, Predictions, Rescorer, TitleChoices
 from recalign.api.objectives import (
     AnswerBatch,
     Credit,
+    GroupParams,
     Groups,
     Objective,
     PolicyBatch,
@@ -30,6 +31,7 @@ from recalign.api.rewards import ListBatch, Reward
 from recalign.api.sources import RawData, Source
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
+from recalign.data.semantic import item_vectors
 from recalign.errors import UserError
 from recalign.hookspecs import hookimpl
 from recalign.params import Params
@@ -40,6 +42,7 @@ __all__ = [
     "Credit",
     "Decoder",
     "Field",
+    "GroupParams",
     "Groups",
     "INVALID",
     "ListBatch",
@@ -65,4 +68,5 @@ __all__ = [
     "UserError",
     "ValidTokens",
     "hookimpl",
+    "item_vectors",
 ]

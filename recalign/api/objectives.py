@@ -180,10 +180,15 @@ class PreferenceObjective(Objective):
         """Return the scalar loss and figures to log."""
 
 
-class SamplingParams(Params):
-    """How every rollout objective samples."""
+class GroupParams(Params):
+    """Parameters of every rollout objective."""
 
-    group_size: int = Field(16, ge=2, description="completions sampled per prompt, G")
+    group_size: int = Field(16, ge=2, description="completions per prompt, G")
+
+
+class SamplingParams(GroupParams):
+    """How a rollout objective samples."""
+
     temperature: float = Field(0.8, gt=0, description="sampling temperature")
     repetition_penalty: float = Field(
         1.0,
@@ -209,8 +214,9 @@ class Groups:
         rewards: [P, G] float64.
         reference_rewards: [P, M] float64, rewards of the reference lists, or None where none were asked for.
         items: [P, G, K] int64 item indices.
-        scores: [P, G] log-probability of each completion under the policy that sampled it.
-        ranked: True where the completions come from a beam search, best first, and are no samples.
+        scores: [P, G] log-probability of each completion under the policy that made it.
+        ranked: True where the completions of a group are the titles of one beam search, distinct and best first, and
+            are no samples.
     """
 
     rewards: torch.Tensor
@@ -235,11 +241,11 @@ class Credit:
 
 @dataclass(frozen=True)
 class PolicyBatch:
-    """Log-probabilities of N sampled completions, on exactly the distribution that was sampled from.
+    """Log-probabilities of N completions, over the valid tokens; of samples, on exactly their distribution.
 
     Args:
         logps: [N, T] under the policy; gradients flow.
-        old_logps: [N, T] under the policy that sampled.
+        old_logps: [N, T] under the policy that made the completions.
         reference_logps: [N, T] under the reference policy; may be None where the objective does not read them.
         advantages: [N, T].
         mask: [N, T] bool, True on completion tokens (forced ones included).
@@ -256,13 +262,17 @@ class PolicyBatch:
 
 
 class RolloutObjective(Objective):
-    """Credit for sampled groups, and a policy loss.
+    """Credit for groups of the policy's own completions, and a policy loss.
 
     Attributes:
-        Params: a SamplingParams, or RolloutParams with what policy gradients need besides.
+        rollouts: how a group comes about: `sample`, G independent lists; or `beam`, the titles of one beam search of
+            width G, distinct and best first (next task only: set `tasks`). Beams are no samples: no mean over them is
+            an expectation under the policy.
+        Params: a GroupParams; for samples a SamplingParams, or RolloutParams with what policy gradients need besides.
         whole_groups: set it where the loss compares the completions of a group: no group is then cut to save memory.
     """
 
+    rollouts: ClassVar[Literal["sample", "beam"]] = "sample"
     Params: ClassVar[type[Params]] = RolloutParams
     whole_groups: ClassVar[bool] = False
 

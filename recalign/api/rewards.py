@@ -26,6 +26,8 @@ class ListBatch:
         rows: [N] the row of each list (history, targets, gains).
         groups: [N] which prompt each list answers: a reward may look at the whole group.
         logps: [N] the list's total log-probability under the model, where a model made it.
+        ranks: [N] place of each list in its group, 0 for the best, where the lists of a group are the single titles of
+            one beam search; None where lists stand alone or are samples.
     """
 
     items: np.ndarray
@@ -33,12 +35,13 @@ class ListBatch:
     rows: Sequence[Row]
     groups: np.ndarray
     logps: np.ndarray | None = None
+    ranks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
 
-Reads = Literal["targets", "history", "genres", "popularity", "logps"]
+Reads = Literal["targets", "history", "genres", "popularity", "logps", "ranks"]
 
 
 class Reward(Plugin, ABC):
@@ -47,8 +50,8 @@ class Reward(Plugin, ABC):
     Implement `score_one` (plain) or override `score` (vectorised). A reward reads only what it declares.
 
     Attributes:
-        reads: what it reads; a dataset that lacks it is refused before the run, and a decoder whose reward reads
-            `targets` is an oracle.
+        reads: what it reads; a dataset that lacks it is refused before the run, a decoder whose reward reads `targets`
+            is an oracle, and one that reads `ranks` is refused where alignment samples.
         higher_is_better: False for measures of harm such as mgu.
         takes_cutoff: whether `name@k` is meaningful; `self.cutoff` is k, or None for the whole list.
     """

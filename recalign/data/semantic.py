@@ -79,6 +79,27 @@ def read_embeddings(path: Path, item_ids: Sequence[str]) -> np.ndarray:
     return vectors
 
 
+def item_vectors(catalogue: Catalogue, embeddings: Path | None = None) -> csr_array:
+    """Return vectors of length 1 of all items, whose products are cosines (0: an item without words).
+
+    Args:
+        catalogue: the items.
+        embeddings: see `read_embeddings`; by default TF-IDF of title, genres and text.
+
+    Returns:
+        [I, D] float64.
+
+    Raises:
+        UserError: as `read_embeddings`.
+    """
+    from scipy.sparse import csr_array
+
+    if embeddings is not None:
+        return csr_array(_unit_rows(read_embeddings(embeddings, catalogue.item_ids)))
+    described = zip(catalogue.titles, catalogue.genres, catalogue.texts, strict=True)
+    return tfidf([" ".join([title, *genres, text]) for title, genres, text in described])
+
+
 def existing_file(path: Path) -> Path:
     """Return the path of an embedding file.
 
@@ -86,7 +107,7 @@ def existing_file(path: Path) -> Path:
         UserError: there is none.
     """
     if not path.is_file():
-        raise UserError(f"The embedding file {path} does not exist.", "Mend --semantic-embeddings, or leave it out.")
+        raise UserError(f"The embedding file {path} does not exist.", "Mend the path, or leave it out.")
     return path
 
 

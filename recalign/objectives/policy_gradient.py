@@ -88,18 +88,36 @@ def clipped_surrogate(batch: PolicyBatch, params: RolloutParams) -> tuple[torch.
 
     Source: GRPO (Shao et al., 2024), BLADE Eq. 3.
     """
-    mask = batch.mask.to(batch.logps.dtype)  # [N, T]
     ratio = torch.exp(batch.logps - batch.old_logps)  # [N, T]
     clipped = ratio.clamp(1 - params.clip_epsilon, 1 + params.clip_epsilon)
     gain = torch.minimum(ratio * batch.advantages, clipped * batch.advantages)  # [N, T]
-    tokens = mask.sum().clamp(min=1)
-    metrics = {"clipped": float((((ratio != clipped) * mask).sum() / tokens).detach())}
+    loss, metrics = penalised_loss(gain, batch, params.kl_beta, length_normalise=params.length_normalise)
+    share = ((ratio != clipped) & batch.mask).sum() / batch.mask.sum().clamp(min=1)
+    return loss, {"clipped": float(share), **metrics}
+
+
+def penalised_loss(
+    gain: torch.Tensor, batch: PolicyBatch, kl_beta: float, *, length_normalise: bool = True
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Return -(1/N) sum_i (1/T_i) sum_t [ gain - beta * KL_t ] with the k3 estimator of the KL.
+
+    Args:
+        gain: [N, T].
+        batch: of the completions; without `reference_logps` there is no KL.
+        kl_beta: beta.
+        length_normalise: divide by T_i.
+
+    Returns:
+        The scalar loss and, with a reference, the figure `kl`.
+    """
+    mask = batch.mask.to(batch.logps.dtype)  # [N, T]
+    metrics = {}
     if batch.reference_logps is not None:
         difference = batch.reference_logps - batch.logps
         kl = torch.exp(difference) - difference - 1  # [N, T]
-        gain = gain - params.kl_beta * kl
-        metrics["kl"] = float(((kl * mask).sum() / tokens).detach())
+        gain = gain - kl_beta * kl
+        metrics["kl"] = float(((kl * mask).sum() / mask.sum().clamp(min=1)).detach())
     per_completion = (gain * mask).sum(dim=1)  # [N]
-    if params.length_normalise:
+    if length_normalise:
         per_completion = per_completion / mask.sum(dim=1).clamp(min=1)
     return -per_completion.mean(), metrics

@@ -114,6 +114,11 @@ def train_aligned(
     options = with_defaults(options)
     objective = _rollout_objective(options, dataset)
     expression = _reward(options.reward, dataset)
+    if "ranks" in expression.reads and objective.rollouts == "sample":
+        raise UserError(
+            f"The reward {expression.text} compares the ranked titles of a beam search; {options.objective} samples.",
+            "Use --objective rere, or a reward such as ndcg.",
+        )
     run = RunFolder(out)
     if run.done and not overwrite:
         _claim(run, dataset, options)

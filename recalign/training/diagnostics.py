@@ -40,21 +40,23 @@ def rollout_metrics(groups: Groups, credit: Credit, completions: Completions) ->
     - `saturation`: share of lists above R_max, the best reference reward of their prompt (with reference lists only).
     - `zero_reward`: share of lists with reward 0.
     - `advantage`: mean |advantage|; its fall is the paper's gradient decay (BLADE, SIGIR 2026).
-    - `entropy`: nats a decision (a token with more than one valid choice), estimated from the samples themselves.
+    - `entropy`: nats a decision (a token with more than one valid choice), estimated from the samples themselves; not
+      there for beams, which are none.
     - `validity`, `repeats`: shares of positions that hold an item, and an item again (this process's lists).
     """
     items = completions.items.numpy()
-    decisions = int((completions.logps != 0).sum())
     metrics = {
         "reward": float(groups.rewards.mean()),
         "zero_variance": float(zero_variance(groups.rewards).double().mean()),
         "zero_reward": float((groups.rewards.abs() <= TIE).double().mean()),
         "advantage": float(credit.advantages.abs().mean()),
-        "entropy": float(-completions.logps.sum()) / max(decisions, 1),
         "validity": float((items >= 0).mean()),
         "repeats": float((~first_positions(items) & (items >= 0)).mean()),
         **credit.metrics,
     }
+    if not groups.ranked:
+        decisions = int((completions.logps != 0).sum())
+        metrics["entropy"] = float(-completions.logps.sum()) / max(decisions, 1)
     if groups.reference_rewards is not None:
         best = groups.reference_rewards.amax(dim=1, keepdim=True)  # [P, 1]
         metrics["saturation"] = float((groups.rewards > best + TIE).double().mean())

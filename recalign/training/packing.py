@@ -79,7 +79,8 @@ def pack(
         visible[level.group, at, at] = True
 
     group = groups[rows]
-    place = np.where(positions == 0, prompt_lengths[group] - 1, slot[node_of[rows, positions - 1]])
+    after = np.append(slot, 0)[node_of[rows, positions - 1]]  # without a node, every decision is the prompt's
+    place = np.where(positions == 0, prompt_lengths[group] - 1, after)
     sites, site_of = np.unique(group * width + place, return_inverse=True)
     return PackedTrees(*(torch.from_numpy(part) for part in (input_ids, position_ids, visible, sites, site_of)))
 

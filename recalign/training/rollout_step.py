@@ -16,7 +16,7 @@ from recalign.api import PolicyBatch, UserError
 from recalign.training import diagnostics
 from recalign.training.logps import completion_logps, microbatches, takes_tree_mask
 from recalign.training.processes import process
-from recalign.training.rollouts import Rollout, plugin_error, sample_rollout
+from recalign.training.rollouts import Rollout, make_rollout, plugin_error
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -107,7 +107,7 @@ class RolloutStep:
     def _roll_out(self, number: int) -> Rollout:
         rank, processes = process()
         rows = [self.rows[int(index)] for index in self.prompts.at(number)[rank::processes]]
-        return sample_rollout(
+        return make_rollout(
             self.engine,
             rows,
             self.objective,
@@ -154,8 +154,7 @@ class RolloutStep:
             for name, value in metrics.items():
                 figures[name] += value * len(rows) / len(sampled)
         if known is None:
-            gap = (old.cpu() - rollout.completions.logps).abs().max()
-            figures["sampling_gap"] = float(gap)
+            figures["sampling_gap"] = rollout.gap(old.cpu())
         self.old_logps = old
         self._add_up_gradients(total)
         return total, dict(figures)

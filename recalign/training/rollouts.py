@@ -1,4 +1,4 @@
-"""One step's rollouts: sampled groups, their rewards, the credit that an objective gives, spread over tokens."""
+"""One step's rollouts: groups of completions, their rewards, the credit that an objective gives, spread over tokens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import distributed
+from torch.nn.utils.rnn import pad_sequence
 
 from recalign.api import Credit, Groups, ListBatch, Row, UserError
+from recalign.generation.sampling import Completions
 from recalign.registry import list_plugins
 from recalign.training.logps import Sampled
 
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
     from recalign.api import RolloutObjective
     from recalign.data.tokens import TitleTokens
     from recalign.evaluation.expression import RewardExpression
-    from recalign.generation.engine import Completions, Engine
+    from recalign.generation.engine import Engine
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """P prompts with G sampled lists each, on one process.
+    """P prompts with G lists each, on one process.
 
     Args:
         rows: [P] what was asked.
@@ -34,7 +36,7 @@ class Rollout:
         advantages: [N, T] float32.
         all_groups: the same of every process, as the objective saw them.
         credit: of every process's groups.
-        seconds: wall-clock time of sampling and scoring.
+        seconds: wall-clock time of generating and scoring.
     """
 
     rows: Sequence[Row]
@@ -46,14 +48,29 @@ class Rollout:
     credit: Credit
     seconds: float
 
+    def gap(self, logps: torch.Tensor) -> float:
+        """Largest difference of log-probabilities [N, T] to those of generation: of a token; of a title for beams."""
+        if self.groups.ranked:
+            return float((logps.sum(dim=1) - self.groups.scores.flatten()).abs().max())
+        return float((logps - self.completions.logps).abs().max())
 
-def score_groups(expression: RewardExpression, items: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
+
+def score_groups(
+    expression: RewardExpression,
+    items: np.ndarray,
+    rows: Sequence[Row],
+    *,
+    scores: np.ndarray | None = None,
+    ranked: bool = False,
+) -> np.ndarray:
     """Score G lists of each of P rows at once.
 
     Args:
         expression: bound to the catalogue.
         items: [P, G, K] item indices.
         rows: [P].
+        scores: [P, G] log-probabilities of the lists, where they are known.
+        ranked: the lists of a group are the titles of a beam search, best first.
 
     Returns:
         float64 [P, G].
@@ -68,11 +85,13 @@ def score_groups(expression: RewardExpression, items: np.ndarray, rows: Sequence
         lengths=np.full(prompts * group_size, length),
         rows=[rows[group] for group in groups],
         groups=groups,
+        logps=None if scores is None else scores.ravel().astype(np.float64),
+        ranks=np.tile(np.arange(group_size), prompts) if ranked else None,
     )
     return expression.score(lists).reshape(prompts, group_size)
 
 
-def sample_rollout(
+def make_rollout(
     engine: Engine,
     rows: Sequence[Row],
     objective: RolloutObjective,
@@ -83,12 +102,12 @@ def sample_rollout(
     seed: int,
     step: int,
 ) -> Rollout:
-    """Sample, score and credit one step's groups.
+    """Generate, score and credit one step's groups.
 
     Args:
         engine: the current policy.
         rows: [P] this process's prompts.
-        objective: gives the credit; its parameters say how to sample.
+        objective: gives the credit; it says whether groups are sampled or searched, its parameters say how.
         expression: the reward, bound to the catalogue.
         references: [P, M, K] reference lists, or None.
         list_length: K.
@@ -96,9 +115,30 @@ def sample_rollout(
         step: another step samples anew.
 
     Raises:
-        UserError: the reward or the objective misbehaves (the plugin and its package are named).
+        UserError: the reward or the objective misbehaves (the plugin and its package are named); a row with fewer items
+            than a beam is wide.
     """
     started = time.perf_counter()
+    ranked = objective.rollouts == "beam"
+    make = _searched if ranked else _sampled
+    completions, sampled, scores = make(engine, rows, objective, list_length=list_length, seed=seed, step=step)
+    items = completions.items.view(len(rows), -1, list_length)
+    reference_rewards = None
+    if references is not None:
+        reference_rewards = torch.from_numpy(score_groups(expression, references, rows))
+    rewards = score_groups(expression, items.numpy(), rows, scores=scores.numpy(), ranked=ranked)
+    groups = Groups(torch.from_numpy(rewards), reference_rewards, items, scores, ranked)
+    all_groups, mine = gather_groups(groups)
+    credit = checked_credit(objective, all_groups)
+    advantages = spread(credit.advantages[mine], completions, engine.policy.titles).float()
+    seconds = time.perf_counter() - started
+    return Rollout(rows, completions, sampled, groups, advantages, all_groups, credit, seconds)
+
+
+def _sampled(
+    engine: Engine, rows: Sequence[Row], objective: RolloutObjective, *, list_length: int, seed: int, step: int
+) -> tuple[Completions, Sampled, torch.Tensor]:
+    """Sample G lists a row: completions, the same for `completion_logps`, and scores [P, G]."""
     params = objective.params
     completions = engine.sample(
         rows,
@@ -109,22 +149,30 @@ def sample_rollout(
         seed=seed,
         epoch=step,
     )
-    items = completions.items.view(len(rows), params.group_size, list_length)
-    reference_rewards = None
-    if references is not None:
-        reference_rewards = torch.from_numpy(score_groups(expression, references, rows))
-    groups = Groups(
-        rewards=torch.from_numpy(score_groups(expression, items.numpy(), rows)),
-        reference_rewards=reference_rewards,
-        items=items,
-        scores=completions.logps.sum(dim=1).view(len(rows), -1),
-    )
-    all_groups, mine = gather_groups(groups)
-    credit = checked_credit(objective, all_groups)
-    advantages = spread(credit.advantages[mine], completions, engine.policy.titles).float()
     sampled = as_sampled(engine, rows, completions, params.temperature, params.repetition_penalty)
-    seconds = time.perf_counter() - started
-    return Rollout(rows, completions, sampled, groups, advantages, all_groups, credit, seconds)
+    return completions, sampled, completions.logps.sum(dim=1).view(len(rows), -1)
+
+
+def _searched(
+    engine: Engine, rows: Sequence[Row], objective: RolloutObjective, **_: int
+) -> tuple[Completions, Sampled, torch.Tensor]:
+    """Search the best G titles of each row, as `_sampled`; the log-probabilities of their tokens are left at 0."""
+    width = objective.params.group_size
+    items, scores = engine.beam(rows, width=width, size=width)
+    found = (items >= 0).sum(dim=1)
+    if int(found.min()) < width:
+        raise UserError(
+            f"A group of {width} titles is asked for, and only {int(found.min())} items may be recommended to user "
+            f"'{rows[int(found.argmin())].user_id}'.",
+            f"Pass -p group_size={max(int(found.min()), 2)} or less.",
+        )
+    titles = engine.policy.titles
+    responses = [torch.from_numpy(titles.response([item])) for item in items.flatten().tolist()]
+    lengths = torch.tensor([len(response) for response in responses])
+    tokens = pad_sequence(responses, batch_first=True, padding_value=titles.end)
+    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+    completions = Completions(tokens, lengths, items.view(-1, 1), torch.zeros(tokens.shape), mask)
+    return completions, as_sampled(engine, rows, completions, 1.0, 1.0), scores
 
 
 def gather_groups(groups: Groups) -> tuple[Groups, slice]:

@@ -11,7 +11,7 @@ from recalign.objectives.grpo import Grpo
 from recalign.registry import create
 from recalign.training.logps import completion_logps
 from recalign.training.models import load_policy
-from recalign.training.rollouts import checked_credit, sample_rollout, score_groups, spread
+from recalign.training.rollouts import checked_credit, make_rollout, score_groups, spread
 from tests.fake_dataset import write_dataset
 
 
@@ -30,7 +30,7 @@ def world(request, tmp_path_factory):
 def roll_out(world, objective, step=0, count=3):
     dataset, engine, expression = world
     rows = [dataset.rows("train")[index] for index in range(count)]
-    return sample_rollout(engine, rows, objective, expression, None, list_length=3, seed=5, step=step)
+    return make_rollout(engine, rows, objective, expression, None, list_length=3, seed=5, step=step)
 
 
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.5, "repetition_penalty": 1.2}])

@@ -1,0 +1,58 @@
+"""ReRe: policy gradient on the ranked titles of a beam search instead of samples."""
+
+from __future__ import annotations
+
+import torch
+
+from recalign.api import Credit, Field, GroupParams, Groups, PolicyBatch, RolloutObjective, hookimpl
+from recalign.objectives.policy_gradient import penalised_loss
+
+STD_FLOOR = 1e-4  # added to the standard deviation, as in the official code
+
+
+class RereParams(GroupParams):
+    """Parameters of ReRe."""
+
+    group_size: int = Field(16, ge=2, description="width of the beam search, whose titles are the completions, G")
+    kl_beta: float = Field(1e-3, ge=0, description="weight of the KL to the starting policy (k3 estimator)")
+
+
+class Rere(RolloutObjective):
+    """Rollouts are the G titles of one constrained beam search: distinct, ranked, hard. A = (r - mean) / (std + 1e-4).
+
+    loss = -(1/G) sum_i (1/T_i) sum_t [ rho A_i - beta KL_t ], rho = exp(log pi - stopgrad log pi), so without clipping.
+
+    Beams are no samples: the mean over a group is no expectation under the policy. Use it with the reward `ranking`,
+    which reads the ranks.
+
+    Source: Tan et al., "Reinforced Preference Optimization for Recommendation", 2025, as its official code does it; KL
+    as in GRPO (Shao et al., 2024).
+    Differs from the code: log-probabilities run over the valid tokens, as the beam search's scores do; forced tokens
+    then add nothing.
+    """
+
+    Params = RereParams
+    paper = "ReRe (Tan et al., 2025), as in its official code"
+    tasks = frozenset({"next"})
+    rollouts = "beam"
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether there is a KL."""
+        return bool(self.params.kl_beta > 0)
+
+    def credit(self, groups: Groups) -> Credit:
+        """Standardise rewards within the group."""
+        centred = groups.rewards - groups.rewards.mean(dim=1, keepdim=True)  # [P, G]
+        return Credit(centred / (groups.rewards.std(dim=1, keepdim=True) + STD_FLOOR))
+
+    def loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss; its gradient is that of advantage times log-probability, and of the KL."""
+        ratio = torch.exp(batch.logps - batch.logps.detach())  # [N, T], 1 in value
+        return penalised_loss(ratio * batch.advantages, batch, self.params.kl_beta)
+
+
+@hookimpl
+def recalign_objective() -> type[Rere]:
+    """Hand over the class."""
+    return Rere
