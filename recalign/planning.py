@@ -127,8 +127,9 @@ class _Planner:
         """Axes of the steps that options of one value name; an option of several values gathers a sweep instead."""
         axes: dict[str, list[str]] = {}
         for table in [options, *(sets for places in own.values() for sets in places.values())]:
-            for key, value in table.items():
-                match = REFERENCE.fullmatch(value) if isinstance(value, str) and not signature.is_list(key) else None
+            for key, value in [*table.items(), *table.get(PARAMS, {}).items()]:
+                single = isinstance(value, str) and (key not in table or not signature.is_list(key))
+                match = REFERENCE.fullmatch(value) if single else None
                 for axis, labels in self._family(match["step"], f"{where}, {key}").axes.items() if match else ():
                     if axis in own or axes.setdefault(axis, labels) != labels:
                         raise UserError(f"{where}: two sweeps are called '{axis}'.", "Rename one of them.")
@@ -138,7 +139,10 @@ class _Planner:
         identity = "/".join([name, *(f"{axis}={label}" for axis, label in place.items())])
         where, needs, resolved = f"Step '{identity}'", {}, {}
         for key, value in options.items():
-            resolved[key], found = self._resolve_value(value, place, signature.is_list(key), f"{where}, {key}")
+            if isinstance(value, dict):
+                resolved[key], found = self._resolve_params(value, place, f"{where}, {key}")
+            else:
+                resolved[key], found = self._resolve_value(value, place, signature.is_list(key), f"{where}, {key}")
             needs.update({step.id: step for step in found})
         arguments = signature.arguments(resolved, where)
         parsed = signature.parse(arguments, where)
@@ -162,6 +166,14 @@ class _Planner:
             out=out,
             key=content_hash(asked),
         )
+
+    def _resolve_params(
+        self, params: Mapping[str, Any], place: dict[str, str], where: str
+    ) -> tuple[dict[str, Any], list[Step]]:
+        """Resolve a plugin's parameters one by one."""
+        pairs = [self._resolve_value(value, place, False, f"{where}.{key}") for key, value in params.items()]
+        values = [value for value, _ in pairs]
+        return dict(zip(params, values, strict=True)), [step for _, steps in pairs for step in steps]
 
     def _resolve_value(self, value: Any, place: dict[str, str], gathers: bool, where: str) -> tuple[Any, list[Step]]:
         """Replace references by folders and `{axis}` by labels; return the steps referred to as well."""

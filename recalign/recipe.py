@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COMMANDS = ("prepare", "sft", "align", "export", "decode", "eval", "compare")
+COMMANDS = ("prepare", "sft", "align", "export", "baseline", "decode", "eval", "compare")
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 

@@ -188,6 +188,22 @@ exact = "@exact"
         assert found.needs == ("beam", "exact")
         assert found.options["exact"] == "runs/x/exact"
 
+    def test_a_parameter_may_be_a_reference_with_a_sweep_of_its_own(self):
+        text = (
+            SWEEP
+            + """
+[[step]]
+name = "helped"
+command = "decode"
+model = "model"
+decoder = "d3"
+params = { assistant = "@sft/model", alpha = 0.5 }
+"""
+        )
+        found = by_id(text)["helped/fold=1/seed=0"]
+        assert found.options["params"] == {"assistant": "runs/x/sft/fold=1/seed=0/model", "alpha": 0.5}
+        assert found.needs == ("sft/fold=1/seed=0",)
+
     def test_text_may_name_its_place(self):
         text = SWEEP.replace('data = "@data"', 'data = "@data/{fold}"')
         assert "runs/x/data/fold=2/{fold}" not in str(by_id(text)["sft/fold=2/seed=0"].options)

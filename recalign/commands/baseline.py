@@ -28,7 +28,7 @@ TRAINED = ("sasrec", "bert4rec")
 
 
 def baseline(
-    name: Annotated[
+    recommender: Annotated[
         str, typer.Argument(help="popularity, recent-popularity, item-knn, tf-idf, random-unseen, sasrec or bert4rec.")
     ],
     *,
@@ -65,14 +65,14 @@ def baseline(
     from recalign.evaluation.predictions import write_predictions
     from recalign.params import parse_assignments
 
-    if name not in (*SIMPLE, *TRAINED):
-        raise UserError(f"There is no baseline '{name}'.", did_you_mean(name, [*SIMPLE, *TRAINED]))
+    if recommender not in (*SIMPLE, *TRAINED):
+        raise UserError(f"There is no baseline '{recommender}'.", did_you_mean(recommender, [*SIMPLE, *TRAINED]))
     dataset = PreparedDataset(data or home() / "data")
     exclude = dataset.excludes_history if exclude_history is None else exclude_history
     wanted = size or (10 if dataset.task == "next" else dataset.list_length)
     params = parse_assignments(param or [])
     asked = {
-        "baseline": name,
+        "baseline": recommender,
         "data": str(dataset.path),
         "params": params,
         "split": split,
@@ -81,21 +81,21 @@ def baseline(
         "seed": seed,
     }
     inputs = {"data": dataset.hash}
-    folder = RunFolder(out or home() / f"baseline-{name}-{split}")
+    folder = RunFolder(out or home() / f"baseline-{recommender}-{split}")
     if folder.plan("baseline", asked, inputs, resume=True, overwrite=overwrite)[0] == "done":
         console.say(f"{folder.path} is up to date.")
         return {"out": str(folder.path), **folder.record["results"]}
     started = time.perf_counter()
-    scorer, model = _scorer(name, dataset, params, seed)
+    scorer, model = _scorer(recommender, dataset, params, seed)
     rows = dataset.rows(split)[:]
     predictions = recommend_by(scorer, dataset, rows, wanted, exclude_history=exclude)
     folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite)
     write_predictions(folder.path, predictions, rows, dataset.catalogue)
     if model is not None:
-        model.save(folder.path / RECOMMENDER, name)
+        model.save(folder.path / RECOMMENDER, recommender)
     seconds = time.perf_counter() - started
     results = {
-        "decoder": name,
+        "decoder": recommender,
         "oracle": False,
         "task": dataset.task,
         "rows": len(rows),
@@ -103,7 +103,7 @@ def baseline(
         **identity(dataset.catalogue),
     }
     folder.finish(results)
-    console.say(f"{folder.path}: {len(rows)} rows by {name} in {seconds:.1f} s.")
+    console.say(f"{folder.path}: {len(rows)} rows by {recommender} in {seconds:.1f} s.")
     return {"out": str(folder.path), **results}
 
 
