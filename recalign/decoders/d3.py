@@ -30,18 +30,19 @@ class Assisted(Rescorer):
 
     Args:
         engine: titles and exclusions.
-        assistant: scores all items of a row; its scores are taken as logits.
+        assistant: scores all items of a row.
         alpha: weight of the language model.
+        temperature: the assistant's scores divided by it are its logits.
     """
 
-    def __init__(self, engine: Engine, assistant: Scorer, alpha: float) -> None:
-        self.engine, self.assistant, self.alpha = engine, assistant, alpha
+    def __init__(self, engine: Engine, assistant: Scorer, alpha: float, temperature: float = 1.0) -> None:
+        self.engine, self.assistant, self.alpha, self.temperature = engine, assistant, alpha, temperature
 
     def begin(self, rows: Sequence[Row]) -> Callable[[TitleChoices], torch.Tensor]:
         """Add up the assistant's mass [P, nodes] of each row."""
         trie = self.engine.trie
         device = trie.item_at.device
-        scores = torch.from_numpy(np.asarray(self.assistant(rows), dtype=np.float64)).clone()
+        scores = torch.from_numpy(np.asarray(self.assistant(rows), dtype=np.float64)) / self.temperature
         for place, excluded in enumerate(self.engine.excluded_by(rows)):
             scores[place, torch.from_numpy(excluded)] = -torch.inf
         items = scores.to(device).softmax(dim=1)
@@ -74,6 +75,9 @@ class D3(Decoder):
         alpha: float | None = Field(
             None, ge=0, le=1, description=f"weight of the language model (default: {ALPHA}, without an assistant 1)"
         )
+        temperature: float = Field(
+            1.0, gt=0, description="divides the assistant's scores; 1 fits sasrec and bert4rec, which score by logits"
+        )
 
     def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
         super().__init__(params, name=name)
@@ -93,7 +97,8 @@ class D3(Decoder):
         """Search `size` titles a row; fewer where the beam finds no more."""
         if self.params.assistant is None:
             return search_titles(engine, rows, size, self.params, None)
-        rescorer = Assisted(engine, self._assistant(engine), ALPHA if self.params.alpha is None else self.params.alpha)
+        alpha = ALPHA if self.params.alpha is None else self.params.alpha
+        rescorer = Assisted(engine, self._assistant(engine), alpha, self.params.temperature)
         step = max(1, CELLS // engine.trie.nodes)
         parts = [
             search_titles(engine, rows[start : start + step], size, self.params, rescorer)
