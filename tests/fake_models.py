@@ -6,7 +6,15 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<end>{% endfor %}"
@@ -60,12 +68,13 @@ def sentencepiece_tokenizer(texts) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
-def save_model(folder: Path, tokenizer, *, family="llama", tied=False, context=512, seed=0) -> Path:
+def save_model(folder: Path, tokenizer, *, family="llama", tied=False, context=512, seed=0, **options) -> Path:
     """Write a random model of two layers with its tokenizer."""
     torch.manual_seed(seed)
     config_class, model_class = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "mistral": (MistralConfig, MistralForCausalLM),
     }[family]
     config = config_class(
         vocab_size=len(tokenizer) + 5,  # embeddings are often padded beyond the tokenizer
@@ -77,6 +86,7 @@ def save_model(folder: Path, tokenizer, *, family="llama", tied=False, context=5
         max_position_embeddings=context,
         tie_word_embeddings=tied,
         initializer_range=0.2,
+        **options,
     )
     model_class(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

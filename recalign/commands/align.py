@@ -49,7 +49,8 @@ def align(
     ] = 0,
     valid_rows: Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)] = 512,
     token_budget: Annotated[
-        int, typer.Option(help="Tokens a backward pass; bounds memory, changes no result.", min=1)
+        int,
+        typer.Option(help="Prompt and list tokens, padding included, of a backward pass; a step is cut to fit.", min=1),
     ] = 16384,
     exclude_history: Annotated[
         Literal["auto", "yes", "no"], typer.Option(help="Never recommend items of the history; auto: as the data say.")

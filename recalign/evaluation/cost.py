@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 COLUMNS = {
     "prompts_per_second": "prompts/s",
@@ -42,3 +46,47 @@ def mean_of(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for key, value in run.items():
             gathered.setdefault(key, []).append(value)
     return {key: sum(values) / len(values) for key, values in gathered.items()}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far: of the GPU where the model lies on one, else of this process."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class MemoryWatch:
+    """Watches what a stretch of work takes.
+
+    Args:
+        device: where the model lies; the watch begins now.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.before = 0.0
+        if device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            import psutil
+
+            self.before = psutil.Process().memory_info().rss / 2**20
+
+    def peak_mb(self) -> float:
+        """Return the most memory taken since.
+
+        On a GPU: all that was allocated there at a time. Else: by how much this process's peak exceeds what it held at
+        the beginning; an upper bound, because the peak may be older.
+        """
+        return max(peak_memory_mb(self.device) - self.before, 0.0)

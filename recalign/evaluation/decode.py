@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from recalign import console
 from recalign.api import Decoder, Predictions, Row
 from recalign.errors import UserError
+from recalign.evaluation.cost import peak_memory_mb
 from recalign.evaluation.predictions import write_predictions
 from recalign.workspace import RunFolder, atomic
 
@@ -126,19 +126,3 @@ def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:
         "prompts_per_second": counts["prompts"] / seconds if seconds else 0.0,
         "peak_memory_mb": peak_memory_mb(device),
     }
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The most memory held so far: of the GPU where the model lies on one, else of this process."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -9,9 +9,10 @@ all that there is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +81,10 @@ class KeyValues:
                 buffers[layer] = new.new_zeros(self.rows, new.shape[0], self.room, new.shape[2])
             buffers[layer][row, :, column] = new.transpose(0, 1)
 
+    def block(self, layer: int, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [R, H, length, D] of a layer."""
+        return self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
+
     def start_with(self, prefix: KeyValues) -> None:
         """Begin every row with the one row of `prefix`."""
         for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
@@ -140,16 +145,12 @@ class ReadPrompts:
         if layer == self.last_layer:
             raise Stored
         queries = query[:, self.grid.index].transpose(0, 1)  # [P, Hq, Q, D]
+        queries = F.pad(queries, (0, 0, self.begun, 0))  # a causal square costs less than a mask: half of it is skipped
         width = queries.shape[2]
-        keys, values = (b[layer][:, :, : self.begun + width] for b in (self.prompts.keys, self.prompts.values))
-        mask = None
-        if self.begun:
-            mask = torch.ones(width, self.begun + width, dtype=torch.bool, device=query.device).tril(self.begun)
+        keys, values = (b[layer][:, :, :width] for b in (self.prompts.keys, self.prompts.values))
         gqa = queries.shape[1] != keys.shape[1]
-        out = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=gqa
-        )
-        return out.transpose(1, 2).flatten(0, 1)[self.grid.back]
+        out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)
+        return out[:, :, self.begun :].transpose(1, 2).flatten(0, 1)[self.grid.back]
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,7 @@ class ReadLast:
         """Attend to the whole prompt."""
         rows = torch.arange(len(self.lengths), device=query.device)
         self.prompts.put(layer, key, value, rows, self.lengths - 1)
-        keys, values = self.prompts.keys[layer], self.prompts.values[layer]
-        return _attend(query, self.grid, keys, values, self.bias, scaling)[0].to(query.dtype)
+        return _attend(query, self.grid, [self.prompts.block(layer)], self.bias, scaling)[0]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class ReadOn:
     Args:
         prompts: keys and values of the prompts.
         own: those of the segments.
-        prompt_grid: the tokens by prompt.
+        prompt_grid: the tokens by prompt; None where segment s is the only one of prompt s.
         own_grid: the tokens by segment.
         segments: [M] segment of each token.
         slots: [M] where each token goes in its segment.
@@ -195,7 +195,7 @@ class ReadOn:
 
     prompts: KeyValues
     own: KeyValues
-    prompt_grid: Grid
+    prompt_grid: Grid | None
     own_grid: Grid
     segments: torch.Tensor
     slots: torch.Tensor
@@ -205,51 +205,57 @@ class ReadOn:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        """Attend to the prompt and to the segment, and merge the two."""
+        """Attend to the prompt and to the segment: in one softmax, or in two that are merged."""
         self.own.put(layer, key, value, self.segments, self.slots)
-        keys, values = self.prompts.keys[layer], self.prompts.values[layer]
-        first, first_mass = _attend(query, self.prompt_grid, keys, values, self.prompt_bias, scaling)
-        used = self.own_bias.shape[2]
-        keys, values = self.own.keys[layer][:, :, :used], self.own.values[layer][:, :, :used]
-        second, second_mass = _attend(query, self.own_grid, keys, values, self.own_bias, scaling)
+        prompts, own = self.prompts.block(layer), self.own.block(layer, self.own_bias.shape[2])
+        if self.prompt_grid is None:
+            prompt_bias = self.prompt_bias.expand(-1, self.own_bias.shape[1], -1)
+            bias = torch.cat([prompt_bias, self.own_bias], dim=2)
+            return _attend(query, self.own_grid, [prompts, own], bias, scaling)[0]
+        first, first_mass = _attend(query, self.prompt_grid, [prompts], self.prompt_bias, scaling)
+        second, second_mass = _attend(query, self.own_grid, [own], self.own_bias, scaling)
         # softmax over both parts = their softmaxes, weighted by their shares of the total mass
         share = torch.sigmoid(second_mass - first_mass)[..., None]
-        return first.lerp(second, share).to(query.dtype)
+        return first.lerp(second, share.to(first.dtype))
 
 
 def _attend(
-    query: torch.Tensor, grid: Grid, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, scaling: float
+    query: torch.Tensor,
+    grid: Grid,
+    blocks: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    bias: torch.Tensor,
+    scaling: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of the grid's rows to one block of keys each; no gradients.
+    """Attention of the grid's rows to blocks of keys and values, the same blocks for a row's tokens; no gradients.
 
     Args:
         query: [Hq, M, D].
         grid: R rows of Q tokens.
-        keys: [R, H, L, D], Hq a multiple of H.
-        values: [R, H, L, D].
+        blocks: keys and values [R, H, l, D] of some tokens each, L in all; Hq is a multiple of H.
         bias: [R, Q or 1, L] float32, added to the scores.
         scaling: factor of the scores.
 
     Returns:
         Output [M, Hq, D] and log of the softmax's mass [M, Hq], float32.
     """
-    (rows, width), (heads, length, size) = grid.index.shape, keys.shape[1:]
+    (rows, width), heads, size = grid.index.shape, blocks[0][0].shape[1], query.shape[2]
     repeat = query.shape[0] // heads
     queries = query[:, grid.index].view(heads, repeat, rows, width, size).permute(2, 0, 1, 3, 4)
     queries = queries.reshape(rows * heads, repeat * width, size) * scaling
-    scores = torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)).float()  # [R * H, repeat * Q, L]
-    scores.view(rows, heads, repeat, width, length).add_(bias[:, None, None])
-    top = scores.amax(dim=-1, keepdim=True)
-    weights = scores.sub_(top).exp_()
-    total = weights.sum(dim=-1, keepdim=True)
-    out = torch.bmm(weights.to(values.dtype), values.flatten(0, 1)).float().div_(total)
-    mass = top.add_(total.log_())
+    parts = [torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)) for keys, _ in blocks]  # [R * H, repeat * Q, l]
+    scores = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]).float()
+    scores.view(rows, heads, repeat, width, -1).add_(bias[:, None, None])
+    # not exp, which is many times slower on a CPU where it underflows
+    weights = scores.softmax(dim=2)
+    mass = scores.amax(dim=2) - weights.amax(dim=2).log()
+    shares = weights.to(query.dtype).split([keys.shape[2] for keys, _ in blocks], dim=2)
+    outs = [torch.bmm(share, values.flatten(0, 1)) for share, (_, values) in zip(shares, blocks, strict=True)]
 
     def by_token(tensor: torch.Tensor) -> torch.Tensor:
         laid_out = tensor.view(rows, heads * repeat, width, -1).transpose(1, 2)
         return laid_out.reshape(rows * width, heads * repeat, -1)[grid.back]
 
-    return by_token(out), by_token(mass)[..., 0]
+    return by_token(sum(outs[1:], outs[0])), by_token(mass)[..., 0]
 
 
 def shared_attention(
@@ -291,14 +297,30 @@ def shared_attention(
 
 
 AttentionInterface.register(NAME, shared_attention)
+_OWN: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
+"""What models within `shared` had before."""
 
 
 @contextlib.contextmanager
 def shared(model: PreTrainedModel) -> Iterator[None]:
     """Let the model use `shared_attention`; put back at the end what it had."""
     before = model.config._attn_implementation
+    _OWN[model] = before
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def own(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend as it does outside of `shared`."""
+    if model.config._attn_implementation != NAME:
+        yield
+        return
+    model.set_attn_implementation(_OWN[model])
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(NAME)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from recalign.generation.attention import Grid, KeyValues, Pass, ReadLast, ReadOn, ReadPrompts, Stored
+from recalign.generation.attention import Grid, KeyValues, Pass, ReadLast, ReadOn, ReadPrompts, Stored, own
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""
@@ -148,7 +148,7 @@ class SharedContext(Context):
         visible = self._visible(segments, parents, lane, step, slots, used)
         self._remember(segment, slots, depth, visible, used)
         prompt = self.prompt_of[segment]
-        prompt_grid = Grid.of(prompt, len(self.lengths))
+        prompt_grid = None if self.branching else Grid.of(prompt, len(self.lengths))
         reading = ReadOn(self.prompts, self.own, prompt_grid, grid, segment, slots, self.bias, grid.scatter(visible))
         ends = counts.cumsum(0) - 1
         wanted = torch.arange(len(lane), device=self.device) if every else ends
@@ -313,5 +313,6 @@ class PlainContext(Context):
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
         device = self.model.device
         self.cost.forward_passes += 1
-        out = self.model(input_ids=padded.to(device), attention_mask=mask.to(device), use_cache=False)
+        with own(self.model):
+            out = self.model(input_ids=padded.to(device), attention_mask=mask.to(device), use_cache=False)
         return out.logits[torch.arange(len(inputs)), lengths - 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from recalign.generation.constraint import Decisions
+from recalign.generation.probe import UNFIT, beyond_window, reason, tell
 from recalign.generation.scoring import masked_log_softmax, penalise
 from recalign.training.lanes import hidden_in_lanes, lanes_are_cheaper, tokens_needed
 from recalign.training.packing import PackedTrees, pack
@@ -49,6 +50,12 @@ class Sampled:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def reach(self) -> int:
+        """Tokens of the longest prompt with a completion of its own."""
+        prompts = np.fromiter(map(len, self.prompts), dtype=np.int64, count=len(self.prompts))
+        return int((prompts[self.groups] + self.lengths).max(initial=0))
+
     def take(self, rows: np.ndarray) -> Sampled:
         """Return some completions (ascending row numbers), with only the prompts that they answer."""
         if len(rows) == len(self):
@@ -80,10 +87,23 @@ class Sampled:
         )
 
 
+class Part(NamedTuple):
+    """Completions that share a pass: ascending row numbers, and the tokens that it holds at most, padding included."""
+
+    rows: np.ndarray
+    tokens: int
+
+
 def microbatches(
-    prompts: Sequence[np.ndarray], lengths: np.ndarray, groups: np.ndarray, budget: int, *, whole: bool = False
-) -> list[np.ndarray]:
-    """Cut N completions into parts whose packed rows fit a budget; a prompt with many completions may be cut too.
+    prompts: Sequence[np.ndarray],
+    lengths: np.ndarray,
+    groups: np.ndarray,
+    budget: int,
+    *,
+    whole: bool = False,
+    packed: bool = True,
+) -> list[Part]:
+    """Cut N completions into parts that fit a budget; a prompt with many completions may be cut too.
 
     Args:
         prompts: [P] token ids.
@@ -91,25 +111,34 @@ def microbatches(
         groups: [N] ascending.
         budget: tokens a part, padding included; a single completion longer than that still makes a part.
         whole: keep all completions of a prompt in one part, even beyond the budget.
+        packed: as in `completion_logps`; unpacked, every completion has a copy of its prompt.
 
     Returns:
-        Ascending row numbers of each part; together they are all N, each once.
+        The parts; together their rows are all N, each once.
     """
-    pieces: list[tuple[int, np.ndarray]] = []  # packed width, rows of one prompt
+    pieces: list[tuple[int, int, np.ndarray]] = []  # width, how many rows of that width, completions of one prompt
     for group, prompt in enumerate(prompts):
         rows = np.flatnonzero(groups == group)
-        room = max(budget - len(prompt), 1)
-        part = np.zeros(len(rows), dtype=np.int64) if whole else (np.cumsum(lengths[rows]) - 1) // room
-        pieces += [(len(prompt) + int(lengths[rows[part == p]].sum()), rows[part == p]) for p in np.unique(part)]
+        if packed:
+            room = max(budget - len(prompt), 1)
+            part = np.zeros(len(rows), dtype=np.int64) if whole else (np.cumsum(lengths[rows]) - 1) // room
+            cut = [rows[part == p] for p in np.unique(part)]
+            pieces += [(len(prompt) + int(lengths[piece].sum()), 1, piece) for piece in cut]
+        else:
+            cut = [rows] if whole else np.split(rows, len(rows))
+            pieces += [(len(prompt) + int(lengths[piece].max()), len(piece), piece) for piece in cut]
     pieces.sort(key=lambda piece: -piece[0])
     parts: list[list[np.ndarray]] = []
-    widest = 0
-    for width, rows in pieces:  # the first piece of a part is its widest
-        if not parts or (len(parts[-1]) + 1) * widest > budget:
+    sizes: list[tuple[int, int]] = []  # of each part: its widest piece, which comes first, and its rows
+    for width, count, rows in pieces:
+        if not parts or (sizes[-1][1] + count) * sizes[-1][0] > budget:
             parts.append([])
-            widest = width
+            sizes.append((width, 0))
         parts[-1].append(rows)
-    return [np.sort(np.concatenate(part)) for part in parts]
+        sizes[-1] = (sizes[-1][0], sizes[-1][1] + count)
+    return [
+        Part(np.sort(np.concatenate(part)), width * count) for part, (width, count) in zip(parts, sizes, strict=True)
+    ]
 
 
 def completion_logps(model: PreTrainedModel, sampled: Sampled, *, packed: bool = True) -> torch.Tensor:
@@ -121,7 +150,8 @@ def completion_logps(model: PreTrainedModel, sampled: Sampled, *, packed: bool =
     Args:
         model: a causal language model, with or without adapters; gradients flow into it.
         sampled: the completions.
-        packed: False runs every completion in a row of its own, for architectures that take no 4D attention mask.
+        packed: False runs every completion in a row of its own, for architectures that take no 4D attention mask; so
+            do those that look back less far than the completions reach.
 
     Returns:
         [N, T] float32; 0 at forced tokens and padding.
@@ -152,7 +182,7 @@ def hidden_before(
     Returns:
         Hidden states [D, H] of the sites, and the site [E] of each token.
     """
-    if packed:
+    if packed and not beyond_window(model, sampled.reach):
         layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
         trees = pack(*layout)
         needed = tokens_needed(len(sampled), rows, positions)
@@ -309,8 +339,16 @@ def _seen_tokens(sampled: Sampled, speaker: np.ndarray, columns: np.ndarray) -> 
     return torch.from_numpy(seen)
 
 
-def takes_tree_mask(model: PreTrainedModel) -> bool:
-    """Try whether packed rows give what plain rows give; False where the architecture cannot take a 4D mask."""
+def takes_packing(model: PreTrainedModel) -> bool:
+    """Whether a model takes packed rows; where not, users are told why."""
+    obstacle = obstacle_to_packing(model)
+    if obstacle:
+        tell(model, obstacle)
+    return not obstacle
+
+
+def obstacle_to_packing(model: PreTrainedModel) -> str:
+    """Say why a model cannot take packed rows with a 4D mask, or "" where they give what plain rows give."""
     tokens = np.array([[1, 2, 1], [1, 1, 2], [2, 1, 1]])
     lengths = np.full(3, 3)
     rows, positions = np.divmod(np.arange(9), 3)
@@ -326,6 +364,7 @@ def takes_tree_mask(model: PreTrainedModel) -> bool:
         plain = completion_logps(model, sampled, packed=False)
         try:
             packed = completion_logps(model, sampled, packed=True)
-        except (TypeError, ValueError, RuntimeError):  # what forwards raise at a mask or positions of another kind
-            return False
-    return torch.allclose(packed, plain, atol=1e-3 if model.dtype == torch.float32 else 0.1)
+        except UNFIT as error:
+            return reason(error)
+    same = torch.allclose(packed, plain, atol=1e-3 if model.dtype == torch.float32 else 0.1)
+    return "" if same else "it reads a tree mask as something else"

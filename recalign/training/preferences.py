@@ -11,13 +11,12 @@ import torch
 from torch import distributed
 from torch.utils.data import Dataset
 
-from recalign import console
 from recalign.api import INVALID, PreferenceBatch, PreferenceObjective, ValidTokens
 from recalign.generation.constraint import Decisions
 from recalign.generation.engine import Engine
 from recalign.registry import blamed
 from recalign.training.examples import AnswerExamples, Example
-from recalign.training.logps import Sampled, hidden_before, logits_of, takes_tree_mask
+from recalign.training.logps import Sampled, hidden_before, logits_of, takes_packing
 from recalign.training.models import Policy
 from recalign.training.negatives import Negatives
 from recalign.training.processes import process
@@ -71,9 +70,7 @@ class PreferenceStep:
         self.policy, self.objective, self.engine, self.reference = policy, objective, engine, reference
         self.accumulation = accumulation
         self.negatives = Negatives(engine, objective.params.source, objective.params.negatives, seed)
-        self.packed = takes_tree_mask(policy.model)
-        if not self.packed:
-            console.warn(f"{type(policy.model).__name__} takes no tree mask: every title has a prompt of its own.")
+        self.packed = takes_packing(policy.model)
 
     def loss(
         self, model: torch.nn.Module, batch: Sequence[tuple[int, Example]]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed
 
-from recalign import console
 from recalign.api import PolicyBatch, UserError
+from recalign.evaluation.cost import MemoryWatch
+from recalign.generation.probe import beyond_window
 from recalign.training import diagnostics
-from recalign.training.logps import completion_logps, microbatches, takes_tree_mask
+from recalign.training.logps import completion_logps, microbatches, takes_packing
 from recalign.training.processes import process
 from recalign.training.rollouts import Rollout, make_rollout, plugin_error
 
@@ -44,7 +45,7 @@ class RolloutStep:
         references: stored reference lists, or None.
         reference: gives the reference policy, for the KL.
         updates_per_rollout: updates on the same completions.
-        token_budget: packed tokens a backward pass.
+        token_budget: tokens a backward pass, padding included.
         kl_every: measure the KL every so many updates where the objective has no use for it.
         seed: of the sampling.
     """
@@ -69,11 +70,7 @@ class RolloutStep:
         self.rows, self.prompts, self.references, self.reference = rows, prompts, references, reference
         self.updates_per_rollout, self.token_budget, self.kl_every = updates_per_rollout, token_budget, kl_every
         self.seed = seed
-        self.packed = takes_tree_mask(policy.model)
-        if not self.packed:
-            console.warn(
-                f"{type(policy.model).__name__} takes no tree mask: every completion carries a prompt of its own."
-            )
+        self.packed = takes_packing(policy.model)
         self.rollout: Rollout | None = None
         self.old_logps: torch.Tensor | None = None
 
@@ -92,6 +89,7 @@ class RolloutStep:
         """
         update = int(batch[0])
         figures: dict[str, float] = {}
+        memory = MemoryWatch(self.policy.device)
         if update % self.updates_per_rollout == 0 or self.rollout is None:
             self.rollout, self.old_logps = self._roll_out(update // self.updates_per_rollout), None
             rollout = self.rollout
@@ -102,6 +100,7 @@ class RolloutStep:
         loss, parts = self._backward(self.rollout, measure_kl)
         figures |= parts
         figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
+        figures["peak_memory_mb"] = memory.peak_mb()
         return loss, figures
 
     def _roll_out(self, number: int) -> Rollout:
@@ -126,10 +125,13 @@ class RolloutStep:
         known = self.old_logps
         old = torch.zeros(sampled.tokens.shape, device=device) if known is None else known
         every = rollout.all_groups.rewards.numel()
-        whole = self.objective.whole_groups
-        for rows in microbatches(sampled.prompts, sampled.lengths, sampled.groups, self.token_budget, whole=whole):
+        packed = self.packed and not beyond_window(self.policy.model, sampled.reach)
+        layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
+        parts = microbatches(*layout, whole=self.objective.whole_groups, packed=packed)
+        figures["pass_tokens"] = max((part.tokens for part in parts), default=0)
+        for rows, _ in parts:
             part = sampled.take(rows)
-            logps = completion_logps(self.policy.model, part, packed=self.packed)
+            logps = completion_logps(self.policy.model, part, packed=packed)
             if known is None:
                 # The first update after a rollout: what sampled is the present policy, and the ratio is exactly 1.
                 old[rows] = logps.detach()
@@ -137,7 +139,7 @@ class RolloutStep:
             if measure_kl:
                 started = time.perf_counter()
                 with torch.no_grad(), self.reference() as model:
-                    reference_logps = completion_logps(model, part, packed=self.packed)
+                    reference_logps = completion_logps(model, part, packed=packed)
                 figures["seconds_reference"] += time.perf_counter() - started
             batch = PolicyBatch(
                 logps=logps,

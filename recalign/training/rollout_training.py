@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from peft import PeftModel
 from torch.utils.data import Dataset
 
@@ -53,7 +54,7 @@ class RolloutOptions:
         prompts: train on at most so many training rows, drawn by seed; None: on all.
         valid_rows: validate on at most so many rows.
         updates_per_rollout: updates on the same completions.
-        token_budget: packed tokens a backward pass, and half as many as sampling may hold keys and values of.
+        token_budget: tokens a backward pass, padding included; sampling may hold keys and values of twice as many.
     """
 
     prompts_per_step: int = 16
@@ -126,7 +127,7 @@ def align_policy(
         "references_sampled": sampled,
         "references": None if references is None else str(references.folder),
         "trie": engine.policy.kept_trie.as_dict(),
-        **_report(out, expression.text, start),
+        **_report(out, expression.text, start, engine.policy.device, options.token_budget),
     }
 
 
@@ -134,14 +135,17 @@ def _schedule(
     dataset: PreparedDataset, expression: RewardExpression, options: RolloutOptions, seed: int
 ) -> tuple[Prompts, int]:
     """Choose the prompts and their order; also, how many rows were left out."""
-    if process()[1] > options.prompts_per_step:
+    processes = process()[1]
+    if processes > options.prompts_per_step:
         raise UserError(
-            f"{process()[1]} processes share {options.prompts_per_step} prompts a step.", "Raise --prompts-per-step."
+            f"{processes} processes share {options.prompts_per_step} prompts a step.", "Raise --prompts-per-step."
         )
     indices, left_out = choose_prompts(dataset.rows("train"), expression, options.prompts, seed)
     if left_out:
         console.say(f"{left_out} training rows are left out: {expression.text} is not defined for them.")
-    return Prompts(indices, options.prompts_per_step, seed), left_out
+    if len(indices) < processes:
+        raise UserError(f"{processes} processes share {len(indices)} training rows.", "Lower --num-processes.")
+    return Prompts(indices, options.prompts_per_step, seed, processes), left_out
 
 
 def _step(
@@ -170,14 +174,20 @@ def _step(
     )
 
 
-def _report(out: Path, reward: str, start: float) -> dict[str, Any]:
-    """Summarise the log, in a line and in curves."""
+def _report(out: Path, reward: str, start: float, device: torch.device, token_budget: int) -> dict[str, Any]:
+    """Summarise the log, in lines and in curves."""
     log = read_log(out)
     summary, seconds = diagnostics.summarise(log), diagnostics.seconds_by_part(log)
     console.say(diagnostics.line(summary, seconds))
+    memory = {name: max(record.get(name, 0) for record in log) for name in ("peak_memory_mb", "pass_tokens")}
+    above = "of the GPU" if device.type == "cuda" else "beyond the model and the data"
+    console.say(
+        f"Memory: a step took at most {memory['peak_memory_mb']:,.0f} MB {above}; a pass at most "
+        f"{memory['pass_tokens']:,.0f} tokens (--token-budget {token_budget})."
+    )
     if process()[0] == 0:
         diagnostics.plot_curves(log, reward, start, out / "curves.png")
-    return {"diagnostics": summary, "seconds_a_step": seconds}
+    return {"diagnostics": summary, "seconds_a_step": seconds, "memory": memory}
 
 
 def _for_updates(training: TrainingOptions, updates: int, updates_per_rollout: int) -> TrainingOptions:

@@ -24,22 +24,26 @@ class Prompts:
         indices: [n] rows of the training split.
         per_step: P.
         seed: of the order, which is another permutation every epoch.
+        processes: that share a rollout, and each need a prompt of their own.
     """
 
     indices: np.ndarray
     per_step: int
     seed: int
+    processes: int = 1
 
     @property
     def steps_an_epoch(self) -> int:
-        """Rollouts until every prompt was asked once."""
-        return -(-len(self.indices) // self.per_step)
+        """Rollouts until every prompt was asked once; too few prompts for all processes join those before them."""
+        full, rest = divmod(len(self.indices), self.per_step)
+        return max(full + (rest >= self.processes), 1)
 
     def at(self, rollout: int) -> np.ndarray:
-        """Return the rows of one rollout: [P] indices, fewer at the end of an epoch."""
+        """Return the rows of one rollout: [P] indices, fewer or a few more in the last of an epoch."""
         epoch, place = divmod(rollout, self.steps_an_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.indices)
-        return order[place * self.per_step : (place + 1) * self.per_step]
+        end = None if place + 1 == self.steps_an_epoch else (place + 1) * self.per_step
+        return order[place * self.per_step : end]
 
     def asked(self, rollouts: int) -> np.ndarray:
         """Return all rows that the first rollouts ask, ascending."""

@@ -1,6 +1,7 @@
 """`recalign align` as users call it: results, defaults, resuming, and what it says about bad input."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,16 @@ def test_writes_a_run_folder_with_a_model_that_loads(align, start, tmp_path):
     from recalign.data.dataset import PreparedDataset
 
     assert load_policy(tmp_path / "out", PreparedDataset(start / "data")).from_scratch
+
+
+def test_says_what_memory_a_step_took(align, tmp_path):
+    code, _, err = align("--no-report", "--token-budget", "200")
+    assert code == 0
+    assert re.search(r"Memory: a step took at most [\d,]+ MB beyond the model and the data; a pass at most", err)
+    assert "tokens (--token-budget 200)" in err
+    assert "title trie: 20 titles" in err
+    memory = RunFolder(tmp_path / "out").record["results"]["memory"]
+    assert 0 < memory["pass_tokens"] <= 200
 
 
 def test_ends_with_a_table_unless_told_not_to(align):
@@ -189,16 +200,22 @@ def test_rewards_become_folder_names():
     assert slug("novelty(log_base=2)") == "novelty-log_base2"
 
 
+ODD = ["--steps", "5", "--eval-every", "5", "--prompts", "5", "--prompts-per-step", "3", "-p", "group_size=3"]
+ODD += ["-p", "reference_lists=5", "--token-budget", "41"]
+
+
 @pytest.mark.slow
-def test_two_processes_share_the_prompts_and_end_with_equal_weights(start, tmp_path):
-    command = [sys.executable, "-m", "recalign", "align", "--data", start / "data", "--model", start / "model", *FAST]
+@pytest.mark.parametrize("options", [FAST, ODD], ids=["even", "odd"])
+def test_two_processes_share_the_prompts_and_end_with_equal_weights(start, tmp_path, options):
+    command = [sys.executable, "-m", "recalign", "align", "--data", start / "data", "--model", start / "model"]
+    command += options
     for name, extra in (("one", []), ("two", ["--num-processes", "2"])):
         done = subprocess.run(
             [*map(str, command), "--out", str(tmp_path / name), *extra], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (RunFolder(tmp_path / name).record["results"] for name in ("one", "two"))
-    assert two["updates"] == one["updates"] == 6
+    assert two["updates"] == one["updates"] == int(options[1])
     assert two["best_reward"] == pytest.approx(one["best_reward"], abs=0.05)
     import torch
     from safetensors.torch import load_file

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -26,7 +30,7 @@ VOCABULARY = 41
 END, SEPARATOR = 1, 2
 
 
-def tiny_model(kind: str, seed: int = 0, vocabulary: int = VOCABULARY) -> PreTrainedModel:
+def tiny_model(kind: str, seed: int = 0, vocabulary: int = VOCABULARY, **options) -> PreTrainedModel:
     """A random model whose weights have standard deviation 1/sqrt(fan_in), so that its choices are not uniform."""
     shape = {
         "vocab_size": vocabulary,
@@ -37,12 +41,17 @@ def tiny_model(kind: str, seed: int = 0, vocabulary: int = VOCABULARY) -> PreTra
         "num_key_value_heads": 2,
         "bos_token_id": 0,
         "eos_token_id": END,
+        **options,
     }
     torch.manual_seed(seed)
     if kind == "llama":
         model = LlamaForCausalLM(LlamaConfig(**shape))
     elif kind == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**shape))
+    elif kind == "mistral":
+        model = MistralForCausalLM(MistralConfig(**shape))
+    elif kind == "bloom":  # knows places by a bias on its attention, and takes no positions
+        model = BloomForCausalLM(BloomConfig(vocab_size=vocabulary, hidden_size=32, n_layer=2, n_head=4))
     else:
         gpt2 = GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=END)
         model = GPT2LMHeadModel(gpt2)

@@ -71,6 +71,9 @@ def test_every_step_logs_the_diagnostics(run, tmp_path):
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert steps[4]["kl"] > 0
     assert results["diagnostics"]["reward"].keys() == {"first", "last"}
+    assert results["memory"] == {name: max(line[name] for line in steps) for name in ("peak_memory_mb", "pass_tokens")}
+    assert 0 < results["memory"]["pass_tokens"] <= 16384
+    assert results["trie"]["titles"] == 20
     assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
     json.dumps(results, allow_nan=False)
 

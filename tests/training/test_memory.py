@@ -1,0 +1,159 @@
+"""The token budget bounds what a pass holds and changes no gradient, for any numbers of prompts and completions."""
+
+import numpy as np
+import pytest
+import torch
+
+from recalign.evaluation.cost import MemoryWatch, peak_memory_mb
+from recalign.evaluation.expression import parse_reward
+from recalign.generation import probe
+from recalign.generation.engine import Engine
+from recalign.registry import create
+from recalign.training.logps import Sampled, completion_logps, hidden_before, microbatches, takes_packing
+from recalign.training.models import load_policy, reference_policy
+from recalign.training.rollout_step import RolloutStep
+from recalign.training.schedule import Prompts
+from tests.fake_dataset import TITLES, write_dataset
+from tests.fake_models import byte_level_tokenizer, save_model
+from tests.generation.doubles import tiny_model
+from tests.generation.test_fallback import UNSHARED
+from tests.training.test_logps import VOCABULARY, gradients, plain_logps, sampled_lists
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("world") / "data")
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    probe._tell_once.cache_clear()
+    monkeypatch.setattr(probe.console, "warn", lines.append)
+    return lines
+
+
+def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, prompts=3, packed=True):
+    """Gradients of a first step (by weight), its figures, and the tokens of every pass with gradients."""
+    policy = load_policy(name, dataset, trainable=True)
+    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    step = RolloutStep(
+        policy,
+        engine,
+        create("objective", "grpo", {"group_size": group_size, "kl_beta": 0.01}),
+        parse_reward("ndcg").bind(dataset.catalogue),
+        dataset.rows("train"),
+        Prompts(np.arange(prompts), prompts, seed=0),
+        None,
+        reference_policy(policy),
+        token_budget=budget,
+    )
+    step.packed = step.packed and packed
+    held = []
+
+    def count(_, inputs, __):
+        if torch.is_grad_enabled():
+            held.append(inputs[0].numel())
+
+    handle = policy.model.get_input_embeddings().register_forward_hook(count)
+    _, figures = step.loss(policy.model, [0])
+    handle.remove()
+    grads = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+    return grads, figures, held
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("group_size", "prompts"), [(5, 3), (7, 1), (2, 5)])
+def test_a_smaller_budget_gives_the_same_gradients_in_smaller_passes(dataset, group_size, prompts, packed):
+    options = {"group_size": group_size, "prompts": prompts, "packed": packed}
+    whole, figures, held = one_step(dataset, 100_000, **options)
+    parts, fewer, pieces = one_step(dataset, 45, **options)
+    assert len(held) == 1
+    assert len(pieces) > 2
+    assert max(pieces) <= fewer["pass_tokens"] <= 45 < figures["pass_tokens"]
+    assert max(held) <= figures["pass_tokens"]
+    assert whole.keys() == parts.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_plain_rows_count_their_copies_of_the_prompt(whole):
+    prompts = [np.zeros(length, dtype=np.int64) for length in (50, 10, 31)]
+    groups = np.repeat(np.arange(3), [5, 4, 3])
+    lengths = np.arange(12) % 5 + 1
+    parts = microbatches(prompts, lengths, groups, budget=120, whole=whole, packed=False)
+    assert sorted(np.concatenate([part.rows for part in parts]).tolist()) == list(range(12))
+    for rows, tokens in parts:
+        widths = [len(prompts[groups[row]]) + lengths[row] for row in rows]
+        assert max(widths) * len(rows) == tokens
+        assert tokens <= 120 or (whole and len(set(groups[rows])) == 1)
+        assert (np.diff(rows) > 0).all()
+    if whole:
+        assert all({*np.flatnonzero(groups == g)} <= {*rows} for rows, _ in parts for g in set(groups[rows]))
+
+
+def test_what_a_step_takes_is_watched():
+    watch = MemoryWatch(torch.device("cpu"))
+    before = peak_memory_mb(torch.device("cpu"))
+    held = np.ones(2**26)  # 512 MB
+    assert watch.peak_mb() >= 500
+    assert peak_memory_mb(torch.device("cpu")) >= before
+    assert held[-1] == 1.0
+
+
+@pytest.mark.parametrize(("kind", "options"), UNSHARED)
+def test_models_that_share_no_prompts_are_trained_on_what_they_would_say(kind, options, said):
+    model = tiny_model(kind, vocabulary=VOCABULARY, **options)
+    sampled, constraint, bars = sampled_lists(temperature=0.8, list_length=4)
+    assert sampled.reach > 15
+    expected = plain_logps(model, sampled, constraint, bars)
+    actual = completion_logps(model, sampled, packed=takes_packing(model))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert len(said) == 1
+    wanted, got = gradients(model, expected), gradients(model, actual)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_window_wider_than_the_sequences_is_none(said):
+    model = tiny_model("mistral", vocabulary=VOCABULARY, sliding_window=64)
+    sampled, constraint, bars = sampled_lists()
+    torch.testing.assert_close(
+        completion_logps(model, sampled), plain_logps(model, sampled, constraint, bars), atol=1e-5, rtol=1e-5
+    )
+    assert said == []
+
+
+def test_the_reach_is_the_longest_prompt_with_its_own_completion():
+    sampled = Sampled([np.zeros(9), np.zeros(2)], np.zeros((3, 8)), np.array([3, 1, 8]), np.array([0, 0, 1]), None)
+    assert sampled.reach == 12
+
+
+def test_a_step_of_a_model_with_a_window_says_so_once_and_holds_the_budget(dataset, tmp_path, said):
+    name = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES), family="mistral", sliding_window=16)
+    whole, figures, held = one_step(dataset, 100_000, name=name)
+    parts, fewer, pieces = one_step(dataset, 900, name=name)
+    assert len(held) == 1 and max(held) == figures["pass_tokens"]
+    assert len(pieces) > 2 and max(pieces) <= fewer["pass_tokens"] <= 900
+    for key, gradient in whole.items():
+        torch.testing.assert_close(parts[key], gradient, atol=1e-5, rtol=0, msg=key)
+    assert len(said) == 1
+    assert "looks back 16 tokens only" in said[0]
+
+
+def test_hidden_states_of_a_packed_call_beyond_the_window_are_those_of_plain_rows():
+    model = tiny_model("mistral", vocabulary=VOCABULARY, sliding_window=8)
+    sampled, _, _ = sampled_lists()
+    rows, positions = sampled.decisions.rows.numpy(), sampled.decisions.positions.numpy()
+    one, two = (hidden_before(model, sampled, rows, positions, packed=packed) for packed in (True, False))
+    torch.testing.assert_close(one[0][one[1]], two[0][two[1]])
+
+
+def test_prompts_too_few_for_all_processes_join_the_rollout_before():
+    prompts = Prompts(np.arange(9), per_step=4, seed=1, processes=3)
+    assert [len(prompts.at(step)) for step in range(4)] == [4, 5, 4, 5]
+    assert sorted([*prompts.at(0), *prompts.at(1)]) == list(range(9))
+    assert prompts.asked(1).tolist() == sorted(prompts.at(0))
+    assert [len(Prompts(np.arange(11), 4, 1, 3).at(step)) for step in range(3)] == [4, 4, 3]
+    assert len(Prompts(np.arange(3), 4, 1, 3).at(5)) == 3
