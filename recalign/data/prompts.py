@@ -14,6 +14,7 @@ import jinja2
 import jinja2.sandbox
 import numpy as np
 
+from recalign import console
 from recalign.data.tokens import TitleTokens
 from recalign.errors import UserError, did_you_mean
 
@@ -159,7 +160,7 @@ class Prompter:
         self.tokenizer, self.titles = tokenizer, titles
         self.task, self.list_length, self.max_tokens = task, list_length, max_tokens
         self._names = catalogue.titles if titles.texts is None or self.template.titles else titles.texts
-        self._cut: set[tuple[str, int]] = set()
+        self._cut: set[tuple[str, int, int]] = set()
         if self.template.chat and not tokenizer.chat_template:
             raise UserError(
                 f"The template '{self.template.name}' needs the model's chat template, and the tokenizer has none.",
@@ -176,6 +177,12 @@ class Prompter:
         """How many different rows were cut to fit."""
         return len(self._cut)
 
+    def tell(self, truncated: int | None = None) -> None:
+        """Say how many rows were cut to fit (by default `truncated`), if any were."""
+        count = self.truncated if truncated is None else truncated
+        if count:
+            console.warn(f"{count} prompts were longer than {self.max_tokens} tokens and lost their oldest items.")
+
     def encode(self, row: Row) -> np.ndarray:
         """Render a row's prompt.
 
@@ -186,7 +193,7 @@ class Prompter:
         tokens = self._tokens(history, row.candidates)
         if self._fits(tokens):
             return tokens
-        self._cut.add((row.user_id, row.index))
+        self._cut.add((row.user_id, row.index, hash(row.history.tobytes())))  # rows of several splits share an index
         fits, too_many = 0, len(history)  # how many of the most recent items
         while too_many - fits > 1:
             middle = (fits + too_many) // 2

@@ -74,16 +74,18 @@ class DecodeRun:
             if not self.parts.exists():  # nothing to lose: the folder is free for the mended command
                 shutil.rmtree(self.folder.path)
             raise
-        predictions = concatenate([part for part, _ in parts], self.size)
+        predictions = concatenate([part for part, _, _ in parts], self.size)
+        truncated = sum(count for _, _, count in parts)
+        self.policy.prompter.tell(truncated)
         write_predictions(self.folder.path, predictions, rows, self.dataset.catalogue)
         results = {
             "decoder": self.decoder.name,
             "oracle": self.decoder.oracle,
             "task": self.dataset.task,
             "rows": len(rows),
-            "truncated_prompts": self.policy.prompter.truncated,
+            "truncated_prompts": truncated,
             "trie": self.policy.kept_trie.as_dict(),
-            "cost": total_cost([cost for _, cost in parts], engine.policy.model.device),
+            "cost": total_cost([cost for _, cost, _ in parts], engine.policy.model.device),
         }
         self.folder.finish(results)
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -91,8 +93,8 @@ class DecodeRun:
 
     def _part(
         self, engine: Engine, rows: Sequence[Row], start: int, advance: Callable[[int], None]
-    ) -> tuple[Predictions, Cost]:
-        """One batch's predictions and what they cost, from the disk where an interrupted run left them."""
+    ) -> tuple[Predictions, Cost, int]:
+        """Decode one batch, or read it where an interrupted run left it: lists, cost, and how many prompts were cut."""
         from recalign.generation.decode import decode_rows
         from recalign.generation.engine import Cost
 
@@ -101,15 +103,15 @@ class DecodeRun:
         if file.is_file():
             with np.load(file) as saved:
                 predictions = Predictions(saved["items"], saved["scores"], saved["lengths"])
-                cost = Cost(*saved["cost"].tolist())
+                cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
         else:
-            engine.cost = Cost()
+            engine.cost, before = Cost(), self.policy.prompter.truncated
             predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
-            cost = engine.cost
+            cost, truncated = engine.cost, self.policy.prompter.truncated - before
             with atomic(file) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **asdict(predictions), cost=np.array(astuple(cost)))
+                np.savez(stream, **asdict(predictions), cost=np.array(astuple(cost)), truncated=truncated)
         advance(len(batch))
-        return predictions, cost
+        return predictions, cost, truncated
 
 
 def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:

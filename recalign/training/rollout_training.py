@@ -117,6 +117,7 @@ def align_policy(
         runs_backward=True,
         title=f"{objective.name}, reward {expression.text}",
     ).run(resume=resume)
+    engine.policy.prompter.tell()
     if outcome["best_reward"] is None or outcome["best_reward"] <= start:
         console.warn(f"no checkpoint beats the starting policy on validation ({start:.4f}); the best after it is kept.")
     return {
@@ -126,6 +127,7 @@ def align_policy(
         "left_out": left_out,
         "references_sampled": sampled,
         "references": None if references is None else str(references.folder),
+        "truncated": engine.policy.prompter.truncated,
         "trie": engine.policy.kept_trie.as_dict(),
         **_report(out, expression.text, start, engine.policy.device, options.token_budget),
     }
@@ -179,7 +181,8 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
     log = read_log(out)
     summary, seconds = diagnostics.summarise(log), diagnostics.seconds_by_part(log)
     console.say(diagnostics.line(summary, seconds))
-    memory = {name: max(record.get(name, 0) for record in log) for name in ("peak_memory_mb", "pass_tokens")}
+    held = ("peak_memory_mb", "pass_tokens")
+    memory = {name: max((record.get(name, 0) for record in log), default=0) for name in held}
     above = "of the GPU" if device.type == "cuda" else "beyond the model and the data"
     console.say(
         f"Memory: a step took at most {memory['peak_memory_mb']:,.0f} MB {above}; a pass at most "

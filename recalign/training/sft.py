@@ -115,11 +115,7 @@ def train_supervised(
         if console.speaks():
             run.interrupt()
         raise
-    if policy.prompter.truncated:
-        console.warn(
-            f"{policy.prompter.truncated} prompts were longer than {policy.prompter.max_tokens} tokens and lost their "
-            "oldest items."
-        )
+    policy.prompter.tell()
     best_on = options.training.best_metric
     results = {**figures, "best_on": best_on, "truncated": policy.prompter.truncated, "parameters": _count(policy)}
     if console.speaks():
