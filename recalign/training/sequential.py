@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,8 @@ KINDS: dict[str, type[SequentialParams]] = {"sasrec": SasRecParams, "bert4rec": 
 class SequentialModel(nn.Module):
     """A transformer over items; the next one is what comes after the last position (SASRec), or is hidden (BERT4Rec).
 
-    Rows are padded at the right. Item I is the padding, item I + 1 hides another one.
+    SASRec's rows are padded at the right, so that no position sees padding; BERT4Rec's at the left, so that what comes
+    next is always at the last position. Item I is the padding, item I + 1 hides another one.
 
     Args:
         items: I.
@@ -96,9 +97,10 @@ class SequentialModel(nn.Module):
     def forward(self, tokens: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Return the logits [N, I] at the N chosen positions (bool [B, L]) of item sequences [B, L]."""
         length = tokens.shape[1]
-        states = self.dropout(self.embedding(tokens) + self.position.weight[:length])
+        places = self.position.weight[:length] if self.causal else self.position.weight[-length:]
+        states = self.dropout(self.embedding(tokens) + places)
         later = nn.Transformer.generate_square_subsequent_mask(length, device=tokens.device) if self.causal else None
-        padding = None if self.causal else tokens == self.items  # a causal position sees no padding, which comes last
+        padding = None if self.causal else tokens == self.items
         states = self.encoder(states, mask=later, src_key_padding_mask=padding, is_causal=self.causal)
         return states[chosen] @ self.embedding.weight[: self.items].T + self.bias
 
@@ -106,7 +108,8 @@ class SequentialModel(nn.Module):
         """[B, L] item sequences of at most history + 1 items, padded to the longest."""
         block = np.full((len(sequences), max(1, *map(len, sequences))), self.items, dtype=np.int64)
         for place, items in enumerate(sequences):
-            block[place, : len(items)] = items
+            start = 0 if self.causal else block.shape[1] - len(items)
+            block[place, start : start + len(items)] = items
         return torch.from_numpy(block).to(self.bias.device)
 
     def loss(self, sequences: Sequence[np.ndarray], generator: np.random.Generator) -> torch.Tensor:
@@ -115,29 +118,26 @@ class SequentialModel(nn.Module):
         if self.causal:
             chosen = block[:, 1:] != self.items
             return cross_entropy(self(block[:, :-1], chosen), block[:, 1:][chosen])
-        hidden = self._hidden(np.array([len(items) for items in sequences]), block.shape[1], generator)
-        chosen = torch.from_numpy(hidden).to(block.device)
+        chosen = torch.from_numpy(self._hidden((block != self.items).cpu().numpy(), generator)).to(block.device)
         return cross_entropy(self(block.masked_fill(chosen, self.items + 1), chosen), block[chosen])
 
-    def _hidden(self, lengths: np.ndarray, width: int, generator: np.random.Generator) -> np.ndarray:
-        """[B, width] bool: the last item of half of the sequences, a random share of the others', at least one each."""
-        draws = generator.random((len(lengths), width))
-        column = np.arange(width)
-        draws[column >= lengths[:, None]] = np.inf
-        last = np.where(generator.random(len(lengths)) < 0.5, lengths - 1, -1)
+    def _hidden(self, present: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """[B, L] bool: the last item of half of the sequences, a random share of the others', at least one each."""
+        draws = np.where(present, generator.random(present.shape), np.inf)
         some = (draws < self.params.mask) | (draws == draws.min(axis=1, keepdims=True))  # type: ignore[attr-defined]
-        return np.where(last[:, None] >= 0, column == last[:, None], some)
+        last = np.arange(present.shape[1]) == present.shape[1] - 1
+        return np.where(generator.random((len(present), 1)) < 0.5, last, some)
 
     @torch.no_grad()
     def scores(self, rows: Sequence[Row]) -> np.ndarray:
         """Logits [B, I] of the item that comes next, float64; SASRec gives 0 everywhere without a history."""
         self.eval()
         histories = [row.history[-self.params.history :] for row in rows]
-        ends = np.array([len(items) for items in histories])
         if self.causal:
-            ends = np.maximum(ends - 1, 0)
+            ends = np.array([max(len(items), 1) - 1 for items in histories])
         else:
             histories = [np.append(items, self.items + 1) for items in histories]
+            ends = np.full(len(rows), max(map(len, histories)) - 1)
         block = self.padded(histories)
         chosen = torch.from_numpy(np.arange(block.shape[1]) == ends[:, None]).to(block.device)
         values = self(block, chosen).double().cpu().numpy()
@@ -208,6 +208,14 @@ def _sequences(training: Training, history: int) -> list[np.ndarray]:
     return [piece for piece in pieces if len(piece) > 1]
 
 
+def _batches(sequences: Sequence[np.ndarray], size: int, generator: np.random.Generator) -> Iterator[list[np.ndarray]]:
+    """Batches of sequences of like length, in random order."""
+    order = generator.permutation(len(sequences))
+    order = order[np.argsort([len(sequences[i]) for i in order], kind="stable")]
+    for start in generator.permutation(np.arange(0, len(order), size)):
+        yield [sequences[i] for i in order[start : start + size]]
+
+
 def _fit(
     model: SequentialModel,
     kind: str,
@@ -222,9 +230,8 @@ def _fit(
     with console.progress(kind, params.epochs) as advance:
         for _ in range(params.epochs):
             model.train()
-            order = generator.permutation(len(sequences))
-            for start in range(0, len(order), params.batch_size):
-                loss = model.loss([sequences[i] for i in order[start : start + params.batch_size]], generator)
+            for batch in _batches(sequences, params.batch_size, generator):
+                loss = model.loss(batch, generator)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

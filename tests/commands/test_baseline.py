@@ -1,18 +1,17 @@
-"""`recalign baseline`: predictions in decode's format, SASRec where its library is installed, errors."""
-
-import importlib.util
+"""`recalign baseline`: predictions in decode's format, assistants of d3, errors."""
 
 import numpy as np
 import pytest
 
-from recalign.commands.baseline import SIMPLE, baseline
+from recalign.commands.baseline import baseline
+from recalign.commands.decode import decode
 from recalign.data.dataset import PreparedDataset
 from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
-from recalign.evaluation.baselines import recommend
+from recalign.evaluation.baselines import SIMPLE, recommend
 from recalign.evaluation.predictions import read_predictions
 
-REPLAY = importlib.util.find_spec("replay") is not None
+MODEL = "builtin:tiny,hidden=32,layers=1"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +46,9 @@ def test_a_finished_baseline_is_not_computed_again_and_another_one_is_refused(da
         ("popular", [], "no baseline 'popular'"),
         ("popularity", ["k=3"], "baseline 'popularity' has no parameter 'k'"),
         ("sasrec", ["hiden=3"], "baseline 'sasrec' has no parameter 'hiden'"),
+        ("sasrec", ["mask=0.3"], "baseline 'sasrec' has no parameter 'mask'"),
+        ("bert4rec", ["mask=1"], "baseline 'bert4rec': mask = '1' is refused"),
+        ("sasrec", ["heads=3"], "heads = 3 does not divide hidden = 64"),
     ],
 )
 def test_unknown_names_and_parameters_are_refused(dataset, tmp_path, name, param, message):
@@ -55,19 +57,61 @@ def test_unknown_names_and_parameters_are_refused(dataset, tmp_path, name, param
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(REPLAY, reason="the library is installed")
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(dataset, tmp_path):
-    with pytest.raises(UserError, match="needs the library replay-rec") as error:
-        baseline("sasrec", data=dataset.path, out=tmp_path / "run")
-    assert "recalign[baselines]" in error.value.hint
-
-
-@pytest.mark.skipif(not REPLAY, reason="the optional extra `baselines` has replay-rec")
-def test_sasrec_recommends_and_does_so_again_alike(dataset, tmp_path):
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_trained_baselines_recommend_and_do_so_again_alike(dataset, tmp_path, name):
     found = []
     for run in ("a", "b"):
-        baseline("sasrec", data=dataset.path, param=["epochs=2", "hidden=16"], out=tmp_path / run, size=5)
+        baseline(name, data=dataset.path, param=["epochs=2", "hidden=16"], out=tmp_path / run, size=5)
         found.append(read_predictions(tmp_path / run, dataset, "test", 5)[0].items)
     assert np.array_equal(*found)
     assert (found[0] >= 0).all()
     assert len(np.unique(found[0])) > 5
+    assert sorted(path.name for path in (tmp_path / "a" / "recommender").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def decoded(dataset, out, *params, split="test"):
+    found = decode(data=dataset.path, model=MODEL, decoder="d3", param=[*params], split=split, size=5, out=out)
+    return found, read_predictions(out, dataset, split, 5)[0].items
+
+
+def test_a_baseline_assists_decoding_of_any_split(dataset, tmp_path):
+    run = tmp_path / "sasrec"
+    baseline("sasrec", data=dataset.path, param=["epochs=2", "hidden=16"], out=run, size=5)
+    result, alone = decoded(dataset, tmp_path / "alone", f"assistant={run}", "alpha=0", "width=40")
+    assert result["decoder"] == "d3"
+    assert np.array_equal(alone, read_predictions(run, dataset, "test", 5)[0].items)
+    _, without = decoded(dataset, tmp_path / "without")
+    assert not np.array_equal(without, alone)
+    assert decoded(dataset, tmp_path / "valid", f"assistant={run}", split="valid")[1].shape[1] == 5
+
+
+def test_decoding_again_after_the_assistant_changed_is_another_run(dataset, tmp_path):
+    run = tmp_path / "sasrec"
+    baseline("sasrec", data=dataset.path, param=["epochs=1", "hidden=16"], out=run)
+    decoded(dataset, tmp_path / "out", f"assistant={run}")
+    decoded(dataset, tmp_path / "out", f"assistant={run}")  # up to date
+    baseline("sasrec", data=dataset.path, param=["epochs=1", "hidden=8"], out=run, overwrite=True)
+    with pytest.raises(UserError, match="holds another run"):
+        decoded(dataset, tmp_path / "out", f"assistant={run}")
+
+
+def test_an_assistant_that_does_not_fit_leaves_no_folder_behind(dataset, tmp_path):
+    params = {"users": 60, "events": 16, "items": 30, "genres": 4}
+    prepare_dataset("synthetic", None, tmp_path / "other", params=params, options={"task": "next"})
+    baseline("item-knn", data=tmp_path / "other", out=tmp_path / "run")
+    with pytest.raises(UserError, match="made for another catalogue"):
+        decoded(dataset, tmp_path / "out", f"assistant={tmp_path / 'run'}")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="is no run folder"):
+        decoded(dataset, tmp_path / "out", f"assistant={tmp_path / 'nowhere'}")
+
+
+def test_the_decoders_of_titles_refuse_the_list_task(tmp_path):
+    params = {"users": 60, "events": 24, "items": 40, "genres": 4}
+    prepare_dataset("synthetic", None, tmp_path / "list", params=params, options={"task": "list", "list_length": 3})
+    for name in ("d3", "igd"):
+        with pytest.raises(UserError, match=f"'{name}' serves the task next, not 'list'"):
+            decode(data=tmp_path / "list", model=MODEL, decoder=name, out=tmp_path / "out")
