@@ -120,10 +120,10 @@ class PreferenceParams(Params):
 
     beta: float = Field(0.1, gt=0, description="scale of the log-ratios to the reference policy")
     negatives: int = Field(1, ge=1, le=64, description="rejected titles a row, D")
-    source: Literal["uniform", "popularity", "batch", "self"] = Field(
+    source: Literal["uniform", "popularity", "batch", "self", "greedy"] = Field(
         "uniform",
         description="where rejected titles come from: any item, items by training popularity, the targets of the "
-        "batch's other rows, or the policy's own beam search",
+        "batch's other rows, the policy's own beam search, or the one title that it decodes greedily",
     )
     constrained: bool = Field(
         False, description="probabilities over the catalogue's valid tokens (false: all tokens, as in the papers)"
@@ -160,6 +160,22 @@ class PreferenceBatch:
         return self.logps - self.reference_logps
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """Training in rounds, against what the policy itself recommends (self-play).
+
+    In each round some training rows get their rejected titles from the policy as it is; then it is fine-tuned on their
+    targets; then it is trained by the objective, with the fine-tuned policy as the reference.
+
+    Args:
+        count: rounds.
+        rows: training rows a round.
+    """
+
+    count: int
+    rows: int
+
+
 class PreferenceObjective(Objective):
     """A loss that prefers each row's target to rejected titles, as far as a reference policy allows.
 
@@ -174,6 +190,11 @@ class PreferenceObjective(Objective):
     def threshold_rank(self) -> int:
         """Rank of the next-token probability handed over as `PreferenceBatch.thresholds`; 0: none."""
         return 0
+
+    @property
+    def rounds(self) -> Rounds | None:
+        """How training is cut into rounds of self-play; None: it is one pass against the policy that it began with."""
+        return None
 
     @abstractmethod
     def loss(self, batch: PreferenceBatch) -> tuple[torch.Tensor, dict[str, float]]:

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from recalign import console, registry
-from recalign.api import Predictions, RolloutObjective, Row, UserError
+from recalign.api import Objective, Predictions, PreferenceObjective, RolloutObjective, Row, UserError
 from recalign.data.dataset import PreparedDataset
 from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
 from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.generation.engine import Engine
+from recalign.training.data_training import align_on_data
+from recalign.training.lessons import check_objective
 from recalign.training.lora import LoraOptions
 from recalign.training.models import SETTINGS_FILE, Policy, is_builtin, load_policy
 from recalign.training.options import TrainingOptions
@@ -37,11 +39,11 @@ class AlignOptions:
 
     Args:
         model: the starting policy, as `load_policy` takes it.
-        objective: name of a rollout objective.
-        reward: the expression.
+        objective: its name.
+        reward: the expression, which rollouts are rewarded by and lists validated by.
         params: the objective's parameters.
         training: learning rate, epochs and updates (0: see `with_defaults`), validation, checkpoints.
-        rollout: how rollouts are made and used.
+        rollout: how rollouts are made and used; on the data's answers, a prompt is a row.
         exclude_history: never recommend items of the history; auto: as the dataset says.
         template: prompt template; None: see `load_policy`.
         lora: train an adapter.
@@ -69,16 +71,27 @@ class AlignOptions:
 
 
 def with_defaults(options: AlignOptions) -> AlignOptions:
-    """Fill in what depends on the model: learning rate, updates, and how many reference lists."""
+    """Fill in what depends on model and objective: learning rate, updates, and how many reference lists.
+
+    Raises:
+        UserError: updates are counted for an objective that trains in rounds.
+    """
     scratch = _starts_from_scratch(options.model)
     defaults = FROM_SCRATCH if scratch else PRETRAINED
     rate = defaults["learning_rate"] * (10 if options.lora is not None else 1)
     training = replace(options.training, learning_rate=options.training.learning_rate or rate)
-    if not training.max_steps and not training.epochs:
+    objective = registry.create("objective", options.objective, options.params)
+    if isinstance(objective, PreferenceObjective) and objective.rounds is not None:
+        if training.max_steps:
+            raise UserError(
+                f"The objective '{options.objective}' trains in rounds, not for a number of updates.",
+                "Leave --steps out; set -p rounds=... and -p round_rows=...",
+            )
+        training = replace(training, epochs=training.epochs or 1.0)
+    elif not training.max_steps and not training.epochs:
         training = replace(training, max_steps=defaults["max_steps"], epochs=3.0)
     params = dict(options.params)
-    declared = registry.find("objective", options.objective).Params.model_fields
-    if scratch and "reference_lists" in declared:
+    if scratch and "reference_lists" in objective.Params.model_fields:
         params.setdefault("reference_lists", FROM_SCRATCH["reference_lists"])
     return replace(options, training=training, params=params)
 
@@ -107,18 +120,14 @@ def train_aligned(
         The run's results, among them `report`: metrics before and after on the test split.
 
     Raises:
-        UserError: see `RunFolder.begin`, `load_policy`, `align_policy`; an objective that learns from data; `@k` beyond
-            the lists.
+        UserError: see `RunFolder.begin`, `load_policy`, `align_policy`, `align_on_data`; an objective for another task;
+            `@k` beyond the lists.
         KeyboardInterrupt: interrupted; resumable.
     """
     options = with_defaults(options)
-    objective = _rollout_objective(options, dataset)
-    expression = _reward(options.reward, dataset)
-    if "ranks" in expression.reads and objective.rollouts == "sample":
-        raise UserError(
-            f"The reward {expression.text} compares the ranked titles of a beam search; {options.objective} samples.",
-            "Use --objective rere, or a reward such as ndcg.",
-        )
+    objective = registry.create("objective", options.objective, options.params)
+    check_objective(objective, dataset, options.model)
+    expression = _reward(options.reward, dataset, objective)
     run = RunFolder(out)
     if run.done and not overwrite:
         _claim(run, dataset, options)
@@ -165,7 +174,7 @@ def decode_lists(engine: Engine, rows: Sequence[Row]) -> Predictions:
 def _aligned(
     policy: Policy,
     dataset: PreparedDataset,
-    objective: RolloutObjective,
+    objective: Objective,
     expression: RewardExpression,
     out: Path,
     options: AlignOptions,
@@ -176,7 +185,8 @@ def _aligned(
     engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget)
     rows = list(dataset.rows("test")) if options.report else []
     before = decode_lists(engine, rows) if rows else None
-    results = align_policy(
+    learn: Any = align_policy if isinstance(objective, RolloutObjective) else align_on_data
+    results = learn(
         engine,
         dataset,
         objective,
@@ -200,25 +210,17 @@ def _show(table: BeforeAfter, options: AlignOptions, rows: int) -> None:
         console.show(table.render(title, before=Path(options.model).name, after="aligned"))
 
 
-def _rollout_objective(options: AlignOptions, dataset: PreparedDataset) -> RolloutObjective:
-    if not issubclass(registry.find("objective", options.objective), RolloutObjective):
-        raise UserError(
-            f"The objective '{options.objective}' learns from the data, not from sampled lists.",
-            f"Use recalign sft --objective {options.objective}.",
-        )
-    objective: RolloutObjective = registry.create("objective", options.objective, options.params)  # type: ignore[assignment]
-    if dataset.task not in objective.tasks:
-        raise UserError(
-            f"The objective '{options.objective}' is for the task {' or '.join(sorted(objective.tasks))}; this dataset "
-            f"is prepared for '{dataset.task}'.",
-            "Choose another objective, or prepare the dataset with another --task.",
-        )
-    return objective
-
-
-def _reward(text: str, dataset: PreparedDataset) -> RewardExpression:
+def _reward(text: str, dataset: PreparedDataset, objective: Objective) -> RewardExpression:
+    """Parse and bind the reward, and refuse one that does not fit the lists that it will see."""
     expression = parse_reward(text).bind(dataset.catalogue)
-    check_cutoffs(expression, dataset.list_length)
+    rollouts = isinstance(objective, RolloutObjective)
+    decoded = BEAM_WIDTH if dataset.task == "next" else dataset.list_length
+    check_cutoffs(expression, dataset.list_length if rollouts else decoded)
+    if "ranks" in expression.reads and isinstance(objective, RolloutObjective) and objective.rollouts == "sample":
+        raise UserError(
+            f"The reward {expression.text} compares the ranked titles of a beam search; {objective.name} samples.",
+            "Use --objective rere, or a reward such as ndcg.",
+        )
     for harm in expression.harms:
         console.warn(f"{harm} counts for a list here, although lower values are better; did you mean -{harm}?")
     return expression

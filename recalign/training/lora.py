@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -102,6 +108,20 @@ def reference_model(model: PreTrainedModel | PeftModel) -> Callable[[], contextl
             model.train(training)
 
     return reference
+
+
+def renew_reference(model: PreTrainedModel | PeftModel) -> None:
+    """Make an adapter as it is now the one that `reference_model` refers to; a model without one is copied there."""
+    if not isinstance(model, PeftModel):
+        return
+    if REFERENCE not in model.peft_config:
+        model.add_adapter(REFERENCE, model.peft_config["default"])
+    now = get_peft_model_state_dict(model, adapter_name="default", save_embedding_layers=False)
+    set_peft_model_state_dict(model, now, adapter_name=REFERENCE)
+    model.set_adapter("default")
+    for name, parameter in model.named_parameters():
+        if f".{REFERENCE}." in name:
+            parameter.requires_grad_(False)
 
 
 def _name_of(model: nn.Module, wanted: nn.Module) -> str:

@@ -147,10 +147,12 @@ def load_policy(
             )
         model = builtin_model(params, tokenizer, seed).to(weights_dtype)
     else:
-        model = load_model(
-            source, tokenizer, new_tokens, dtype=weights_dtype, trust_remote_code=trust_remote_code, lora=lora,
-            trainable=trainable,
-        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # a new adapter starts from random numbers
+            model = load_model(
+                source, tokenizer, new_tokens, dtype=weights_dtype, trust_remote_code=trust_remote_code, lora=lora,
+                trainable=trainable,
+            )  # fmt: skip
     model.to(default_device()).train(trainable)
     limit_threads(model)
     max_length = max_length or recorded.get("max_length")

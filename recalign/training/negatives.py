@@ -1,4 +1,4 @@
-"""Where rejected titles come from: any item, popular items, the batch's other targets, or the policy itself."""
+"""Where rejected titles come from: any item, popular items, the batch's other targets, the policy, or a list."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ class Negatives:
 
     Args:
         engine: catalogue, exclusions and, for `self`, the policy.
-        source: `uniform`, `popularity`, `batch` or `self`.
+        source: `uniform`, `popularity`, `batch`, `self` or `greedy`.
         count: D.
         seed: with the epoch and the row's index it decides the draw.
 
     Raises:
-        UserError: the catalogue has too few items.
+        UserError: the catalogue has too few items; more than one greedy title.
     """
 
     def __init__(self, engine: Engine, source: str, count: int, seed: int) -> None:
         self.engine, self.source, self.count, self.seed = engine, source, count, seed
+        if source == "greedy" and count > 1:
+            raise UserError(
+                f"{count} negatives are asked for, and the policy decodes one title greedily.",
+                "Pass -p negatives=1, or -p source=self for the titles of a beam search.",
+            )
         popularity = engine.catalogue.popularity
         self.log_popularity = np.log(popularity, where=popularity > 0, out=np.full(len(popularity), -np.inf))
         available = int((popularity > 0).sum()) if source == "popularity" else len(popularity)
@@ -49,7 +54,7 @@ class Negatives:
             epoch: another epoch draws anew.
 
         Returns:
-            [B, D] int64 items; INVALID at the end of rows for which `batch` finds fewer.
+            [B, D] int64 items; INVALID at the end of rows for which `batch` or `greedy` finds fewer.
 
         Raises:
             UserError: a row has fewer items left than D.
@@ -124,4 +129,32 @@ def _self(negatives: Negatives, rows: Sequence[Row], epoch: int) -> list[np.ndar
     ]
 
 
-SOURCES: dict[str, Draw] = {"uniform": _uniform, "popularity": _popularity, "batch": _batch, "self": _self}
+def _greedy(negatives: Negatives, rows: Sequence[Row], epoch: int) -> list[np.ndarray]:
+    """The one title that the policy decodes greedily, where it is no target."""
+    found = negatives.engine.greedy(rows, list_length=1).items.numpy()  # [B, 1]
+    return [items[~np.isin(items, row.targets)] for row, items in zip(rows, found, strict=True)]
+
+
+SOURCES: dict[str, Draw] = {
+    "uniform": _uniform,
+    "popularity": _popularity,
+    "batch": _batch,
+    "self": _self,
+    "greedy": _greedy,
+}
+
+
+class Rejected:
+    """Rejected titles that were drawn before, by the index of their row.
+
+    Args:
+        items: [X, D] int64; INVALID at the end of rows that have fewer.
+        rows: [X] int64 indices of training rows.
+    """
+
+    def __init__(self, items: np.ndarray, rows: np.ndarray) -> None:
+        self.items, self.place = items, {int(row): place for place, row in enumerate(rows)}
+
+    def draw(self, rows: Sequence[Row], epoch: int) -> np.ndarray:
+        """Return the rejected items of a batch of rows, the same every epoch: [B, D] int64."""
+        return self.items[[self.place[row.index] for row in rows]]

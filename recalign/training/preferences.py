@@ -18,7 +18,7 @@ from recalign.registry import blamed
 from recalign.training.examples import AnswerExamples, Example
 from recalign.training.logps import Sampled, hidden_before, logits_of, takes_packing
 from recalign.training.models import Policy
-from recalign.training.negatives import Negatives
+from recalign.training.negatives import Negatives, Rejected
 from recalign.training.processes import process
 
 
@@ -55,6 +55,7 @@ class PreferenceStep:
         reference: gives the reference policy.
         seed: of the negatives.
         accumulation: batches an update, over which gradients are averaged.
+        negatives: where rejected titles come from, if not from where the objective's parameters say.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class PreferenceStep:
         *,
         seed: int = 0,
         accumulation: int = 1,
+        negatives: Negatives | Rejected | None = None,
     ) -> None:
         self.policy, self.objective, self.engine, self.reference = policy, objective, engine, reference
         self.accumulation = accumulation
-        self.negatives = Negatives(engine, objective.params.source, objective.params.negatives, seed)
+        params = objective.params
+        self.negatives = negatives or Negatives(engine, params.source, params.negatives, seed)
         self.packed = takes_packing(policy.model)
 
     def loss(

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from recalign import console, registry
 from recalign.api import PreferenceObjective, TokenObjective
-from recalign.data.dataset import PreparedDataset, Row
+from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
 from recalign.generation.engine import Engine
-from recalign.objectives.sft import Sft
-from recalign.training.examples import AnswerExamples, Augmentation, collate
+from recalign.training.examples import Augmentation
+from recalign.training.lessons import (
+    Check,
+    DataObjective,
+    Lesson,
+    LossOn,
+    check_objective,
+    preference_lesson,
+    token_lesson,
+)
 from recalign.training.lora import LoraOptions
-from recalign.training.models import Policy, is_builtin, load_policy, reference_policy
+from recalign.training.models import Policy, is_builtin, load_policy
 from recalign.training.options import TrainingOptions
-from recalign.training.preferences import PreferenceExamples, PreferenceStep
-from recalign.training.steps import TokenStep
-from recalign.training.trainer import RecalignTrainer, Step
-from recalign.training.validation import BEAM_WIDTH, spread, validation_loss, validation_metric
+from recalign.training.validation import BEAM_WIDTH, spread
 from recalign.training.weights import Dtype, model_hash
 from recalign.workspace import RunFolder, home
 
-LossOn = Literal["auto", "response", "all"]
 MODEL_FOLDER = "model"
 BUILTIN = "builtin:tiny"
 
@@ -88,7 +91,7 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
-    objective = _objective(options)
+    objective = _objective(options, dataset)
     options = replace(options, training=_with_defaults(options, objective))
     run = RunFolder(out)
     if run.done and not overwrite:
@@ -108,7 +111,8 @@ def train_supervised(
     )
     lesson = _lesson(policy, dataset, objective, options)
     _claim(run, dataset, options, resume=resume, overwrite=overwrite)  # what is wrong with the input has shown by now
-    trainer = lesson.trainer(options, out)
+    title = "sft" if options.objective == "sft" else f"sft ({options.objective})"
+    trainer = lesson.trainer(options.training, out, title)
     try:
         figures = trainer.run(resume=resume)
     except KeyboardInterrupt:
@@ -140,7 +144,7 @@ def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
     return out
 
 
-def _with_defaults(options: SftOptions, objective: TokenObjective | PreferenceObjective) -> TrainingOptions:
+def _with_defaults(options: SftOptions, objective: DataObjective) -> TrainingOptions:
     """Fill in the learning rate and what picks the checkpoint.
 
     Preference training may lower the likelihood of targets too, so their cross-entropy does not tell which checkpoint
@@ -154,7 +158,7 @@ def _with_defaults(options: SftOptions, objective: TokenObjective | PreferenceOb
     return replace(options.training, learning_rate=rate, best_metric=best)
 
 
-def _objective(options: SftOptions) -> TokenObjective | PreferenceObjective:
+def _objective(options: SftOptions, dataset: PreparedDataset) -> DataObjective:
     objective = registry.create("objective", options.objective, options.params)
     if not isinstance(objective, TokenObjective | PreferenceObjective):
         raise UserError(
@@ -162,11 +166,12 @@ def _objective(options: SftOptions) -> TokenObjective | PreferenceObjective:
             f"Use recalign align --objective {options.objective}.",
         )
     preference = isinstance(objective, PreferenceObjective)
-    if preference and is_builtin(options.model):
+    if preference and objective.rounds is not None:
         raise UserError(
-            f"The objective '{options.objective}' starts from a supervised model; {options.model} knows nothing yet.",
-            "Train one with recalign sft, then pass its run folder with --model.",
+            f"The objective '{options.objective}' trains in rounds, against its own recommendations.",
+            f"Use recalign align --objective {options.objective}.",
         )
+    check_objective(objective, dataset, options.model)
     if options.loss_on == "all" and (preference or objective.responses_only):
         raise UserError(
             f"The objective '{options.objective}' is defined on responses only.",
@@ -184,80 +189,18 @@ def _claim(
         run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite)
 
 
-@dataclass(frozen=True)
-class _Lesson:
-    """What is to be learnt, and how it is checked.
-
-    Args:
-        step: the loss.
-        examples: the training rows, with what the step takes.
-        collate: makes a batch of them.
-        check: computes the cross-entropy of the validation rows.
-        valid: validation rows.
-        metric: of decoded lists, or None.
-    """
-
-    step: Step
-    examples: AnswerExamples | PreferenceExamples
-    collate: Callable[[list[Any]], Any]
-    check: TokenStep
-    valid: Sequence[Row]
-    metric: RewardExpression | None
-
-    def validate(self) -> dict[str, float]:
-        figures = {"loss": validation_loss(self.check, self.valid)}
-        if self.metric is not None:
-            figures["metric"] = validation_metric(self.check.engine, self.metric, self.valid)
-        return figures
-
-    def trainer(self, options: SftOptions, out: Path) -> RecalignTrainer:
-        return RecalignTrainer(
-            self.check.policy,
-            self.step,
-            options.training,
-            out,
-            self.examples,
-            self.collate,
-            self.validate,
-            length_of=self.examples.length_of,
-            runs_backward=isinstance(self.step, PreferenceStep),
-            title="sft" if options.objective == "sft" else f"sft ({options.objective})",
-        )
-
-
-def _lesson(
-    policy: Policy, dataset: PreparedDataset, objective: TokenObjective | PreferenceObjective, options: SftOptions
-) -> _Lesson:
-    if dataset.task not in objective.tasks:
-        raise UserError(
-            f"The objective '{options.objective}' is for the task {' or '.join(sorted(objective.tasks))}; this dataset "
-            f"is prepared for '{dataset.task}'.",
-            "Choose another objective, or prepare the dataset with another --task.",
-        )
-    if options.training.best_metric == "metric" and options.metric == "":
+def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, options: SftOptions) -> Lesson:
+    training, rows = options.training, dataset.rows("train")
+    if training.best_metric == "metric" and options.metric == "":
         raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
     engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history)
-    check = TokenStep(policy, Sft(), engine)
     valid = spread(dataset.rows("valid"), options.valid_rows)
-    metric = _metric(dataset, options.metric)
+    check = Check(engine, valid, _metric(dataset, options.metric))
     if isinstance(objective, PreferenceObjective):
-        training = options.training
-        reference, accumulation = reference_policy(policy), training.gradient_accumulation
-        step = PreferenceStep(policy, objective, engine, reference, seed=training.seed, accumulation=accumulation)
-        pairs = PreferenceExamples(AnswerExamples(policy, dataset.rows("train"), dataset.list_length))
-        return _Lesson(step, pairs, list, check, valid, metric)
-    dense = policy.from_scratch and policy.prompter.template.source is None and not objective.responses_only
-    all_tokens = dense if options.loss_on == "auto" else options.loss_on == "all"
-    rows = dataset.rows("train")
-    augmentation = Augmentation(options.shuffle_targets, options.history_dropout, options.training.seed)
-    return _Lesson(
-        step=TokenStep(policy, objective, engine),
-        examples=AnswerExamples(policy, rows, dataset.list_length, augmentation=augmentation),
-        collate=partial(collate, pad=policy.titles.end, all_tokens=all_tokens),
-        check=check,
-        valid=valid,
-        metric=metric,
-    )
+        accumulation = training.gradient_accumulation
+        return preference_lesson(objective, check, rows, seed=training.seed, accumulation=accumulation)
+    augmentation = Augmentation(options.shuffle_targets, options.history_dropout, training.seed)
+    return token_lesson(objective, check, rows, loss_on=options.loss_on, augmentation=augmentation)
 
 
 def _metric(dataset: PreparedDataset, name: str | None) -> RewardExpression | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -37,6 +37,19 @@ def save_weights(model: PreTrainedModel | PeftModel, folder: Path | str) -> None
         model.save_pretrained(str(folder), **(adapter if isinstance(model, PeftModel) else {}))
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def restore_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Put what `save_weights` wrote back into the model that it was written from.
+
+    Raises:
+        UserError: the files are broken.
+    """
+    with _loading(str(folder), "model"):
+        if isinstance(model, PeftModel):
+            set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+        else:
+            model.load_state_dict(type(model).from_pretrained(str(folder), dtype=model.dtype).state_dict())
 
 
 def find_model_folder(name: str | Path) -> Path | None:

@@ -118,7 +118,6 @@ def test_defaults_depend_on_where_the_model_comes_from(start, tmp_path):
     ("arguments", "message"),
     [
         (["--objective", "blad"], "Did you mean 'blade'"),
-        (["--objective", "sft"], "recalign sft --objective sft"),
         (["--reward", "ndgc"], "Did you mean 'ndcg'"),
         (["--reward", "ndcg@10"], "looks at 10 positions, and the lists have 3"),
         (["-p", "tua=0.3"], "Did you mean 'tau'"),

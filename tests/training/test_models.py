@@ -194,6 +194,17 @@ def test_an_adapter_trains_itself_and_the_new_tokens_alone(tmp_path, downloaded)
     assert trained == {"lora_A", "lora_B", "trainable_tokens_delta"}
 
 
+def test_a_new_adapter_follows_from_the_seed(dataset, downloaded):
+    starts = [
+        load_policy(downloaded, dataset, lora=LoraOptions(rank=2), seed=seed, trainable=True) for seed in (0, 0, 1)
+    ]
+    first, again, other = (
+        torch.cat([value.flatten() for name, value in start.model.named_parameters() if "lora_A" in name])
+        for start in starts
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_an_adapter_does_not_store_the_base_models_embeddings(tmp_path, downloaded):
     dataset = write_dataset(tmp_path / "data", identifier="atomic")
     policy = load_policy(downloaded, dataset, lora=LORA, trainable=True)

@@ -1,12 +1,15 @@
 """Negatives: never a target or an excluded item, none twice, decided by seed, epoch and row; too few are an error."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from recalign.api import INVALID, UserError
 from recalign.generation.engine import Engine
 from recalign.training.models import load_policy
-from recalign.training.negatives import SOURCES, Negatives
+from recalign.training.negatives import SOURCES, Negatives, Rejected
 from tests.fake_dataset import write_dataset
 
 
@@ -20,10 +23,10 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize("source", SOURCES)
 def test_negatives_are_distinct_and_neither_targets_nor_excluded(world, source):
     engine, rows = world
-    drawn = Negatives(engine, source, 4, 0).draw(rows, 0)
+    drawn = Negatives(engine, source, 1 if source == "greedy" else 4, 0).draw(rows, 0)
     for row, items in zip(rows, drawn, strict=True):
         named = items[items != INVALID]
-        assert len(set(named)) == len(named) > 0
+        assert len(set(named)) == len(named) > (-1 if source == "greedy" else 0)
         assert not np.isin(named, [*row.targets, *row.history]).any()
 
 
@@ -73,3 +76,23 @@ def test_more_negatives_than_items_are_refused(world):
     for source in ("uniform", "popularity", "self"):
         with pytest.raises(UserError, match="User u0 has 14 items left to reject, and 15"):
             Negatives(engine, source, 15, 0).draw(rows, 0)
+
+
+def test_the_greedy_title_is_rejected_unless_it_is_the_target(world):
+    engine, rows = world
+    best = engine.greedy(rows, list_length=1).items[:, 0].numpy()
+    rows = [
+        replace(row, targets=np.array([item])) if place % 2 else row
+        for place, (row, item) in enumerate(zip(rows, best, strict=True))
+    ]
+    drawn = Negatives(engine, "greedy", 1, 0).draw(rows, 0)[:, 0]
+    expected = [INVALID if item in row.targets else item for row, item in zip(rows, best, strict=True)]
+    assert drawn.tolist() == expected and INVALID in expected and set(expected) != {INVALID}
+    with pytest.raises(UserError, match="2 negatives are asked for, and the policy decodes one title greedily"):
+        Negatives(engine, "greedy", 2, 0)
+
+
+def test_titles_drawn_before_come_by_their_rows():
+    rejected = Rejected(np.array([[4, 5], [6, INVALID]]), np.array([30, 10]))
+    rows = [SimpleNamespace(index=10), SimpleNamespace(index=30)]
+    assert rejected.draw(rows, 3).tolist() == [[6, INVALID], [4, 5]]
