@@ -23,7 +23,9 @@ from recalign.commands.options import (
 
 def align(
     *,
-    objective: Annotated[str, typer.Option(help="Such as blade, grpo, rere, sprec, bear, s-dpo (recalign plugins list).")] = "blade",
+    objective: Annotated[
+        str, typer.Option(help="Such as blade, grpo, rere, sprec, bear, s-dpo; see recalign plugins list.")
+    ] = "blade",
     reward: Annotated[str, typer.Option(help='A weighted sum of rewards, such as "ndcg@5 - 0.5*mgu".')] = "ndcg",
     data: DataOption = None,
     model: ModelOption = None,
@@ -35,7 +37,7 @@ def align(
     ] = None,
     steps: Annotated[int, typer.Option(help="Updates; 0: by epochs (from scratch, without --epochs: 120).", min=0)] = 0,
     epochs: Annotated[float | None, typer.Option(help="Passes over the prompts (3, the paper's).", min=0)] = None,
-    prompts_per_step: Annotated[int, typer.Option(help="Prompts (rows) an update, all processes together.", min=1)] = 16,
+    prompts_per_step: Annotated[int, typer.Option(help="Prompts an update, all processes together.", min=1)] = 16,
     prompts: Annotated[
         int | None, typer.Option(help="Train on at most so many rows, drawn by seed (default: all).", min=1)
     ] = None,
