@@ -51,6 +51,12 @@ class Grid:
         back[order] = place
         return cls(index.view(count, width), back)
 
+    def by_token(self, tensor: torch.Tensor, heads: int) -> torch.Tensor:
+        """Turn what belongs to heads and tokens, laid out as [R, heads, Q, n], into [M, heads, n]."""
+        rows, width = self.index.shape
+        laid_out = tensor.view(rows, heads, width, -1).transpose(1, 2)
+        return laid_out.reshape(rows * width, heads, -1)[self.back]
+
     def scatter(self, mask: torch.Tensor) -> torch.Tensor:
         """Lay out what tokens see (bool [M, L]) as an additive mask [R, Q, L]; padding sees all."""
         bias = torch.zeros(self.index.numel(), mask.shape[1], device=mask.device)
@@ -81,7 +87,7 @@ class KeyValues:
                 buffers[layer] = new.new_zeros(self.rows, new.shape[0], self.room, new.shape[2])
             buffers[layer][row, :, column] = new.transpose(0, 1)
 
-    def block(self, layer: int, length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def block(self, layer: int, length: int | None = None) -> Block:
         """Keys and values [R, H, length, D] of a layer."""
         return self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
 
@@ -175,7 +181,8 @@ class ReadLast:
         """Attend to the whole prompt."""
         rows = torch.arange(len(self.lengths), device=query.device)
         self.prompts.put(layer, key, value, rows, self.lengths - 1)
-        return _attend(query, self.grid, [self.prompts.block(layer)], self.bias, scaling)[0]
+        blocks = [self.prompts.block(layer)]
+        return _mixed(_scores(query, self.grid, blocks, self.bias, scaling).softmax(dim=2), self.grid, blocks)
 
 
 @dataclass(frozen=True)
@@ -210,52 +217,63 @@ class ReadOn:
         prompts, own = self.prompts.block(layer), self.own.block(layer, self.own_bias.shape[2])
         if self.prompt_grid is None:
             prompt_bias = self.prompt_bias.expand(-1, self.own_bias.shape[1], -1)
-            bias = torch.cat([prompt_bias, self.own_bias], dim=2)
-            return _attend(query, self.own_grid, [prompts, own], bias, scaling)[0]
-        first, first_mass = _attend(query, self.prompt_grid, [prompts], self.prompt_bias, scaling)
-        second, second_mass = _attend(query, self.own_grid, [own], self.own_bias, scaling)
+            bias, blocks = torch.cat([prompt_bias, self.own_bias], dim=2), [prompts, own]
+            return _mixed(_scores(query, self.own_grid, blocks, bias, scaling).softmax(dim=2), self.own_grid, blocks)
+        first, first_mass = _attend(query, self.prompt_grid, prompts, self.prompt_bias, scaling)
+        second, second_mass = _attend(query, self.own_grid, own, self.own_bias, scaling)
         # softmax over both parts = their softmaxes, weighted by their shares of the total mass
-        share = torch.sigmoid(second_mass - first_mass)[..., None]
-        return first.lerp(second, share.to(first.dtype))
+        return first.lerp(second, torch.sigmoid(second_mass - first_mass).to(first.dtype))
+
+
+Block = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values [R, H, l, D] of l tokens that R rows may see."""
 
 
 def _attend(
-    query: torch.Tensor,
-    grid: Grid,
-    blocks: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    bias: torch.Tensor,
-    scaling: float,
+    query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of the grid's rows to blocks of keys and values, the same blocks for a row's tokens; no gradients.
+    """Attention [M, Hq, D] to one block, and the log of its softmax's mass [M, Hq, 1]; arguments as in `_scores`."""
+    scores = _scores(query, grid, [block], bias, scaling)
+    weights = scores.softmax(dim=2)
+    # the largest weight is exp(0) / mass; an exp of one's own is many times slower on a CPU where it underflows
+    mass = scores.amax(dim=2, keepdim=True) - weights.amax(dim=2, keepdim=True).log()
+    return _mixed(weights, grid, [block]), grid.by_token(mass, query.shape[0])
+
+
+def _scores(
+    query: torch.Tensor, grid: Grid, blocks: Sequence[Block], bias: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """Scores of the grid's tokens for all that their row sees; no gradients.
 
     Args:
-        query: [Hq, M, D].
+        query: [Hq, M, D], Hq a multiple of H.
         grid: R rows of Q tokens.
-        blocks: keys and values [R, H, l, D] of some tokens each, L in all; Hq is a multiple of H.
+        blocks: L tokens in all.
         bias: [R, Q or 1, L] float32, added to the scores.
         scaling: factor of the scores.
 
     Returns:
-        Output [M, Hq, D] and log of the softmax's mass [M, Hq], float32.
+        [R * H, Hq / H * Q, L] float32.
     """
     (rows, width), heads, size = grid.index.shape, blocks[0][0].shape[1], query.shape[2]
     repeat = query.shape[0] // heads
     queries = query[:, grid.index].view(heads, repeat, rows, width, size).permute(2, 0, 1, 3, 4)
     queries = queries.reshape(rows * heads, repeat * width, size) * scaling
-    parts = [torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)) for keys, _ in blocks]  # [R * H, repeat * Q, l]
+    parts = [torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)) for keys, _ in blocks]
     scores = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]).float()
     scores.view(rows, heads, repeat, width, -1).add_(bias[:, None, None])
-    # not exp, which is many times slower on a CPU where it underflows
-    weights = scores.softmax(dim=2)
-    mass = scores.amax(dim=2) - weights.amax(dim=2).log()
-    shares = weights.to(query.dtype).split([keys.shape[2] for keys, _ in blocks], dim=2)
-    outs = [torch.bmm(share, values.flatten(0, 1)) for share, (_, values) in zip(shares, blocks, strict=True)]
+    return scores
 
-    def by_token(tensor: torch.Tensor) -> torch.Tensor:
-        laid_out = tensor.view(rows, heads * repeat, width, -1).transpose(1, 2)
-        return laid_out.reshape(rows * width, heads * repeat, -1)[grid.back]
 
-    return by_token(sum(outs[1:], outs[0])), by_token(mass)[..., 0]
+def _mixed(weights: torch.Tensor, grid: Grid, blocks: Sequence[Block]) -> torch.Tensor:
+    """The blocks' values [M, Hq, D] by weights [R * H, Hq / H * Q, L]."""
+    values = [values.flatten(0, 1) for _, values in blocks]
+    parts = weights.to(values[0].dtype).split([part.shape[1] for part in values], dim=2)
+    mixed = torch.bmm(parts[0], values[0])
+    for part, more in zip(parts[1:], values[1:], strict=True):
+        mixed = torch.baddbmm(mixed, part, more)
+    rows, width = grid.index.shape
+    return grid.by_token(mixed, mixed.shape[0] * mixed.shape[1] // (rows * width))
 
 
 def shared_attention(

@@ -118,16 +118,25 @@ class _Search:
         self._continue(chosen, token, ends)
 
     def _jump(self, beams: Prefixes) -> Prefixes:
-        """Move all beams of a prompt to the depth of its next decision, along their chains."""
+        """Move all beams of a prompt along their chains: to the depth of its next decision, or as far as is worth it.
+
+        With full-vocabulary scores every token on the way is run, and has logits over the vocabulary. Prompts that run
+        many more tokens than others make all wait, so a pass takes each at most 2B tokens further; and where all titles
+        below a prompt's beams finish, whatever their scores, each beam goes to its own next decision.
+        """
         trie, none = self.trie, beams.score == -torch.inf
-        depth = trie.depth[trie.decision[beams.node].long()].long()
-        depth = depth.masked_fill(none, torch.iinfo(torch.long).max).min(dim=1, keepdim=True).values
-        here = trie.depth[beams.node].long()
-        if self.how.scoring == "full":  # every token on the way has logits over the vocabulary
-            span = max(1, LOGITS // (here.numel() * self.how.engine.vocabulary_size))
-            depth = depth.minimum(here.amax(dim=1, keepdim=True) + span)
+        here, depth = (trie.depth[nodes].long() for nodes in (beams.node, trie.decision[beams.node].long()))
+        together = depth.masked_fill(none, torch.iinfo(torch.long).max).min(dim=1, keepdim=True).values
+        if self.how.scoring == "full":
+            titles = (trie.hi[beams.node] - trie.lo[beams.node]).masked_fill(none, 0).sum(dim=1)
+            titles = titles + (self.finished[self.live] > -torch.inf).sum(dim=1)
+            together = torch.where((titles <= self.width)[:, None], depth, together)
+            most = max(1, LOGITS // (here.numel() * self.how.engine.vocabulary_size))
+            span = (2 * self.width // (~none).sum(dim=1, keepdim=True)).clamp_max(most)
+            together = together.minimum(here + span)
+        depth = together.expand_as(here)
         moves = (depth > here) & ~none
-        further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).expand_as(moves).flatten(), 1)
+        further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).flatten(), 1)
         return replace(beams, node=torch.where(moves, further.view_as(moves), beams.node))
 
     def _finish(self, chosen: Prefixes, ends: torch.Tensor) -> None:
@@ -154,3 +163,5 @@ class _Search:
         if not alive.all():
             self.live, self.beams = self.live[alive], self.beams.take(alive)
             self.reader.keep(alive)
+        if len(self.live):
+            self.reader.context.prune(self.beams.slot.masked_fill(self.beams.score == -torch.inf, -1))

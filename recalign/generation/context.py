@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from recalign.generation.attention import Grid, KeyValues, Pass, ReadLast, ReadOn, ReadPrompts, Stored, own
@@ -85,6 +86,13 @@ class Context(ABC):
         """
 
     @abstractmethod
+    def prune(self, slots: torch.Tensor) -> None:
+        """Forget all tokens of branching segments but those in slots [S, b] (-1: none) and their ancestors.
+
+        Their slots are given to later tokens.
+        """
+
+    @abstractmethod
     def keep(self, segments: torch.Tensor) -> None:
         """Forget all segments but these (ascending), which are numbered anew from 0, and prompts without any."""
 
@@ -104,7 +112,8 @@ class SharedContext(Context):
         count = len(prompts) * segments
         self.segments, self.branching = count, branching
         self.prompt_of = torch.arange(len(prompts), device=self.device).repeat_interleave(segments)
-        self.filled = torch.zeros(count, dtype=torch.long, device=self.device)  # [S] slots in use
+        self.filled = torch.zeros(count, dtype=torch.long, device=self.device)  # [S] slots of chains in use
+        self.taken = torch.zeros(count, 0, dtype=torch.bool, device=self.device)  # [S, slots] those of trees
         self.depth = torch.zeros(count, 0, dtype=torch.long, device=self.device)  # [S, slots]
         self.ancestors = torch.zeros(count, 0, 0, dtype=torch.bool, device=self.device)  # [S, slots, slots]
         self.own = KeyValues(count, 0)
@@ -140,13 +149,13 @@ class SharedContext(Context):
         step = torch.arange(len(lane), device=self.device) - (counts.cumsum(0) - counts)[lane]
         segment = segments[lane]
         grid = Grid.of(segment, self.segments)
-        slots = self.filled[segment] + grid.back - segment * grid.index.shape[1]
-        self.filled = self.filled + torch.bincount(segment, minlength=self.segments)
-        used = int(self.filled.max())
-        self.own.grow(_room(used))
+        slots = self._slots(segment, grid)
         depth = self._depths(segments, parents)[lane] + step
-        visible = self._visible(segments, parents, lane, step, slots, used)
-        self._remember(segment, slots, depth, visible, used)
+        visible = self._visible(segments, parents, lane, step, slots)
+        if self.branching:
+            self.depth[segment, slots], self.ancestors[segment, slots] = depth, visible
+            visible = visible[:, : _last_used(self.taken)]
+        self.own.grow(_room(visible.shape[1]))
         prompt = self.prompt_of[segment]
         prompt_grid = None if self.branching else Grid.of(prompt, len(self.lengths))
         reading = ReadOn(self.prompts, self.own, prompt_grid, grid, segment, slots, self.bias, grid.scatter(visible))
@@ -155,15 +164,24 @@ class SharedContext(Context):
         flat = tokens[column < counts[:, None]]
         return self._forward(reading, flat, self.lengths[prompt] + depth, wanted), slots[ends]
 
+    def prune(self, slots: torch.Tensor) -> None:
+        """Free slots; nothing is moved."""
+        if self.taken.shape[1]:
+            rows = torch.arange(self.segments, device=self.device)[:, None]
+            kept = self.ancestors[rows, slots.clamp_min(0)] & (slots >= 0)[..., None]  # [S, b, slots]
+            self.taken = kept.any(dim=1)
+
     def keep(self, segments: torch.Tensor) -> None:
         """Copy what is kept into smaller buffers."""
         self.segments = len(segments)
         prompts, self.prompt_of = torch.unique(self.prompt_of[segments], return_inverse=True)
-        self.filled = self.filled[segments]
+        self.filled, self.taken = self.filled[segments], self.taken[segments]
         used = int(self.filled.max())
-        self.own.keep(segments, used)
         if self.branching:
-            self.depth, self.ancestors = self.depth[segments, :used], self.ancestors[segments, :used, :used]
+            used = _last_used(self.taken)
+            self.taken, self.depth = self.taken[:, :used], self.depth[segments, :used]
+            self.ancestors = self.ancestors[segments, :used, :used]
+        self.own.keep(segments, used)
         if len(prompts) < len(self.lengths):
             self.lengths = self.lengths[prompts]
             self.prompts.keep(prompts, int(self.lengths.max()))
@@ -206,6 +224,22 @@ class SharedContext(Context):
             return parents + 1
         return torch.where(parents >= 0, self.depth[segments, parents.clamp_min(0)] + 1, 0)
 
+    def _slots(self, segment: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """[M] a free slot for each token of some segments, in ascending order."""
+        counts = torch.bincount(segment, minlength=self.segments)
+        rank = grid.back - segment * grid.index.shape[1]
+        if not self.branching:
+            slots = self.filled[segment] + rank
+            self.filled = self.filled + counts
+            return slots
+        missing = int((counts + self.taken.sum(dim=1)).max()) - self.taken.shape[1]
+        if missing > 0:
+            self.taken, self.depth = F.pad(self.taken, (0, missing)), F.pad(self.depth, (0, missing))
+            self.ancestors = F.pad(self.ancestors, (0, missing, 0, missing))
+        slots = torch.argsort(self.taken.byte(), dim=1, stable=True)[segment, rank]
+        self.taken[segment, slots] = True
+        return slots
+
     def _visible(
         self,
         segments: torch.Tensor,
@@ -213,29 +247,22 @@ class SharedContext(Context):
         lane: torch.Tensor,
         step: torch.Tensor,
         slots: torch.Tensor,
-        used: int,
     ) -> torch.Tensor:
-        """[M, used] which slots of its segment each token sees."""
-        column = torch.arange(used, device=self.device)
+        """[M, slots] which slots of its segment each token sees."""
         if not self.branching:
-            return column <= slots[:, None]
-        mine = (column <= slots[:, None]) & (column >= (slots - step)[:, None])
-        known = self.ancestors.shape[2]
-        if known:
-            old = self.ancestors[segments, parents.clamp_min(0)] & (parents >= 0)[:, None]  # [A, slots]
-            mine[:, :known] |= old[lane]
-        return mine
+            return torch.arange(int(self.filled.max()), device=self.device) <= slots[:, None]
+        seen = self.ancestors[segments, parents.clamp_min(0)] & (parents >= 0)[:, None]  # [A, slots]
+        seen = seen[lane]
+        mine = torch.zeros(len(segments), int(step.max()) + 1, dtype=torch.long, device=self.device)  # [A, R]
+        mine[lane, step] = slots
+        earlier = torch.arange(mine.shape[1], device=self.device) <= step[:, None]
+        return seen.scatter_(1, torch.where(earlier, mine[lane], mine[lane, :1]), True)
 
-    def _remember(
-        self, segments: torch.Tensor, slots: torch.Tensor, depth: torch.Tensor, visible: torch.Tensor, used: int
-    ) -> None:
-        if not self.branching:
-            return
-        grow = used - self.depth.shape[1]
-        self.depth = torch.nn.functional.pad(self.depth, (0, grow))
-        self.ancestors = torch.nn.functional.pad(self.ancestors, (0, grow, 0, grow))
-        self.depth[segments, slots] = depth
-        self.ancestors[segments, slots] = visible
+
+def _last_used(taken: torch.Tensor) -> int:
+    """How many columns of [S, slots] there are up to the last one that any row uses."""
+    used = torch.nonzero(taken.any(dim=0))
+    return int(used[-1]) + 1 if len(used) else 0
 
 
 def _common_beginning(prompts: Sequence[np.ndarray]) -> int:
@@ -292,6 +319,9 @@ class PlainContext(Context):
             slots.append(len(known) - 1)
             inputs.extend(known[-count:] if every else known[-1:])
         return self._forward(inputs), torch.tensor(slots, device=self.model.device)
+
+    def prune(self, slots: torch.Tensor) -> None:
+        """Nothing: tokens that no lane goes on from cost nothing."""
 
     def keep(self, segments: torch.Tensor) -> None:
         """Drop the others' tokens."""
