@@ -1,0 +1,28 @@
+"""The pages of docs/methods: one for each objective and reward, listed, with an example that comes out as it says."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from recalign.registry import list_plugins
+
+METHODS = Path(__file__).parent.parent / "docs" / "methods"
+OBJECTIVES = sorted(entry.name for entry in list_plugins("objective") if entry.package == "recalign")
+REWARDS = sorted(entry.name for entry in list_plugins("reward") if entry.package == "recalign")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_has_a_listed_page_whose_example_comes_out(name):
+    page = (METHODS / f"{name}.md").read_text("utf-8")
+    shown = "\n".join(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ">>>" in block)
+    example = doctest.DocTestParser().get_doctest(shown, {}, name, f"{name}.md", 0)
+    results = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
+    assert results.attempted > 0 and results.failed == 0
+    assert re.search(rf"^\| `{name}` \|.*\({name}\.md\) \|$", (METHODS / "README.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_every_reward_is_in_a_table(name):
+    assert re.search(rf"^\| `{name}(@k)?`", (METHODS / "rewards.md").read_text("utf-8"), re.MULTILINE)
