@@ -32,7 +32,9 @@ def decode(
     model: ModelOption = None,
     decoder: Annotated[
         str | None,
-        typer.Option(help="greedy, sample, beam, exact, bon or a plugin's (default: greedy on list, beam on next)."),
+        typer.Option(
+            help="greedy, sample, bon, beam, exact, d3, igd or a plugin's (default: beam on next, else greedy)."
+        ),
     ] = None,
     param: ParamOption = None,
     split: Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")] = "test",

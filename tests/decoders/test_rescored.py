@@ -1,7 +1,9 @@
 """D3 and IGD against plain Python over a dictionary of prefixes; their limits; what they refuse."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,3 +321,31 @@ def test_the_sums_of_a_tree_are_those_of_the_items_below():
             plain[:, node] += values[:, item]
     torch.testing.assert_close(sums, plain)
     torch.testing.assert_close(engine.trie.sums(values[0]), sums[0])
+
+
+def popular(engine):
+    """The documentation's example by its definition; what may not be recommended counts too."""
+    names = [(*path.tolist(), engine.policy.titles.end) for path in engine.policy.titles.paths]
+
+    def rescored(prefix, below, logps):
+        mass = {
+            token: sum(item + 1 for item, name in enumerate(names) if name[: len(prefix) + 1] == (*prefix, token))
+            for token in below
+        }
+        return {t: 0.5 * logps[t] + 0.5 * math.log(mass[t] / sum(mass.values())) for t in below}
+
+    return rescored
+
+
+def test_the_decoder_of_the_documentation_rescores():
+    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    source = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Rescorer" in code)
+    names = {}
+    exec(source, names)  # noqa: S102 - ours
+    engine, some = engine_of(popularity=range(25)), rows()
+    found = decode_rows(engine, names["Popular"](), some, 25)
+    beam = decode("beam", engine, some, 25)
+    for one, items, scores in zip(some, found.items.tolist(), found.scores.tolist(), strict=True):
+        wanted = plain_scores(engine, one, "renormalised", popular(engine))
+        same(wanted, items, scores, 25)
+    assert found.items.tolist() != beam.items.tolist()
