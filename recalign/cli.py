@@ -14,7 +14,7 @@ import typer
 
 from recalign import __version__, console
 from recalign.errors import UserError
-from recalign.signatures import UsageError, with_signature_of
+from recalign.signatures import UsageError, usage_text, with_signature_of
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UsageError as error:
         context = error.ctx
         hint = f"`{context.command_path} --help` lists what it takes." if context else ""
-        sys.exit(_fail(error.format_message(), hint, as_json, code=2))
+        sys.exit(_fail(usage_text(error, arguments), hint, as_json, code=2))
     except OSError as error:
         if error.errno not in DISK_FULL:
             sys.exit(_fault(error, as_json))

@@ -153,20 +153,32 @@ def blamed(kind: str, plugin: Plugin, method: str) -> Iterator[None]:
     Raises:
         UserError: the plugin raised, and is none of the built-in ones.
     """
-    module = type(plugin).__module__
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if module.partition(".")[0] == "recalign":
+        if type(plugin).__module__.partition(".")[0] == "recalign":
             raise
-        entries = [entry for entry in list_plugins(kind) if entry.name == plugin.name]
-        package = " ".join(f"of package {entry.package} {entry.version}" for entry in entries[:1]) or f"of {module}"
-        raise UserError(
-            f"The {kind} '{plugin.name}' {package} raised {type(error).__name__} in {method}: {error}",
-            f"This is the plugin's fault; report it to its authors, or choose another {kind}.",
-        ) from error
+        raise plugin_error(kind, plugin, f"raised {type(error).__name__} in {method}: {error}") from error
+
+
+def plugin_error(kind: str, plugin: Plugin, what: str) -> UserError:
+    """Blame a plugin.
+
+    Args:
+        kind: of the plugin.
+        plugin: that misbehaved; it is named with its package.
+        what: it did, such as "returned no list".
+    """
+    top = type(plugin).__module__.partition(".")[0]
+    entries = [entry for entry in list_plugins(kind) if entry.name == plugin.name]
+    mine = [entry for entry in entries if entry.entry_point.module.partition(".")[0] == top]
+    package = f"package {mine[0].package} {mine[0].version}" if mine else f"module {type(plugin).__module__}"
+    return UserError(
+        f"The {kind} '{plugin.name}' of {package} {what.rstrip('.')}.",
+        f"This is the plugin's fault; report it to its authors, or choose another {kind}.",
+    )
 
 
 def _base_of(kind: str) -> type[Plugin]:

@@ -22,6 +22,22 @@ PARAMS = "params"
 DECIDED_BY_THE_RECIPE = frozenset({"out", "resume", "overwrite", "json", "quiet", "help"})
 
 
+def usage_text(error: Any, arguments: Sequence[str]) -> str:
+    """Say what is wrong with a command line that does not parse, naming the refused value.
+
+    Args:
+        error: a UsageError; its own text may name the option alone.
+        arguments: the command line.
+    """
+    text = str(error.format_message())
+    names = getattr(getattr(error, "param", None), "opts", ())
+    given = [value for name, value in zip(arguments, arguments[1:], strict=False) if name in names]
+    given += [text.partition("=")[2] for text in arguments if text.partition("=")[0] in names and "=" in text]
+    if not given or repr(given[-1]) in text:
+        return text
+    return f"{text.rstrip('.')}: {given[-1]!r}."
+
+
 def with_signature_of(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a wrapper the options of a command function, annotations resolved."""
 
@@ -120,7 +136,7 @@ class CommandSignature:
             parsed = self._command.main(args=list(arguments), standalone_mode=False, prog_name=f"recalign {self.name}")
         except UsageError as error:
             raise UserError(
-                f"{where}: {error.format_message()}", f"`recalign {self.name} --help` explains it."
+                f"{where}: {usage_text(error, arguments)}", f"`recalign {self.name} --help` explains it."
             ) from None
         return dict(parsed)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recalign import console
+from recalign import cli, console
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,3 +35,17 @@ def shared_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture
+def call(capsys):
+    """`call(command, *arguments)`: exit code and what stderr said; there never is a traceback."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        told = " ".join(capsys.readouterr().err.split())
+        assert "Traceback" not in told
+        return stop.value.code or 0, told
+
+    return run

@@ -1,14 +1,13 @@
 """What goes wrong for users, at the command line: exit code 2 (130 for Ctrl-C), advice, no traceback, nothing lost."""
 
-import contextlib
 import json
 
 import polars as pl
 import pytest
 
-from recalign import cli
 from recalign.training.models import load_policy
 from recalign.workspace import RunFolder
+from tests.disks import full_disk
 from tests.evaluation.prepared import write_decoded, write_small
 from tests.fake_dataset import write_dataset
 from tests.fake_distribution import install
@@ -46,20 +45,6 @@ def start(tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys):
-    """`call(command, *arguments)`: exit code and what stderr said; there never is a traceback."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        told = " ".join(capsys.readouterr().err.split())
-        assert "Traceback" not in told
-        return stop.value.code or 0, told
-
-    return run
-
-
-@pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """`plugin(kind, base, body)`: install a plugin named `bad` of the package bad-KIND."""
 
@@ -71,18 +56,6 @@ def plugin(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
 
     return make
-
-
-@contextlib.contextmanager
-def full_disk(limit):
-    """Let no file grow above `limit` bytes: the operating system then refuses a write as on a full disk."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def interrupt(*_, **__):
@@ -248,7 +221,7 @@ def test_rewards(call, start, plugin, tmp_path, body, said):
     code, told = call("align", *model_and_data(start), "--reward", "ndcg + bad", *ALIGN, "--out", tmp_path / "out")
     assert code == 2
     assert said in told
-    assert "'bad' (package bad-reward 1.2)" in told
+    assert "The reward 'bad' of package bad-reward 1.2" in told
 
 
 def test_a_source_that_raises(call, plugin, tmp_path):
@@ -256,6 +229,32 @@ def test_a_source_that_raises(call, plugin, tmp_path):
     code, told = call("prepare", "bad", tmp_path, "--out", tmp_path / "out")
     assert code == 2
     assert "The source 'bad' of package bad-source 1.2 raised" in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ('pl.LazyFrame({"user_id": ["1"]})', "frames that cannot be read: ColumnNotFoundError"),
+        ('pl.scan_csv("gone.csv")', "FileNotFoundError"),
+        ('good.with_columns(pl.col("item_id").map_elements(lambda _: {}["x"], return_dtype=pl.String))', "KeyError"),
+        ("None", "hands over neither events nor windows"),
+    ],
+)
+def test_a_source_whose_frames_cannot_be_read(call, plugin, tmp_path, events, said):
+    body = f"""
+    def read(self, path, seed):
+        import polars as pl
+        from recalign.api import RawData
+        items = pl.LazyFrame({{"item_id": ["a", "b"], "title": ["A", "B"], "genres": [[], []], "text": ["", ""]}})
+        good = pl.LazyFrame({{"user_id": ["1", "1"], "item_id": ["a", "b"], "timestamp": [0.0, 1.0]}})
+        return RawData(items, {events})
+"""
+    plugin("source", "Source", body)
+    code, told = call("prepare", "bad", tmp_path, "--out", tmp_path / "out")
+    assert code == 2
+    assert "The source 'bad' of package bad-source 1.2" in told
+    assert said in told
     assert not (tmp_path / "out").exists()
 
 
@@ -272,14 +271,14 @@ def test_a_rollout_objective_that_raises(call, start, plugin, tmp_path):
     fast = ["--steps", "1", "--prompts-per-step", "4", "--no-report", "--out", tmp_path / "out"]
     code, told = call("align", *model_and_data(start), "--objective", "bad", *fast)
     assert code == 2
-    assert "'bad' (package bad-objective 1.2) raised ZeroDivisionError" in told
+    assert "The objective 'bad' of package bad-objective 1.2 raised ZeroDivisionError in credit" in told
 
 
 def test_a_decoder_that_raises(call, start, plugin, tmp_path):
     plugin("decoder", "Decoder", "    def decode(self, engine, rows, size):\n        return 1 / 0\n")
     code, told = call("decode", *model_and_data(start), "--decoder", "bad", "--out", tmp_path / "out")
     assert code == 2
-    assert "'bad' of package bad-decoder raised ZeroDivisionError" in told
+    assert "The decoder 'bad' of package bad-decoder 1.2 raised ZeroDivisionError in decode" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -324,7 +323,7 @@ def test_a_full_disk_at_the_end_of_training(call, start, tmp_path, monkeypatch):
 
 def test_a_full_disk_while_decoding(call, start, tmp_path):
     given = ["decode", *model_and_data(start), "--out", tmp_path / "out"]
-    with full_disk(1500):  # room for a batch and for run.json, none for predictions.parquet
+    with full_disk(2000):  # room for a batch and for run.json, none for predictions.parquet
         code, told = call(*given)
     assert (code, "predictions.parquet failed" in told, "Free some space" in told) == (2, True, True)
     assert call(*given, "--resume")[0] == 0
@@ -358,7 +357,7 @@ def test_ctrl_c_while_preparing(call, tmp_path, monkeypatch):
     ("command", "where"),
     [
         ("sft", "recalign.training.steps.TokenStep.loss"),
-        ("sft", "recalign.training.sft.validation_loss"),
+        ("sft", "recalign.training.lessons.validation_loss"),
         ("align", "recalign.training.references.ReferenceLists.ensure"),
         ("align", "recalign.training.rollout_step.RolloutStep.loss"),
         ("decode", "recalign.generation.decode.decode_rows"),

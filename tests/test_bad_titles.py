@@ -5,7 +5,6 @@ import json
 import polars as pl
 import pytest
 
-from recalign import cli
 from recalign.training.tokenizers import train_tokenizer
 from recalign.workspace import RunFolder
 from tests.fake_dataset import TITLES, write_dataset
@@ -14,23 +13,6 @@ from tests.fake_models import byte_level_tokenizer, save_model
 MODEL = "builtin:tiny,hidden=32,layers=1"
 ALIGN = ["--steps", "2", "--prompts-per-step", "4", "-p", "group_size=2", "-p", "reference_lists=4"]
 NESTED = ["Ship", "Ship Red", "Ship Red Old", "Robot", "Robot Old", "Ghost", "Ghost Ship", "Knight"]
-
-
-@pytest.fixture
-def call(capsys):
-    """`call(command, *arguments)`: exit code and what stderr said; there never is a traceback."""
-
-    def run(*arguments):
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = " ".join(capsys.readouterr().err.split())
-        assert "Traceback" not in told
-        return code, told
-
-    return run
 
 
 def predictions(folder):

@@ -109,6 +109,25 @@ def test_a_users_error_exits_2_without_traceback_and_as_json_on_request(command,
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["align", "--steps", "abc"], "Invalid value for '--steps': Input should be a valid integer"),
+        (["align", "--steps=abc"], "'abc'"),
+        (["align", "--warmup", "2"], "Input should be less than or equal to 0.99: '2'."),
+        (["decode", "--split", "tst"], "'tst' is not one of 'test', 'valid'."),
+        (["prepare", "--list-length", "0"], "list-length = 0 is refused: input should be greater than or equal to 1."),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_shown(arguments, said, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count(repr(arguments[-1].partition("=")[2] or arguments[-1])) <= 1
+
+
 def test_a_fault_of_ours_exits_1_with_traceback(command, capsys):
     def run(json: bool = False) -> dict:
         """Do."""

@@ -20,13 +20,15 @@ class PrepareOptions(Params):
     task: Literal["next", "list"] = Field("next", description="next: one target a row; list: several")
     history: int = Field(10, ge=1, description="items of the history at most")
     min_history: int = Field(1, ge=1, description="items of the history at least")
-    targets: int = Field(0, ge=0, description="items after the cut that are targets; 0: 1 (next) or 10 (list)")
-    stride: int = Field(0, ge=0, description="events between training windows; 0: 1 (next) or half the targets (list)")
+    targets: int | None = Field(None, ge=1, description="items after the cut that are targets: 1 (next) or 10 (list)")
+    stride: int | None = Field(
+        None, ge=1, description="events between training windows: 1 (next) or half the targets (list)"
+    )
     windows_per_user: int = Field(
         0, ge=0, description="keep so many training windows a user at most, evenly spread; 0: all"
     )
-    list_length: int = Field(
-        0, ge=0, description="titles of a response; 0: 1 (next) or 5 (list), no more than the targets"
+    list_length: int | None = Field(
+        None, ge=1, description="titles of a response: 1 (next) or 5 (list), no more than the targets"
     )
     split: Literal["time", "user", "leave-one-out", "given"] = Field("time", description="what is held out")
     folds: int | None = Field(None, ge=2, description="split user: number of folds")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,13 +135,13 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     Raises:
         UserError: whatever is wrong with the input.
     """
-    with registry.blamed("source", plugin, "read"):
+    with _reading(plugin):
         raw = plugin.read(path, seed)
-    cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
+        cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
     if raw.windows is not None:
-        prepared = _from_windows(raw.windows, cleaned, options)
+        prepared = _from_windows(plugin, raw.windows, cleaned, options)
     else:
-        prepared = _from_events(raw, cleaned, options, seed)
+        prepared = _from_events(plugin, raw, cleaned, options, seed)
     if options.drop_cold:
         log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
         prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
@@ -155,21 +156,35 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     return replace(prepared, splits=splits)
 
 
-def _from_events(raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int) -> Prepared:
+@contextlib.contextmanager
+def _reading(plugin: Source) -> Iterator[None]:
+    """Name the source where it, or the lazy frames that it handed over, cannot be read."""
+    import polars as pl
+
+    with registry.blamed("source", plugin, "read"):
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise registry.plugin_error("source", plugin, f"hands over frames that cannot be read: {why}") from error
+
+
+def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int) -> Prepared:
     """Filter and split raw events."""
     if raw.events is None:
-        raise UserError("The source hands over neither events nor windows.", "Mend the source plugin.")
+        raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
     if options.split == "given":
         raise UserError(
             "--split given needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
         )
-    events = read_events(
-        raw.events,
-        cleaned,
-        drop_invalid=options.drop_invalid,
-        popularity_cut=options.popularity_cut,
-        k_core=options.k_core,
-    )
+    with _reading(plugin):
+        events = read_events(
+            raw.events,
+            cleaned,
+            drop_invalid=options.drop_invalid,
+            popularity_cut=options.popularity_cut,
+            k_core=options.k_core,
+        )
     log = to_log(events, gains(options.relevance, events.rating, len(events.item)))
     splits = SPLITTERS[options.split](log, options, seed)
     if options.windows_per_user:
@@ -177,7 +192,9 @@ def _from_events(raw: RawData, cleaned: CleanItems, options: PrepareOptions, see
     return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), events.unknown)
 
 
-def _from_windows(windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions) -> Prepared:
+def _from_windows(
+    plugin: Source, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
     if options.split != "given" or reshaped:
@@ -185,7 +202,8 @@ def _from_windows(windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options
             "The source brings ready-made windows, which cannot be split again or filtered.",
             "Leave out --split, --k-core and --popularity-cut.",
         )
-    log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
+    with _reading(plugin):
+        log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
     gains(options.relevance, None, len(log))
     splits = as_given(log, options, split_of)
     return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), unknown)

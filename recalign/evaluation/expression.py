@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import numpy as np
 
@@ -14,13 +14,12 @@ from recalign import registry
 from recalign.api import Catalogue, ListBatch, Reward, Row
 from recalign.errors import UserError, did_you_mean
 from recalign.params import build_params
+from recalign.registry import blamed, plugin_error
 
 TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>[-+*@(),=])|(?P<text>'[^']*'|\"[^\"]*\"))"
 )
 GRAMMAR = "Write a weighted sum such as 'ndcg@5 - 0.5*mgu' or 'ndcg@5 + 0.1*novelty(log_base=2)'."
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -77,15 +76,13 @@ class RewardExpression:
             UserError: the catalogue lacks what a reward reads, or a plugin raises.
         """
         for term in self.terms:
-            _guard(term.reward, "bind", lambda term=term: term.reward.bind(catalogue, term.cutoff))
+            with blamed("reward", term.reward, "bind"):
+                term.reward.bind(catalogue, term.cutoff)
         return self
 
     def defined_for(self, row: Row) -> bool:
         """Whether every term means anything for a row."""
-        return all(
-            bool(_guard(term.reward, "defined_for", lambda term=term: term.reward.defined_for(row), row))
-            for term in self.terms
-        )
+        return all(_defined_for(term.reward, row) for term in self.terms)
 
     def score_terms(self, lists: ListBatch) -> dict[str, np.ndarray]:
         """Values of each term before weighting: text -> float64 [N].
@@ -141,44 +138,29 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
+def _defined_for(reward: Reward, row: Row) -> bool:
+    with blamed("reward", reward, f"defined_for for user '{row.user_id}'"):
+        return bool(reward.defined_for(row))
+
+
 def _score(reward: Reward, lists: ListBatch) -> np.ndarray:
     """Score with one reward and check what comes back: float64 [N], finite."""
-    values = _guard(reward, "score", lambda: np.asarray(reward.score(lists), dtype=np.float64))
+    with blamed("reward", reward, "score"):
+        values = np.asarray(reward.score(lists), dtype=np.float64)
     if values.shape != (len(lists),):
-        raise UserError(
-            f"The reward {_owner(reward)} returned shape {list(values.shape)} for {len(lists)} lists.",
-            "It must return one number a list.",
-        )
+        what = f"returned shape {list(values.shape)} for {len(lists)} lists, not one number a list"
+        raise plugin_error("reward", reward, what)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         row, items = lists.rows[int(bad[0])], lists.items[bad[0], : lists.lengths[bad[0]]]
         names = [reward.catalogue.item_ids[item] if item >= 0 else "(no item)" for item in items]
-        raise UserError(
-            f"The reward {_owner(reward)} returned {values[bad[0]]} for user '{row.user_id}' (row {row.index}) and the "
-            f"list [{', '.join(names)}]; {len(bad)} of {len(lists)} values are not finite.",
-            "A reward must be finite for every list, also for empty ones and unknown items.",
+        raise plugin_error(
+            "reward",
+            reward,
+            f"returned {values[bad[0]]} for user '{row.user_id}' (row {row.index}) and the list [{', '.join(names)}]; "
+            f"{len(bad)} of {len(lists)} values are not finite",
         )
     return values
-
-
-def _owner(reward: Reward) -> str:
-    """Name a reward with the package that it comes from."""
-    entries = [entry for entry in registry.list_plugins("reward") if entry.name == reward.name]
-    return f"'{reward.name}'" + "".join(f" (package {entry.package} {entry.version})" for entry in entries[:1])
-
-
-def _guard(reward: Reward, method: str, call: Callable[[], Value], row: Row | None = None) -> Value:
-    """Call a plugin; what it raises becomes a UserError that names the reward and its package."""
-    try:
-        return call()
-    except UserError:
-        raise
-    except Exception as error:
-        user = "" if row is None else f" for user '{row.user_id}'"
-        raise UserError(
-            f"The reward {_owner(reward)} raised {type(error).__name__} in {method}{user}: {error}",
-            "This is the plugin's fault; report it to its authors, or choose another reward.",
-        ) from error
 
 
 class _Parser:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from recalign import registry
 from recalign.api import Decoder, Predictions, Row
 from recalign.errors import UserError
 from recalign.generation.engine import Engine
+from recalign.registry import blamed, plugin_error
 
 
 def decode_rows(
@@ -18,7 +18,6 @@ def decode_rows(
     rows: Sequence[Row],
     size: int,
     batch_size: int = 256,
-    finished: Callable[[Predictions], None] = lambda _: None,
 ) -> Predictions:
     """Recommend `size` items for each of U rows.
 
@@ -28,7 +27,6 @@ def decode_rows(
         rows: U rows.
         size: K.
         batch_size: rows handed to the decoder at once.
-        finished: called with each batch's predictions, in the order of the rows.
 
     Raises:
         UserError: a plugin of another package raises, or returns predictions of another shape; it is named.
@@ -36,8 +34,7 @@ def decode_rows(
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        parts.append(_checked(decoder, _decode(engine, decoder, batch, size), len(batch), size))
-        finished(parts[-1])
+        parts.append(_decode(engine, decoder, batch, size))
     return concatenate(parts, size)
 
 
@@ -58,37 +55,19 @@ def concatenate(parts: Sequence[Predictions], size: int) -> Predictions:
 
 
 def _decode(engine: Engine, decoder: Decoder, rows: Sequence[Row], size: int) -> Predictions:
-    try:
-        return decoder.decode(engine, rows, size)
-    except UserError:
-        raise
-    except Exception as error:
-        package = package_of(decoder)
-        if package == "recalign":
-            raise
-        raise UserError(
-            f"The decoder '{decoder.name}' of package {package} raised {type(error).__name__}: {error}",
-            f"Tell the authors of {package}, or use another decoder.",
-        ) from error
-
-
-def _checked(decoder: Decoder, found: Predictions, count: int, size: int) -> Predictions:
-    items, scores = np.asarray(found.items), np.asarray(found.scores)
+    """Decode one batch and hold the decoder to its contract."""
+    with blamed("decoder", decoder, "decode"):
+        found = decoder.decode(engine, rows, size)
+    items, scores, count = np.asarray(found.items), np.asarray(found.scores), len(rows)
     fits = items.shape == scores.shape and items.ndim == 2 and len(items) == len(found.lengths) == count
     if not fits or items.shape[1] > size or np.max(found.lengths, initial=0) > items.shape[1]:
-        raise UserError(
-            f"The decoder '{decoder.name}' of package {package_of(decoder)} returned items {list(items.shape)}, scores "
-            f"{list(scores.shape)} and {len(found.lengths)} lengths for {count} rows and {size} items.",
-            "It must return items and scores [rows, size] and one length a row.",
+        raise plugin_error(
+            "decoder",
+            decoder,
+            f"returned items {list(items.shape)}, scores {list(scores.shape)} and {len(found.lengths)} lengths for "
+            f"{count} rows and {size} items, not items and scores [rows, size] and one length a row",
         )
     return found
-
-
-def package_of(decoder: Decoder) -> str:
-    """Return the distribution that a decoder comes from."""
-    module = type(decoder).__module__
-    entries = [e for e in registry.list_plugins("decoder") if e.name == decoder.name and e.entry_point.module == module]
-    return entries[0].package if entries else module.partition(".")[0]
 
 
 def check_task(decoder: Decoder, task: str) -> None:

@@ -60,7 +60,7 @@ def kept_trie(titles: TitleTokens, folder: Path | None) -> KeptTrie:
     """Read the trie of some titles, or build and keep it.
 
     The file is named by the fingerprint of the token paths, so every tokenizer has its own. One that is stale, cut off
-    or changed (it carries a checksum) is built again; where the folder cannot be written, nothing is kept.
+    or changed (it carries a checksum) is built again; where nothing can be written, nothing is kept.
 
     Args:
         titles: the token paths.
@@ -77,7 +77,7 @@ def kept_trie(titles: TitleTokens, folder: Path | None) -> KeptTrie:
         trie = TitleTrie.build(titles)
     seconds = time.perf_counter() - started
     if file is not None and not found:
-        with contextlib.suppress(UserError), atomic(file) as temporary:
+        with contextlib.suppress(UserError, SafetensorError), atomic(file) as temporary:
             _write(trie, temporary, titles.fingerprint)
     return KeptTrie(trie, seconds, found)
 

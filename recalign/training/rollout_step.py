@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed
 
-from recalign.api import PolicyBatch, UserError
+from recalign.api import PolicyBatch
 from recalign.evaluation.cost import MemoryWatch
 from recalign.generation.probe import beyond_window
+from recalign.registry import blamed, plugin_error
 from recalign.training import diagnostics
 from recalign.training.logps import completion_logps, microbatches, takes_packing
 from recalign.training.processes import process
-from recalign.training.rollouts import Rollout, make_rollout, plugin_error
+from recalign.training.rollouts import Rollout, make_rollout
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -162,14 +163,11 @@ class RolloutStep:
         return total, dict(figures)
 
     def _checked_loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        try:
+        with blamed("objective", self.objective, "loss"):
             loss, metrics = self.objective.loss(batch)
-        except UserError:
-            raise
-        except Exception as error:
-            raise plugin_error(self.objective, "loss", f"raised {type(error).__name__}: {error}") from error
         if loss.shape != () or not loss.requires_grad:
-            raise plugin_error(self.objective, "loss", "returned no scalar that depends on the log-probabilities")
+            what = "returned no scalar that depends on the log-probabilities in loss"
+            raise plugin_error("objective", self.objective, what)
         return loss, metrics
 
     def _add_up_gradients(self, total: torch.Tensor) -> None:

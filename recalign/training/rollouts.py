@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recalign.api import Credit, Groups, ListBatch, Row, UserError
 from recalign.generation.sampling import Completions
-from recalign.registry import list_plugins
+from recalign.registry import blamed, plugin_error
 from recalign.training.logps import Sampled
 
 if TYPE_CHECKING:
@@ -197,32 +197,19 @@ def checked_credit(objective: RolloutObjective, groups: Groups) -> Credit:
     Raises:
         UserError: it raises, or its advantages have another shape or are not finite.
     """
-    try:
+    with blamed("objective", objective, "credit"):
         credit = objective.credit(groups)
-    except UserError:
-        raise
-    except Exception as error:
-        raise plugin_error(objective, "credit", f"raised {type(error).__name__}: {error}") from error
     prompts, group_size, length = groups.items.shape
     if tuple(credit.advantages.shape) not in {(prompts, group_size), (prompts, group_size, length)}:
         raise plugin_error(
+            "objective",
             objective,
-            "credit",
-            f"returned advantages of shape {list(credit.advantages.shape)} for {prompts} groups of {group_size} lists",
+            f"returned advantages of shape {list(credit.advantages.shape)} in credit, for {prompts} groups of "
+            f"{group_size} lists",
         )
     if not torch.isfinite(credit.advantages).all():
-        raise plugin_error(objective, "credit", "returned advantages that are not finite")
+        raise plugin_error("objective", objective, "returned advantages in credit that are not finite")
     return credit
-
-
-def plugin_error(objective: RolloutObjective, method: str, what: str) -> UserError:
-    """Blame an objective, by name and package."""
-    entries = [entry for entry in list_plugins("objective") if entry.name == objective.name]
-    package = "".join(f" (package {entry.package} {entry.version})" for entry in entries[:1])
-    return UserError(
-        f"The objective '{objective.name}'{package} {what} in {method}.",
-        "This is the plugin's fault; report it to its authors, or choose another objective.",
-    )
 
 
 def spread(advantages: torch.Tensor, completions: Completions, titles: TitleTokens) -> torch.Tensor:

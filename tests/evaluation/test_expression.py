@@ -143,7 +143,7 @@ def test_genres_are_asked_for_before_the_run():
 
 
 def test_nan_names_reward_user_and_list():
-    with pytest.raises(UserError, match=r"'toy' returned nan for user 'anna' \(row 7\) and the list \[b, c\]"):
+    with pytest.raises(UserError, match=r"'toy' of .* returned nan for user 'anna' \(row 7\) and the list \[b, c\]"):
         toy("ndcg + toy(mode=nan)").score(LISTS)
 
 
@@ -153,13 +153,15 @@ def test_infinity_is_refused():
 
 
 def test_a_wrong_length_is_refused():
-    with pytest.raises(UserError, match=r"'toy' returned shape \[1\] for 2 lists"):
+    with pytest.raises(UserError, match=r"'toy' of .* returned shape \[1\] for 2 lists"):
         toy("toy(mode=short)").score(LISTS)
 
 
 @pytest.mark.parametrize("mode", ["raise", "text"])
 def test_a_reward_that_raises_is_named(mode):
-    with pytest.raises(UserError, match=r"'toy' raised (ZeroDivisionError|ValueError) in score"):
+    with pytest.raises(
+        UserError, match=r"'toy' of module .*test_expression raised (ZeroDivisionError|ValueError) in score"
+    ):
         toy(f"toy(mode={mode})").score(LISTS)
 
 
@@ -168,7 +170,7 @@ def test_a_reward_that_raises_on_a_row_names_the_user():
         toy("toy(mode=raise)").defined_for(ROW)
 
 
-def test_a_plugin_that_raises_is_named_with_its_package(monkeypatch):
+def test_a_fault_of_our_own_stays_ours(monkeypatch):
     monkeypatch.setattr(registry.find("reward", "ndcg"), "score", lambda self, lists: 1 / 0)
-    with pytest.raises(UserError, match=r"'ndcg' \(package recalign .*\) raised ZeroDivisionError in score"):
+    with pytest.raises(ZeroDivisionError):
         parse_reward("ndcg").bind(CATALOGUE).score(LISTS)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from recalign.data.tokens import TitleTokens
 from recalign.generation.kept import kept_trie
 from recalign.generation.trie import TitleTrie
+from tests.disks import full_disk
 from tests.generation.doubles import END, SEPARATOR, random_paths
 
 
@@ -95,6 +96,12 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
     kept = kept_trie(TITLES, tmp_path / "tries")
     assert not kept.read
     assert same(kept.trie, TitleTrie.build(TITLES))
+
+
+def test_a_full_disk_is_done_without(tmp_path):
+    with full_disk(1000):
+        assert not kept_trie(TITLES, tmp_path).read
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_folder_keeps_nothing():

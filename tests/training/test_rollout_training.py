@@ -11,6 +11,7 @@ import torch
 from recalign.api import Reward, UserError
 from recalign.evaluation.expression import RewardExpression, Term, parse_reward
 from recalign.generation.engine import Engine
+from recalign.objectives.grpo import Grpo
 from recalign.registry import create
 from recalign.training import rollout_step
 from recalign.training.lora import LoraOptions
@@ -164,15 +165,23 @@ def test_a_misbehaving_reward_stops_the_run_with_its_name(run, dataset, value, m
     assert "'broken'" in error.value.what
 
 
-def test_an_objective_whose_loss_raises_is_named(run, monkeypatch):
-    from recalign.objectives.grpo import Grpo
-
+class Lost(Grpo):
     def loss(self, batch):
         raise RuntimeError("lost")
 
-    monkeypatch.setattr(Grpo, "loss", loss)
-    with pytest.raises(UserError, match="'grpo' .package recalign .* raised RuntimeError: lost in loss"):
-        run(objective="grpo")
+
+class Detached(Grpo):
+    def loss(self, batch):
+        return torch.zeros(()), {}
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"), [(Lost, "raised RuntimeError in loss: lost"), (Detached, "returned no scalar that depends")]
+)
+def test_an_objective_whose_loss_misbehaves_is_named(run, monkeypatch, objective, said):
+    monkeypatch.setitem(globals(), "create", lambda *_: objective(name="mine"))
+    with pytest.raises(UserError, match=f"The objective 'mine' of module {__name__} {said}"):
+        run(objective="mine")
 
 
 def test_prompts_visit_every_row_once_an_epoch_in_another_order():

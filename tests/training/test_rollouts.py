@@ -118,7 +118,7 @@ class Infinite(Grpo):
     ("objective", "message"),
     [(Raising, "no reward today"), (Misshapen, r"shape \[1, 3\]"), (Infinite, "not finite")],
 )
-def test_a_misbehaving_objective_is_named_with_its_package(objective: type[RolloutObjective], message):
+def test_a_misbehaving_objective_is_named(objective: type[RolloutObjective], message):
     with pytest.raises(UserError, match=message) as error:
         checked_credit(objective(name="grpo"), groups())
-    assert "'grpo' (package recalign" in error.value.what
+    assert f"'grpo' of module {__name__}" in error.value.what
