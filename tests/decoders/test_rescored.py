@@ -349,3 +349,11 @@ def test_the_decoder_of_the_documentation_rescores():
         wanted = plain_scores(engine, one, "renormalised", popular(engine))
         same(wanted, items, scores, 25)
     assert found.items.tolist() != beam.items.tolist()
+
+
+def test_rows_keep_their_assistant_when_others_of_the_batch_are_settled():
+    engine = engine_of(exclude_history=False)
+    some = [row(0, [1, 2, 3], candidates=[7]), row(1, [3, 4], candidates=[2, 9]), row(2, [5])]
+    for items, scores in searches(engine, some, Assisted(engine, scores_of, 0.4)):
+        for one, found, values in zip(some, items.tolist(), scores.tolist(), strict=True):
+            same(plain_scores(engine, one, "renormalised", assisted(engine, one, 0.4)), found, values, 25)
