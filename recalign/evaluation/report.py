@@ -52,11 +52,15 @@ def grids(comparison: Comparison) -> list[Grid]:
 
 
 def main_metrics(metrics: Sequence[str]) -> list[str]:
-    """Choose what gets a table: ndcg, recall and pruning rate at 5, or else at their largest cutoff; else all metrics."""
+    """Choose what gets a table: ndcg, recall (else hit) and pruning rate at 5 and 10, or else at their largest cutoff.
+
+    Where none of them is measured, all metrics.
+    """
     chosen = []
-    for name in ("ndcg", "recall", "pr"):
-        own = [metric for metric in metrics if metric.partition("@")[0] == name]
-        chosen += [metric for metric in own if metric.endswith("@5")] or own[-1:]
+    families = [metric.partition("@")[0] for metric in metrics]
+    for name in ("ndcg", "recall" if "recall" in families else "hit", "pr"):
+        own = [metric for metric, family in zip(metrics, families, strict=True) if family == name]
+        chosen += [metric for metric in own if metric.endswith(("@5", "@10"))] or own[-1:]
     return chosen or list(metrics)
 
 

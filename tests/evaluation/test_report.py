@@ -88,6 +88,8 @@ def test_a_wide_table_is_turned_on_the_console():
     assert turned.turned() == grid
 
 
-def test_main_metrics_are_ndcg_and_recall_at_five():
-    assert main_metrics(["ndcg@3", "ndcg@5", "ndcg@10", "recall@3", "mgu"]) == ["ndcg@5", "recall@3"]
+def test_main_metrics_are_ndcg_and_recall_or_hits_at_five_and_ten():
+    assert main_metrics(["ndcg@3", "ndcg@5", "ndcg@10", "recall@3", "mgu"]) == ["ndcg@5", "ndcg@10", "recall@3"]
+    assert main_metrics(["hit@5", "ndcg@5", "recall@5"]) == ["ndcg@5", "recall@5"]
+    assert main_metrics(["hit@3", "hit@10", "pr@10", "mrr"]) == ["hit@10", "pr@10"]
     assert main_metrics(["mgu", "ild"]) == ["mgu", "ild"]
