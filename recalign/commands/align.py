@@ -10,14 +10,30 @@ import typer
 
 from recalign.commands.options import (
     DataOption,
+    DtypeOption,
     JsonOption,
+    KeepCheckpointsOption,
+    LoraAlphaOption,
+    LoraOption,
+    LoraRankOption,
+    LoraTargetOption,
+    MaxLengthOption,
     ModelOption,
     OutOption,
     OverwriteOption,
     ParamOption,
+    PatienceOption,
     QuietOption,
+    ReportToOption,
     ResumeOption,
+    ScheduleOption,
     SeedOption,
+    TemplateOption,
+    TrustOption,
+    ValidRowsOption,
+    WarmupOption,
+    adapter,
+    loggers,
 )
 
 
@@ -42,14 +58,12 @@ def align(
         int | None, typer.Option(help="Train on at most so many rows, drawn by seed (default: all).", min=1)
     ] = None,
     updates_per_rollout: Annotated[int, typer.Option(help="Updates on the same completions.", min=1)] = 1,
-    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="Of the learning rate.")] = "linear",
-    warmup: Annotated[float, typer.Option(help="Share of updates in which the rate rises.", min=0, max=0.99)] = 0.0,
+    schedule: ScheduleOption = "linear",
+    warmup: WarmupOption = 0.0,
     max_grad_norm: Annotated[float, typer.Option(help="Gradients are scaled down to this norm.", min=0)] = 1.0,
     eval_every: Annotated[int, typer.Option(help="Updates between validations.", min=1)] = 10,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
-    ] = 0,
-    valid_rows: Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)] = 512,
+    patience: PatienceOption = 0,
+    valid_rows: ValidRowsOption = 512,
     token_budget: Annotated[
         int,
         typer.Option(help="Prompt and list tokens, padding included, of a backward pass; a step is cut to fit.", min=1),
@@ -60,28 +74,17 @@ def align(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Compare with the starting model on the test split.")
     ] = True,
-    max_length: Annotated[
-        int | None, typer.Option(help="Most tokens of prompt and response (default: as trained).", min=1)
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help="compact, alpaca, chat or a Jinja file (default: as the model was trained).")
-    ] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")] = False,
-    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 16,
-    lora_alpha: Annotated[float, typer.Option(help="Scale of the adapter: alpha / rank.", min=0)] = 32.0,
-    lora_target: Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")] = "all-linear",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
-    ] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    max_length: MaxLengthOption = None,
+    template: TemplateOption = None,
+    lora: LoraOption = False,
+    lora_rank: LoraRankOption = 16,
+    lora_alpha: LoraAlphaOption = 32.0,
+    lora_target: LoraTargetOption = "all-linear",
+    dtype: DtypeOption = "auto",
+    trust_remote_code: TrustOption = False,
     num_processes: Annotated[int, typer.Option(help="Start so many processes on this machine.", min=1)] = 1,
-    keep_checkpoints: Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)] = 2,
-    report_to: Annotated[
-        str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")
-    ] = "none",
+    keep_checkpoints: KeepCheckpointsOption = 2,
+    report_to: ReportToOption = "none",
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -100,7 +103,6 @@ def align(
     from recalign.params import parse_assignments
     from recalign.registry import find
     from recalign.training.align import AlignOptions, train_aligned
-    from recalign.training.lora import LoraOptions
     from recalign.training.options import TrainingOptions
     from recalign.training.processes import relaunch
     from recalign.training.rollout_training import RolloutOptions
@@ -131,12 +133,12 @@ def align(
             eval_every=eval_every,
             patience=patience,
             keep_checkpoints=keep_checkpoints,
-            report_to=() if report_to == "none" else tuple(report_to.split(",")),
+            report_to=loggers(report_to),
         ),
         rollout=RolloutOptions(prompts_per_step, prompts, valid_rows, updates_per_rollout, token_budget),
         exclude_history=exclude_history,
         template=template,
-        lora=LoraOptions(lora_rank, lora_alpha, tuple(lora_target.split(","))) if lora else None,
+        lora=adapter(lora, lora_rank, lora_alpha, lora_target),
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         max_length=max_length,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recalign import console
 from recalign.commands.options import (
     DataOption,
+    ExcludeHistoryOption,
     JsonOption,
     OutOption,
     OverwriteOption,
     ParamOption,
     QuietOption,
     SeedOption,
+    SizeOption,
+    SplitOption,
 )
 from recalign.errors import UserError, did_you_mean
 from recalign.workspace import RunFolder, home
@@ -34,14 +37,9 @@ def baseline(
     *,
     data: DataOption = None,
     param: ParamOption = None,
-    split: Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")] = "test",
-    size: Annotated[
-        int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
-    ] = None,
-    exclude_history: Annotated[
-        bool | None,
-        typer.Option("--exclude-history/--keep-history", help="Never recommend a row's past (default: as prepared)."),
-    ] = None,
+    split: SplitOption = "test",
+    size: SizeOption = None,
+    exclude_history: ExcludeHistoryOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -101,9 +99,11 @@ def baseline(
         "rows": len(rows),
         "cost": {"seconds": seconds},
         **identity(dataset.catalogue),
+        **({} if model is None else {"fit": model.fit}),
     }
     folder.finish(results)
-    console.say(f"{folder.path}: {len(rows)} rows by {recommender} in {seconds:.1f} s.")
+    kept = "" if model is None else f", trained for {model.fit['epochs']} epochs (number {model.fit['epoch']} is kept)"
+    console.say(f"{folder.path}: {len(rows)} rows by {recommender} in {seconds:.1f} s{kept}.")
     return {"out": str(folder.path), **results}
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from recalign import console
 from recalign.commands.options import (
     DataOption,
+    DtypeOption,
+    ExcludeHistoryOption,
     JsonOption,
     ModelOption,
     OutOption,
@@ -18,6 +20,9 @@ from recalign.commands.options import (
     QuietOption,
     ResumeOption,
     SeedOption,
+    SizeOption,
+    SplitOption,
+    TrustOption,
 )
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, home
@@ -37,26 +42,16 @@ def decode(
         ),
     ] = None,
     param: ParamOption = None,
-    split: Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")] = "test",
-    size: Annotated[
-        int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
-    ] = None,
-    exclude_history: Annotated[
-        bool | None,
-        typer.Option("--exclude-history/--keep-history", help="Never recommend a row's past (default: as prepared)."),
-    ] = None,
+    split: SplitOption = "test",
+    size: SizeOption = None,
+    exclude_history: ExcludeHistoryOption = None,
     limit: Annotated[int | None, typer.Option(help="Answer only the first rows.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Rows decoded between two saves.", min=1)] = 256,
     token_budget: Annotated[
         int, typer.Option(help="Prompt and list tokens held in memory at once; bounds the peak.", min=1)
     ] = 32768,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
-    ] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    dtype: DtypeOption = "auto",
+    trust_remote_code: TrustOption = False,
     out: OutOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,

@@ -7,16 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from recalign.commands.options import JsonOption, OverwriteOption, QuietOption
+from recalign.commands.options import (
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    TrustOption,
+)
 
 
 def export(
     *,
     model: Annotated[str, typer.Option(help="A run folder of sft or align, or a Hugging Face folder or hub name.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    trust_remote_code: TrustOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,

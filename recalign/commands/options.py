@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from recalign.training.lora import LoraOptions
 
 DataOption = Annotated[
     Path | None,
@@ -31,3 +34,65 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summaries.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in the output folder.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what the output folder holds.")]
+
+# ------------------------------------------------------------ models
+
+DtypeOption = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
+]
+TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+
+# ------------------------------------------------------------ training
+
+ScheduleOption = Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="Of the learning rate.")]
+WarmupOption = Annotated[float, typer.Option(help="Share of updates in which the rate rises.", min=0, max=0.99)]
+PatienceOption = Annotated[
+    int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
+]
+ValidRowsOption = Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)]
+MaxLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Most tokens of prompt and response; histories lose their oldest items (default: as trained, or the "
+        "model's context).",
+        min=1,
+    ),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        help="compact, alpaca, chat or a Jinja file (default: as the model was trained, or what suits the tokenizer)."
+    ),
+]
+LoraOption = Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")]
+LoraRankOption = Annotated[int, typer.Option(help="Rank of the adapter.", min=1)]
+LoraAlphaOption = Annotated[float, typer.Option(help="Scale of the adapter: alpha / rank.", min=0)]
+LoraTargetOption = Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")]
+KeepCheckpointsOption = Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)]
+ReportToOption = Annotated[str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")]
+
+# ------------------------------------------------------------ recommending
+
+SplitOption = Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")]
+SizeOption = Annotated[
+    int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
+]
+ExcludeHistoryOption = Annotated[
+    bool | None,
+    typer.Option("--exclude-history/--keep-history", help="Never recommend a row's past (default: as prepared)."),
+]
+
+
+def adapter(lora: bool, rank: int, alpha: float, target: str) -> LoraOptions | None:
+    """Read --lora and what belongs to it."""
+    if not lora:
+        return None
+    from recalign.training.lora import LoraOptions
+
+    return LoraOptions(rank, alpha, tuple(target.split(",")))
+
+
+def loggers(report_to: str) -> tuple[str, ...]:
+    """Read --report-to."""
+    return () if report_to == "none" else tuple(report_to.split(","))

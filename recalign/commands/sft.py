@@ -8,14 +8,30 @@ import typer
 
 from recalign.commands.options import (
     DataOption,
+    DtypeOption,
     JsonOption,
+    KeepCheckpointsOption,
+    LoraAlphaOption,
+    LoraOption,
+    LoraRankOption,
+    LoraTargetOption,
+    MaxLengthOption,
     ModelOption,
     OutOption,
     OverwriteOption,
     ParamOption,
+    PatienceOption,
     QuietOption,
+    ReportToOption,
     ResumeOption,
+    ScheduleOption,
     SeedOption,
+    TemplateOption,
+    TrustOption,
+    ValidRowsOption,
+    WarmupOption,
+    adapter,
+    loggers,
 )
 
 
@@ -36,8 +52,8 @@ def sft(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows a forward pass and process.", min=1)] = 32,
     gradient_accumulation: Annotated[int, typer.Option(help="Forward passes an update.", min=1)] = 1,
-    schedule: Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="Of the learning rate.")] = "cosine",
-    warmup: Annotated[float, typer.Option(help="Share of updates in which the rate rises.", min=0, max=0.99)] = 0.05,
+    schedule: ScheduleOption = "cosine",
+    warmup: WarmupOption = 0.05,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.", min=0)] = 0.01,
     loss_on: Annotated[
         Literal["auto", "response", "all"],
@@ -50,9 +66,7 @@ def sft(
         float, typer.Option(help="Share of each history's items left out every epoch.", min=0, max=0.9)
     ] = 0.0,
     eval_every: Annotated[int, typer.Option(help="Updates between validations; 0: once an epoch.", min=0)] = 0,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
-    ] = 0,
+    patience: PatienceOption = 0,
     metric: Annotated[
         str | None, typer.Option(help="Validation metric besides the loss (default: ndcg), or none.")
     ] = None,
@@ -60,29 +74,18 @@ def sft(
         Literal["auto", "loss", "metric"],
         typer.Option(help="What picks the best checkpoint (auto: the loss; preference objectives: the metric)."),
     ] = "auto",
-    valid_rows: Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)] = 512,
-    max_length: Annotated[
-        int | None, typer.Option(help="Most tokens of prompt and response; histories lose their oldest items.", min=1)
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help="compact, alpaca, chat or a Jinja file (default: what suits the tokenizer).")
-    ] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")] = False,
-    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 16,
-    lora_alpha: Annotated[float, typer.Option(help="Scale of the adapter: alpha / rank.", min=0)] = 32.0,
-    lora_target: Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")] = "all-linear",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
-    ] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    valid_rows: ValidRowsOption = 512,
+    max_length: MaxLengthOption = None,
+    template: TemplateOption = None,
+    lora: LoraOption = False,
+    lora_rank: LoraRankOption = 16,
+    lora_alpha: LoraAlphaOption = 32.0,
+    lora_target: LoraTargetOption = "all-linear",
+    dtype: DtypeOption = "auto",
+    trust_remote_code: TrustOption = False,
     log_every: Annotated[int, typer.Option(help="Updates between lines of log.jsonl.", min=1)] = 10,
-    keep_checkpoints: Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)] = 2,
-    report_to: Annotated[
-        str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")
-    ] = "none",
+    keep_checkpoints: KeepCheckpointsOption = 2,
+    report_to: ReportToOption = "none",
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -96,7 +99,6 @@ def sft(
     from recalign.data.dataset import PreparedDataset
     from recalign.data.prepare import ensure_default_dataset
     from recalign.params import parse_assignments
-    from recalign.training.lora import LoraOptions
     from recalign.training.options import TrainingOptions
     from recalign.training.sft import BUILTIN, SftOptions, train_supervised
 
@@ -120,11 +122,11 @@ def sft(
             best_metric=best_on,
             log_every=log_every,
             keep_checkpoints=keep_checkpoints,
-            report_to=() if report_to == "none" else tuple(report_to.split(",")),
+            report_to=loggers(report_to),
         ),
         loss_on=loss_on,
         template=template,
-        lora=LoraOptions(lora_rank, lora_alpha, tuple(lora_target.split(","))) if lora else None,
+        lora=adapter(lora, lora_rank, lora_alpha, lora_target),
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         max_length=max_length,

@@ -152,7 +152,8 @@ def evaluate(
         rows: [U].
         metrics: names of metrics.
         out: where to write.
-        label: name in tables; by default the model run's folder, with the decoder where it is no plain one.
+        label: name in tables; by default the model run's folder, with the decoder where it is no plain one; a
+            baseline's own name.
         more: metrics of the model alone, measured already: name -> [U] values.
         baselines: whether to measure these too.
         seed: of the bootstrap and the random pick.
@@ -182,7 +183,7 @@ def evaluate(
                 advance=advance,
             )
     results = {
-        "label": label or default_label(model_folder, options.get("decoder")),
+        "label": label or options.get("baseline") or default_label(model_folder, options.get("decoder")),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": split,
         "seed": training_seed(model_record.get("options", {})),

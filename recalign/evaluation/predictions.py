@@ -163,12 +163,14 @@ def find_predictions(path: Path | None) -> Path:
 
 
 def model_run(folder: Path, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Find the sft or align run that predictions come from: its folder and its run.json.
+    """Find the sft, align or baseline run that predictions come from: its folder and its run.json.
 
     Args:
-        folder: the decode folder, returned itself, with {}, where no such run is found.
+        folder: the decode or baseline folder, returned itself, with {}, where no such run is found.
         record: its run.json.
     """
+    if record.get("command") == "baseline":
+        return Path(folder), record
     named = record.get("options", {}).get("model")
     for candidate in [*([Path(named)] if named else []), Path(folder).resolve().parent]:
         found = RunFolder(candidate).record

@@ -25,7 +25,7 @@ CAPTION = (
     "of systems, models and baselines apart; * the interval of the difference leaves out zero."
 )
 
-
+LOWER_IS_BETTER = ("mgu", "pr", "repeats")
 WIDE = 10
 
 
@@ -102,7 +102,8 @@ def _differences(comparison: Comparison, metric: str) -> Grid:
             rows.append((name, figure(system.summary[metric]), "-", "", "", ""))
             continue
         adjusted = p_text(comparison.adjusted[system.name][metric])
-        wins = f"{test.wins}/{test.losses}"
+        lower_is_better = metric.partition("@")[0] in LOWER_IS_BETTER
+        wins = f"{test.losses}/{test.wins}" if lower_is_better else f"{test.wins}/{test.losses}"
         rows.append((name, figure(system.summary[metric]), signed(test.difference), p_text(test.p), adjusted, wins))
     against = f"difference to {comparison.reference}"
     return Grid(metric, ("system", metric, against, "p", "p (Holm)", "users better/worse"), tuple(rows))

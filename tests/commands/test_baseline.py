@@ -1,16 +1,43 @@
 """`recalign baseline`: predictions in decode's format, assistants of d3, errors."""
 
+import json
+
 import numpy as np
 import pytest
 
 from recalign.commands.baseline import baseline
+from recalign.commands.compare import compare
 from recalign.commands.decode import decode
+from recalign.commands.eval import eval as evaluate
 from recalign.data.dataset import PreparedDataset
 from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
 from recalign.evaluation.baselines import SIMPLE, recommend
 from recalign.evaluation.predictions import read_predictions
+from recalign.workspace import RunFolder
 
+RECIPE = """
+[[step]]
+name = "data"
+command = "prepare"
+source = "synthetic"
+params = { users = 60, events = 16, items = 40, genres = 4 }
+task = "next"
+
+[[step]]
+command = "baseline"
+data = "@data"
+matrix.recommender = ["item-knn", "popularity"]
+
+[[step]]
+command = "eval"
+predictions = "@baseline"
+baselines = false
+
+[[step]]
+command = "compare"
+runs = "@eval"
+"""
 MODEL = "builtin:tiny,hidden=32,layers=1"
 
 
@@ -63,6 +90,7 @@ def test_trained_baselines_recommend_and_do_so_again_alike(dataset, tmp_path, na
     for run in ("a", "b"):
         baseline(name, data=dataset.path, param=["epochs=2", "hidden=16"], out=tmp_path / run, size=5)
         found.append(read_predictions(tmp_path / run, dataset, "test", 5)[0].items)
+    assert RunFolder(tmp_path / "a").record["results"]["fit"]["epochs"] == 2
     assert np.array_equal(*found)
     assert (found[0] >= 0).all()
     assert len(np.unique(found[0])) > 5
@@ -70,6 +98,40 @@ def test_trained_baselines_recommend_and_do_so_again_alike(dataset, tmp_path, na
         "config.json",
         "model.safetensors",
     ]
+
+
+def test_compare_takes_a_baselines_folder_like_a_models(dataset, tmp_path):
+    decode(data=dataset.path, model=MODEL, out=tmp_path / "tiny", size=5)
+    for name in ("item-knn", "popularity"):
+        baseline(name, data=dataset.path, size=5, out=tmp_path / name)
+    for name in ("tiny", "item-knn", "popularity"):
+        evaluate(tmp_path / name, metrics="ndcg@5,hit@5", baselines=False)
+    systems = compare([tmp_path / "tiny", tmp_path / "item-knn", tmp_path / "popularity"], out=tmp_path / "c")[
+        "systems"
+    ]
+    assert [system["name"] for system in systems] == ["tiny", "item-knn", "popularity"]
+    measured = evaluate(tmp_path / "tiny", metrics="ndcg@5,hit@5", out=tmp_path / "beside")["baselines"]
+    for system, same in zip(systems[1:], ("item-kNN", "popularity"), strict=True):
+        assert system["metrics"]["ndcg@5"]["mean"] == measured[same]["metrics"]["ndcg@5"]["mean"]
+        assert not system["baseline"]  # it is tested like a model
+
+
+def test_seeds_of_a_baseline_form_one_row(dataset, tmp_path):
+    for seed in (0, 1):
+        baseline("random-unseen", data=dataset.path, size=5, seed=seed, out=tmp_path / f"seed={seed}")
+        evaluate(tmp_path / f"seed={seed}", metrics="hit@5", baselines=False)
+    (system,) = compare([tmp_path / "seed=0", tmp_path / "seed=1"], out=tmp_path / "c")["systems"]
+    assert system["name"] == "random-unseen"
+    assert [run["seed"] for run in system["runs"]] == [0, 1]
+
+
+def test_a_recipe_holds_a_model_against_baselines(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.toml").write_text(RECIPE, "utf-8")
+    code, told = call("run", "x.toml")
+    assert code == 0, told
+    table = json.loads((tmp_path / "runs/x/compare/table.json").read_text())
+    assert [system["name"] for system in table["systems"]] == ["item-knn", "popularity"]
 
 
 def decoded(dataset, out, *params, split="test"):

@@ -109,6 +109,17 @@ def test_other_exact_predictions_are_another_evaluation(decoded, one_target, tmp
     assert evaluate(decoded[0], exact=other, overwrite=True)["metrics"]["pr@3"]["mean"] == 0.0
 
 
+def test_a_lower_rate_is_the_better_one(decoded, one_target, tmp_path):
+    better = write(tmp_path / "b" / "decode-beam-test", one_target, EXACT, "beam")
+    for folder, label in ((decoded[0], "sft"), (better, "bear")):
+        evaluate(folder, exact=decoded[1], metrics="hit@3,pr@3", label=label, baselines=False)
+    compare([decoded[0], better], out=tmp_path / "c")
+    lines = (tmp_path / "c" / "table.md").read_text().splitlines()
+    hits, rates = (line for line in lines if line.startswith("| bear |") and line.endswith("/0 |"))
+    assert hits.endswith("| 1/0 |")
+    assert rates.endswith("| 1/0 |")
+
+
 def test_compare_holds_rates_against_each_other(decoded, one_target, tmp_path, capsys):
     evaluate(decoded[0], exact=decoded[1], metrics="hit@3,pr@3", label="sft")
     better = write(tmp_path / "b" / "decode-beam-test", one_target, EXACT, "beam")
