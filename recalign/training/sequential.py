@@ -36,8 +36,8 @@ class SequentialParams(Params):
     heads: int = Field(2, ge=1, description="attention heads; they share the width")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout")
     history: int = Field(50, ge=1, description="most items of a history that the model reads, the last ones")
-    epochs: int = Field(60, ge=1, description="passes over the users, at most")
-    patience: int = Field(5, ge=1, description="epochs without a better validation ndcg@10 before it stops")
+    epochs: int = Field(200, ge=1, description="passes over the users, at most")
+    patience: int = Field(10, ge=1, description="epochs without a better validation ndcg@10 before it stops")
     batch_size: int = Field(128, ge=1, description="sequences an update")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     valid_rows: int = Field(1000, ge=1, description="validation rows, the first ones")
@@ -50,8 +50,8 @@ class SasRecParams(SequentialParams):
 class Bert4RecParams(SequentialParams):
     """Parameters of BERT4Rec, which learns from fewer positions an epoch and takes more of them."""
 
-    epochs: int = Field(200, ge=1, description="passes over the users, at most")
-    patience: int = Field(15, ge=1, description="epochs without a better validation ndcg@10 before it stops")
+    epochs: int = Field(400, ge=1, description="passes over the users, at most")
+    patience: int = Field(20, ge=1, description="epochs without a better validation ndcg@10 before it stops")
     mask: float = Field(0.2, gt=0, lt=1, description="share of a sequence's items that are hidden and guessed")
 
 
@@ -67,6 +67,9 @@ class SequentialModel(nn.Module):
     Args:
         items: I.
         params: SasRecParams or Bert4RecParams, which decide which model it is.
+
+    Attributes:
+        fit: how training went: the kept `epoch` (from 1), `epochs` done, validation `ndcg@10` of the kept one.
     """
 
     def __init__(self, items: int, params: SequentialParams) -> None:
@@ -91,6 +94,7 @@ class SequentialModel(nn.Module):
         self.dropout = nn.Dropout(params.dropout)
         self.encoder = nn.TransformerEncoder(layer, params.layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.bias = nn.Parameter(torch.zeros(items))
+        self.fit: dict[str, float] = {}
         for table in (self.embedding, self.position):
             nn.init.normal_(table.weight, std=0.02)
 
@@ -228,7 +232,7 @@ def _fit(
     optimiser = torch.optim.Adam(model.parameters(), lr=params.learning_rate)
     best, best_weights, waited = -1.0, copy.deepcopy(model.state_dict()), 0
     with console.progress(kind, params.epochs) as advance:
-        for _ in range(params.epochs):
+        for epoch in range(1, params.epochs + 1):
             model.train()
             for batch in _batches(sequences, params.batch_size, generator):
                 loss = model.loss(batch, generator)
@@ -239,6 +243,7 @@ def _fit(
             advance(1, note=f"loss {loss.item():.3f}  ndcg@10 {value:.4f}")
             if value > best:
                 best, best_weights, waited = value, copy.deepcopy(model.state_dict()), 0
+            model.fit = {"epoch": epoch - waited, "epochs": epoch, "ndcg@10": best}
             if waited >= params.patience:
                 break
     model.load_state_dict(best_weights)

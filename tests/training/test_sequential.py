@@ -135,8 +135,10 @@ def test_the_epoch_that_is_best_on_validation_rows_is_kept_and_training_stops_af
 
     monkeypatch.setattr(sequential, "_validate", validate)
     params = KINDS["sasrec"](hidden=16, history=6, epochs=6, patience=3)
-    kept = train_sequential("sasrec", circle, params, 0).scores(circle.rows("valid")[:])
+    model = train_sequential("sasrec", circle, params, 0)
+    kept = model.scores(circle.rows("valid")[:])
     assert len(seen) == 5
+    assert model.fit == {"epoch": 2, "epochs": 5, "ndcg@10": 0.5}
     np.testing.assert_array_equal(kept, seen[1])
 
 
