@@ -1,6 +1,7 @@
 """`recalign baseline`: predictions in decode's format, assistants of d3, errors."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
 from recalign.evaluation.baselines import SIMPLE, recommend
 from recalign.evaluation.predictions import read_predictions
+from recalign.training.sequential import KINDS
 from recalign.workspace import RunFolder
 
 RECIPE = """
@@ -177,3 +179,15 @@ def test_the_decoders_of_titles_refuse_the_list_task(tmp_path):
     for name in ("d3", "igd"):
         with pytest.raises(UserError, match=f"'{name}' serves the task next, not 'list'"):
             decode(data=tmp_path / "list", model=MODEL, decoder=name, out=tmp_path / "out")
+
+
+def test_the_documented_parameters_are_those_that_there_are():
+    page = (Path(__file__).parents[2] / "docs" / "baselines.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    documented = {row[0].strip("`"): row[1:] for row in rows if len(row) == 4}
+    fields = {name: params.model_fields for name, params in KINDS.items()}
+    assert list(documented) == list(fields["bert4rec"])
+    for name, (*defaults, description) in documented.items():
+        found = [fields[kind][name] if name in fields[kind] else None for kind in ("sasrec", "bert4rec")]
+        assert defaults == ["" if field is None else str(field.default) for field in found]
+        assert description == found[1].description
