@@ -125,20 +125,20 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class ReadPrompts:
-    """Reads prompts but for their last tokens: keys and values are all that is wanted.
+    """Reads some prompts but for their last tokens: keys and values are all that is wanted.
 
     Args:
         prompts: where keys and values go, the first `begun` columns of which are there already.
-        grid: the tokens by prompt.
-        rows: [M] prompt of each token.
+        first: the first of the prompts, which stand in rows side by side.
+        grid: the tokens by prompt, counted from the first.
         columns: [M] place of each token in its prompt.
         begun: tokens that stand before the first of these in every prompt.
         last_layer: after which nothing more is needed.
     """
 
     prompts: KeyValues
+    first: int
     grid: Grid
-    rows: torch.Tensor
     columns: torch.Tensor
     begun: int
     last_layer: int
@@ -147,13 +147,13 @@ class ReadPrompts:
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         """Attend causally; prompts are padded on the right, where causality hides the padding."""
-        self.prompts.put(layer, key, value, self.rows, self.columns)
+        rows, width = self.grid.index.shape
+        self.prompts.put(layer, key, value, self.first + self.grid.back // width, self.columns)
         if layer == self.last_layer:
             raise Stored
         queries = query[:, self.grid.index].transpose(0, 1)  # [P, Hq, Q, D]
         queries = F.pad(queries, (0, 0, self.begun, 0))  # a causal square costs less than a mask: half of it is skipped
-        width = queries.shape[2]
-        keys, values = (b[layer][:, :, :width] for b in (self.prompts.keys, self.prompts.values))
+        keys, values = (part[self.first : self.first + rows] for part in self.prompts.block(layer, self.begun + width))
         gqa = queries.shape[1] != keys.shape[1]
         out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)
         return out[:, :, self.begun :].transpose(1, 2).flatten(0, 1)[self.grid.back]
@@ -311,7 +311,7 @@ def shared_attention(
     """
     if softcap is not None or s_aux is not None:
         raise NotImplementedError("its attention caps scores or has sinks")
-    return shared_pass.attend(module.layer_idx, query[0], key[0], value[0], scaling)[None], None
+    return shared_pass.attend(int(module.layer_idx), query[0], key[0], value[0], scaling)[None], None
 
 
 AttentionInterface.register(NAME, shared_attention)

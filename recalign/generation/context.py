@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from recalign.generation.attention import Grid, KeyValues, Pass, ReadLast, ReadO
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""
+TOKENS_A_PASS = {True: 1024, False: 32768}
+"""Prompt tokens that are read at once, on a CPU (where what a layer makes of more leaves its cache) and elsewhere."""
 
 
 @dataclass
@@ -125,9 +127,11 @@ class SharedContext(Context):
         common = _common_beginning(prompts)
         if common:
             prefix = KeyValues(1, common)
-            self._store(prefix, [prompts[0][:common]], 0)
+            self._store(prefix, 0, [prompts[0][:common]], 0)
             self.prompts.start_with(prefix)
-        self._store(self.prompts, [prompt[common:-1] for prompt in prompts], common)
+        rest = [prompt[common:-1] for prompt in prompts]
+        for start, stop in _in_passes(list(map(len, rest)), TOKENS_A_PASS[self.device.type == "cpu"]):
+            self._store(self.prompts, start, rest[start:stop], common)
         every = torch.arange(len(prompts), device=self.device)
         last = torch.tensor([int(prompt[-1]) for prompt in prompts], device=self.device)
         self.bias = self._prompt_bias()
@@ -191,8 +195,8 @@ class SharedContext(Context):
         hidden = torch.arange(self.prompts.room, device=self.device) >= self.lengths[:, None, None]
         return torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, torch.finfo(torch.float32).min)
 
-    def _store(self, where: KeyValues, parts: Sequence[np.ndarray], begun: int) -> None:
-        """Store the keys and values of parts of prompts that begin at the place `begun`."""
+    def _store(self, where: KeyValues, first: int, parts: Sequence[np.ndarray], begun: int) -> None:
+        """Store the keys and values of parts of prompts (rows from `first` on) that begin at the place `begun`."""
         tokens = torch.from_numpy(np.concatenate(parts)).long().to(self.device)
         if not len(tokens):
             return
@@ -200,7 +204,7 @@ class SharedContext(Context):
         row = torch.arange(len(parts), device=self.device).repeat_interleave(sizes)
         position = begun + torch.arange(len(tokens), device=self.device) - (sizes.cumsum(0) - sizes)[row]
         last_layer = self.model.config.get_text_config().num_hidden_layers - 1
-        reading = ReadPrompts(where, Grid.of(row, len(parts)), row, position, begun, last_layer)
+        reading = ReadPrompts(where, first, Grid.of(row, len(parts)), position, begun, last_layer)
         with contextlib.suppress(Stored):
             self._forward(reading, tokens, position, row[:1])
 
@@ -263,6 +267,17 @@ def _last_used(taken: torch.Tensor) -> int:
     """How many columns of [S, slots] there are up to the last one that any row uses."""
     used = torch.nonzero(taken.any(dim=0))
     return int(used[-1]) + 1 if len(used) else 0
+
+
+def _in_passes(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Cut prompts of some sizes into runs [start, stop) of at most `most` tokens, padding included, or one prompt."""
+    start, widest = 0, 0
+    for index, size in enumerate(sizes):
+        widest = max(widest, size)
+        if index > start and widest * (index + 1 - start) > most:
+            yield start, index
+            start, widest = index, size
+    yield start, len(sizes)
 
 
 def _common_beginning(prompts: Sequence[np.ndarray]) -> int:

@@ -106,12 +106,9 @@ class Reader:
         logps = torch.zeros(choices.valid.shape, dtype=torch.float64, device=choices.valid.device)
         rows = torch.nonzero(choices.counts > (0 if self.full else 1)).flatten()
         if len(rows):
-            logits, prefixes = self._read(prompt, prefixes, rows)
-            if self.full:
-                logps[rows] = logits.float().log_softmax(dim=1).gather(1, choices.tokens[rows]).double()
-            else:
-                scores = logits.gather(1, choices.tokens[rows]).float()
-                logps[rows] = masked_log_softmax(scores, choices.valid[rows]).double()
+            scores, prefixes = self._read(prompt, prefixes, rows)
+            scores = scores.gather(1, choices.tokens[rows]).float()
+            logps[rows] = (scores if self.full else masked_log_softmax(scores, choices.valid[rows])).double()
         logps = logps.masked_fill(~choices.valid, -torch.inf)
         if self.rescore is not None and len(rows := torch.nonzero(choices.counts > 1).flatten()):
             node, several = prefixes.node[rows], Choices(choices.tokens[rows], choices.valid[rows])
@@ -128,25 +125,31 @@ class Reader:
         return trie.path_node[step.clamp_max(len(trie.path_node) - 1)].long()
 
     def _read(self, prompt: torch.Tensor, prefixes: Prefixes, rows: torch.Tensor) -> tuple[torch.Tensor, Prefixes]:
-        """Let the model read some prefixes (indices [R]) to their ends; logits [R, V] there."""
+        """Let the model read some prefixes (indices [R]) to their ends.
+
+        Returns:
+            What it says of the next token: logits [R, V], with the full vocabulary log-probabilities. And the prefixes,
+            whose scores then include tokens read of which it had not been asked.
+        """
         node, read, slot = prefixes.node[rows], prefixes.read[rows], prefixes.slot[rows]
         counts = self.trie.depth[node].long() - read
         if not counts.any():  # the root: the prompts' own logits
-            return self.first[prompt[rows]], prefixes
+            return self._normalised(self.first[prompt[rows]]), prefixes
         tokens = self.trie.child_token[self.path(node, read, int(counts.max())) - 1].long()
         every = self.full and bool((counts > 1).any())
         logits, slots = self.context.extend(prompt[rows], slot, tokens, counts, every=every)
+        logits = self._normalised(logits)
         score = prefixes.score
-        if every:  # the first of the new tokens is in the score already
-            after = torch.arange(1, tokens.shape[1], device=rows.device) < counts[:, None]
+        if every:
             ends = counts.cumsum(0) - 1
-            before = torch.ones(len(logits), dtype=torch.bool, device=rows.device)
-            before[ends] = False
-            forced = logits[before].float()
-            # log_softmax is one pass over the vocabulary where logsumexp is four
-            logps = forced.log_softmax(dim=1).gather(1, tokens[:, 1:][after][:, None])[:, 0]
-            lane = rows.repeat_interleave(counts - 1)
-            score = score.index_add(0, lane, logps.double())
+            inner = torch.ones(len(logits), dtype=torch.bool, device=rows.device).index_fill_(0, ends, False)
+            after = torch.arange(1, tokens.shape[1], device=rows.device) < counts[:, None]  # the first is scored already
+            logps = logits[torch.nonzero(inner).flatten(), tokens[:, 1:][after]]
+            score = score.index_add(0, rows.repeat_interleave(counts - 1), logps.double())
             logits = logits[ends]
         slot = prefixes.slot.index_copy(0, rows, slots)
         return logits, Prefixes(prefixes.node, score, slot, prefixes.read.index_copy(0, rows, read + counts))
+
+    def _normalised(self, logits: torch.Tensor) -> torch.Tensor:
+        # log_softmax is one pass over the vocabulary where logsumexp is four
+        return logits.float().log_softmax(dim=1) if self.full else logits
