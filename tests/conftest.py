@@ -49,3 +49,14 @@ def call(capsys):
         return stop.value.code or 0, told
 
     return run
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What users are told of models that share no prompts."""
+    from recalign.generation import probe
+
+    lines: list[str] = []
+    probe._tell_once.cache_clear()
+    monkeypatch.setattr(probe.console, "warn", lines.append)
+    return lines

@@ -34,26 +34,12 @@ def align(start, tmp_path, capsys):
 
     def call(*arguments, model=None, data=None, fast=FAST):
         where = ["--data", str(data or start / "data"), "--model", str(model or start / "model")]
-        with _ExitCode() as code:
+        with pytest.raises(SystemExit) as stop:
             cli.main(["align", *where, "--out", str(tmp_path / "out"), *fast, *arguments])
         captured = capsys.readouterr()
-        return code[0], captured.out, " ".join(captured.err.split())
+        return stop.value.code or 0, captured.out, " ".join(captured.err.split())
 
     return call
-
-
-class _ExitCode:
-    """Collect the exit code of what runs inside; 0 where it just returns."""
-
-    def __enter__(self):
-        self.code = [0]
-        return self.code
-
-    def __exit__(self, kind, error, trace):
-        if kind is SystemExit:
-            self.code[0] = error.code or 0
-            return True
-        return False
 
 
 def test_writes_a_run_folder_with_a_model_that_loads(align, start, tmp_path):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from recalign.generation import probe
 from recalign.generation.context import PlainContext
 from recalign.generation.probe import attention_window, beyond_window, obstacle_to_sharing
 from tests.generation.doubles import make_engine, random_paths, row, tiny_model
@@ -11,15 +10,6 @@ from tests.generation.oracle import token_logps
 from tests.generation.test_beam import every_score
 
 UNSHARED = [("mistral", {"sliding_window": 8}), ("mistral", {"sliding_window": 15}), ("bloom", {})]
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """What users were told."""
-    lines = []
-    probe._tell_once.cache_clear()
-    monkeypatch.setattr(probe.console, "warn", lines.append)
-    return lines
 
 
 ROWS = [row(i, np.random.default_rng(i).integers(0, 30, size=3 + 5 * i).tolist()) for i in range(4)]  # 4 to 19 tokens

@@ -6,7 +6,6 @@ import torch
 
 from recalign.evaluation.cost import MemoryWatch, peak_memory_mb
 from recalign.evaluation.expression import parse_reward
-from recalign.generation import probe
 from recalign.generation.engine import Engine
 from recalign.registry import create
 from recalign.training.logps import Sampled, completion_logps, hidden_before, microbatches, takes_packing
@@ -23,14 +22,6 @@ from tests.training.test_logps import VOCABULARY, gradients, plain_logps, sample
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("world") / "data")
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    probe._tell_once.cache_clear()
-    monkeypatch.setattr(probe.console, "warn", lines.append)
-    return lines
 
 
 def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, prompts=3, packed=True):
@@ -96,8 +87,8 @@ def test_plain_rows_count_their_copies_of_the_prompt(whole):
 def test_what_a_step_takes_is_watched():
     watch = MemoryWatch(torch.device("cpu"))
     before = peak_memory_mb(torch.device("cpu"))
-    held = np.ones(2**26)  # 512 MB
-    assert watch.peak_mb() >= 500
+    held = np.ones(2**24)  # 128 MB
+    assert watch.peak_mb() >= 120
     assert peak_memory_mb(torch.device("cpu")) >= before
     assert held[-1] == 1.0
 
