@@ -164,4 +164,4 @@ class _Search:
             self.live, self.beams = self.live[alive], self.beams.take(alive)
             self.reader.keep(alive)
         if len(self.live):
-            self.reader.context.prune(self.beams.slot.masked_fill(self.beams.score == -torch.inf, -1))
+            self.reader.prune(self.beams)

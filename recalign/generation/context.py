@@ -292,7 +292,7 @@ def _common_beginning(prompts: Sequence[np.ndarray]) -> int:
 
 def _room(used: int) -> int:
     """Slots to hold for `used` tokens: grows by half, so that growing costs little."""
-    room = 32
+    room = 64
     while room < used:
         room += room // 2
     return room

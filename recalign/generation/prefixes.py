@@ -82,13 +82,22 @@ class Reader:
         self.context = engine.context(prompts, 1)
         self.first = self.context.begin(prompts, branching=True)  # [P, V]
         self.rows = torch.arange(len(rows), device=self.first.device)  # [P] which of the rows each prompt is
+        self.segments = self.rows  # [P] of the context
         self.rescore = rescorer.begin(rows) if rescorer is not None else None
 
     def keep(self, prompts: torch.Tensor) -> None:
-        """Forget all prompts but these (bool [P])."""
+        """Forget all prompts but these (bool [P]); the context, which copies, lets go of the others once they are many."""
         self.state, self.first, self.rows = self.state.take(prompts), self.first[prompts], self.rows[prompts]
-        if prompts.any():
-            self.context.keep(torch.nonzero(prompts).flatten())
+        self.segments = self.segments[prompts]
+        if 0 < 4 * len(self.segments) < 3 * self.context.segments:
+            self.context.keep(self.segments)
+            self.segments = torch.arange(len(self.segments), device=self.segments.device)
+
+    def prune(self, prefixes: Prefixes) -> None:
+        """Forget all that was read but for these prefixes [P, b]; those of score -inf are none."""
+        slots = torch.full((self.context.segments, prefixes.slot.shape[1]), -1, device=prefixes.slot.device)
+        slots[self.segments] = prefixes.slot.masked_fill(prefixes.score == -torch.inf, -1)
+        self.context.prune(slots)
 
     def ask(self, prompt: torch.Tensor, prefixes: Prefixes) -> tuple[Choices, torch.Tensor, Prefixes]:
         """Score the valid next tokens of A prefixes.
@@ -137,13 +146,14 @@ class Reader:
             return self._normalised(self.first[prompt[rows]]), prefixes
         tokens = self.trie.child_token[self.path(node, read, int(counts.max())) - 1].long()
         every = self.full and bool((counts > 1).any())
-        logits, slots = self.context.extend(prompt[rows], slot, tokens, counts, every=every)
+        logits, slots = self.context.extend(self.segments[prompt[rows]], slot, tokens, counts, every=every)
         logits = self._normalised(logits)
         score = prefixes.score
         if every:
             ends = counts.cumsum(0) - 1
             inner = torch.ones(len(logits), dtype=torch.bool, device=rows.device).index_fill_(0, ends, False)
-            after = torch.arange(1, tokens.shape[1], device=rows.device) < counts[:, None]  # the first is scored already
+            # of each lane's new tokens the first is in the score already
+            after = torch.arange(1, tokens.shape[1], device=rows.device) < counts[:, None]
             logps = logits[torch.nonzero(inner).flatten(), tokens[:, 1:][after]]
             score = score.index_add(0, rows.repeat_interleave(counts - 1), logps.double())
             logits = logits[ends]
