@@ -73,6 +73,7 @@ class Context(ABC):
         counts: torch.Tensor,
         *,
         every: bool = False,
+        columns: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append tokens to A lanes.
 
@@ -82,9 +83,10 @@ class Context(ABC):
             tokens: [A, R] int64, padded on the right.
             counts: [A] how many tokens each lane has, at least 1.
             every: return the logits after every token, lane by lane.
+            columns: [C] tokens whose logits are wanted; None: all V.
 
         Returns:
-            Logits [A, V] after each lane's last token (or [sum of counts, V]), and the slot [A] of that token.
+            Logits [A, C] after each lane's last token (or [sum of counts, C]), and the slot [A] of that token.
         """
 
     @abstractmethod
@@ -146,6 +148,7 @@ class SharedContext(Context):
         counts: torch.Tensor,
         *,
         every: bool = False,
+        columns: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all lanes' tokens as one sequence."""
         column = torch.arange(tokens.shape[1], device=self.device)
@@ -166,7 +169,7 @@ class SharedContext(Context):
         ends = counts.cumsum(0) - 1
         wanted = torch.arange(len(lane), device=self.device) if every else ends
         flat = tokens[column < counts[:, None]]
-        return self._forward(reading, flat, self.lengths[prompt] + depth, wanted), slots[ends]
+        return self._forward(reading, flat, self.lengths[prompt] + depth, wanted, columns), slots[ends]
 
     def prune(self, slots: torch.Tensor) -> None:
         """Free slots; nothing is moved."""
@@ -209,18 +212,24 @@ class SharedContext(Context):
             self._forward(reading, tokens, position, row[:1])
 
     def _forward(
-        self, reading: Pass, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
+        self,
+        reading: Pass,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        wanted: torch.Tensor,
+        columns: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Run the model over M tokens; logits [W, V] at the wanted ones."""
+        """Run the model over M tokens; logits [W, C] at the wanted ones."""
         self.cost.forward_passes += 1
-        out = self.model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            use_cache=False,
-            logits_to_keep=wanted,
-            shared_pass=reading,
-        )
-        return out.logits[0]
+        with _only(self.model, columns) as narrow:
+            out = self.model(
+                input_ids=tokens[None],
+                position_ids=positions[None],
+                use_cache=False,
+                logits_to_keep=wanted,
+                shared_pass=reading,
+            )
+        return out.logits[0] if narrow or columns is None else out.logits[0][:, columns]
 
     def _depths(self, segments: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
         """[A] how many continuation tokens precede a lane's next one."""
@@ -298,6 +307,20 @@ def _room(used: int) -> int:
     return room
 
 
+@contextlib.contextmanager
+def _only(model: PreTrainedModel, columns: torch.Tensor | None) -> Iterator[bool]:
+    """Let the head compute some columns only, where it is a plain matrix; yield whether it does."""
+    head = model.get_output_embeddings()
+    narrow = columns is not None and type(head) is torch.nn.Linear
+    if narrow:
+        weight, bias = head.weight[columns], None if head.bias is None else head.bias[columns]
+        head.__dict__["forward"] = lambda hidden: F.linear(hidden, weight, bias)
+    try:
+        yield narrow
+    finally:
+        head.__dict__.pop("forward", None)
+
+
 class PlainContext(Context):
     """The same by a full forward pass of prompt and continuation each time: for models that take no other attention."""
 
@@ -322,6 +345,7 @@ class PlainContext(Context):
         counts: torch.Tensor,
         *,
         every: bool = False,
+        columns: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Read every lane again from its prompt's first token."""
         slots, inputs = [], []
@@ -333,7 +357,8 @@ class PlainContext(Context):
             known.extend(np.concatenate([before, row[: step + 1]]) for step in range(count))
             slots.append(len(known) - 1)
             inputs.extend(known[-count:] if every else known[-1:])
-        return self._forward(inputs), torch.tensor(slots, device=self.model.device)
+        logits = self._forward(inputs)
+        return logits if columns is None else logits[:, columns], torch.tensor(slots, device=self.model.device)
 
     def prune(self, slots: torch.Tensor) -> None:
         """Nothing: tokens that no lane goes on from cost nothing."""

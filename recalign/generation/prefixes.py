@@ -21,6 +21,9 @@ Scoring = Literal["renormalised", "full"]
 """Log-probabilities over the trie's valid tokens (as MSL and BEAR decode), or over the whole vocabulary (as
 transformers' `prefix_allowed_tokens_fn` decodes)."""
 
+WORTH_COPYING = 3
+"""Rows of the head are copied, and only they multiplied, where that is at most every third."""
+
 
 @dataclass(frozen=True)
 class Prefixes:
@@ -86,7 +89,7 @@ class Reader:
         self.rescore = rescorer.begin(rows) if rescorer is not None else None
 
     def keep(self, prompts: torch.Tensor) -> None:
-        """Forget all prompts but these (bool [P]); the context, which copies, lets go of the others once they are many."""
+        """Forget all prompts but these (bool [P]); the context, which has to copy, only once the others are many."""
         self.state, self.first, self.rows = self.state.take(prompts), self.first[prompts], self.rows[prompts]
         self.segments = self.segments[prompts]
         if 0 < 4 * len(self.segments) < 3 * self.context.segments:
@@ -115,8 +118,7 @@ class Reader:
         logps = torch.zeros(choices.valid.shape, dtype=torch.float64, device=choices.valid.device)
         rows = torch.nonzero(choices.counts > (0 if self.full else 1)).flatten()
         if len(rows):
-            scores, prefixes = self._read(prompt, prefixes, rows)
-            scores = scores.gather(1, choices.tokens[rows]).float()
+            scores, prefixes = self._read(prompt, prefixes, rows, choices.tokens[rows])
             logps[rows] = (scores if self.full else masked_log_softmax(scores, choices.valid[rows])).double()
         logps = logps.masked_fill(~choices.valid, -torch.inf)
         if self.rescore is not None and len(rows := torch.nonzero(choices.counts > 1).flatten()):
@@ -133,20 +135,24 @@ class Reader:
         step = step + torch.arange(width, device=node.device)
         return trie.path_node[step.clamp_max(len(trie.path_node) - 1)].long()
 
-    def _read(self, prompt: torch.Tensor, prefixes: Prefixes, rows: torch.Tensor) -> tuple[torch.Tensor, Prefixes]:
-        """Let the model read some prefixes (indices [R]) to their ends.
+    def _read(
+        self, prompt: torch.Tensor, prefixes: Prefixes, rows: torch.Tensor, wanted: torch.Tensor
+    ) -> tuple[torch.Tensor, Prefixes]:
+        """Let the model read some prefixes (indices [R]) to their ends, and say of each which of some tokens is next.
 
         Returns:
-            What it says of the next token: logits [R, V], with the full vocabulary log-probabilities. And the prefixes,
-            whose scores then include tokens read of which it had not been asked.
+            Logits [R, C] of the wanted tokens, log-probabilities with the full vocabulary. And the prefixes, whose
+            scores then include the tokens of which the model had not been asked.
         """
         node, read, slot = prefixes.node[rows], prefixes.read[rows], prefixes.slot[rows]
         counts = self.trie.depth[node].long() - read
         if not counts.any():  # the root: the prompts' own logits
-            return self._normalised(self.first[prompt[rows]]), prefixes
+            return self._normalised(self.first[prompt[rows]]).gather(1, wanted), prefixes
         tokens = self.trie.child_token[self.path(node, read, int(counts.max())) - 1].long()
         every = self.full and bool((counts > 1).any())
-        logits, slots = self.context.extend(self.segments[prompt[rows]], slot, tokens, counts, every=every)
+        columns, wanted = (None, wanted) if self.full else _columns(wanted, self.first.shape[1])
+        segments = self.segments[prompt[rows]]
+        logits, slots = self.context.extend(segments, slot, tokens, counts, every=every, columns=columns)
         logits = self._normalised(logits)
         score = prefixes.score
         if every:
@@ -158,8 +164,18 @@ class Reader:
             score = score.index_add(0, rows.repeat_interleave(counts - 1), logps.double())
             logits = logits[ends]
         slot = prefixes.slot.index_copy(0, rows, slots)
-        return logits, Prefixes(prefixes.node, score, slot, prefixes.read.index_copy(0, rows, read + counts))
+        found = Prefixes(prefixes.node, score, slot, prefixes.read.index_copy(0, rows, read + counts))
+        return logits.gather(1, wanted), found
 
     def _normalised(self, logits: torch.Tensor) -> torch.Tensor:
         # log_softmax is one pass over the vocabulary where logsumexp is four
-        return logits.float().log_softmax(dim=1) if self.full else logits
+        return logits.float().log_softmax(dim=1) if self.full else logits.float()
+
+
+def _columns(wanted: torch.Tensor, vocabulary: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """The columns of the head that some tokens need, or None for all, and where the tokens [R, C] are among them."""
+    used = torch.zeros(vocabulary, dtype=torch.bool, device=wanted.device).index_fill_(0, wanted.flatten(), True)
+    columns = torch.nonzero(used).flatten()
+    if WORTH_COPYING * len(columns) > vocabulary:
+        return None, wanted
+    return columns, (used.cumsum(0) - 1)[wanted]
