@@ -37,7 +37,7 @@ class SequentialParams(Params):
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout")
     history: int = Field(50, ge=1, description="most items of a history that the model reads, the last ones")
     epochs: int = Field(200, ge=1, description="passes over the users, at most")
-    patience: int = Field(10, ge=1, description="epochs without a better validation ndcg@10 before it stops")
+    patience: int = Field(20, ge=1, description="epochs without a better validation ndcg@10 before it stops")
     batch_size: int = Field(128, ge=1, description="sequences an update")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     valid_rows: int = Field(1000, ge=1, description="validation rows, the first ones")
@@ -51,7 +51,6 @@ class Bert4RecParams(SequentialParams):
     """Parameters of BERT4Rec, which learns from fewer positions an epoch and takes more of them."""
 
     epochs: int = Field(400, ge=1, description="passes over the users, at most")
-    patience: int = Field(20, ge=1, description="epochs without a better validation ndcg@10 before it stops")
     mask: float = Field(0.2, gt=0, lt=1, description="share of a sequence's items that are hidden and guessed")
 
 
@@ -128,7 +127,7 @@ class SequentialModel(nn.Module):
     def _hidden(self, present: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """[B, L] bool: the last item of half of the sequences, a random share of the others', at least one each."""
         draws = np.where(present, generator.random(present.shape), np.inf)
-        some = (draws < self.params.mask) | (draws == draws.min(axis=1, keepdims=True))  # type: ignore[attr-defined]
+        some = (draws < self.params.mask) | (draws == draws.min(axis=1, keepdims=True))
         last = np.arange(present.shape[1]) == present.shape[1] - 1
         return np.where(generator.random((len(present), 1)) < 0.5, last, some)
 
