@@ -75,6 +75,32 @@ def test_items_order_and_scores_are_those_of_generate(weights, kind, scoring, le
         np.testing.assert_allclose(values, [score for _, score in wanted], atol=1e-5)
 
 
+@pytest.mark.parametrize("width", [2, 7])
+@pytest.mark.parametrize("scoring", ["renormalised", "full"])
+def test_chains_of_unlike_length_longer_than_a_pass_takes_are_those_of_generate(scoring, width):
+    paths = random_paths(100, seed=5, longest=15, width=9)
+    engine = make_engine(paths, exclude_history=True)
+    rows = [row(i, np.random.default_rng(i).integers(0, 100, size=1 + i).tolist()) for i in range(5)]
+    items, scores = engine.beam(rows, width=width, size=width, scoring=scoring)
+    for one, found, values in zip(rows, items.tolist(), scores.tolist(), strict=True):
+        prompt = engine.policy.prompter.encode(one)
+        wanted = generate(engine, prompt, set(one.history.tolist()), width, scoring, 0.0)
+        assert found == [item for item, _ in wanted]
+        np.testing.assert_allclose(values, [score for _, score in wanted], atol=2e-5)
+
+
+@pytest.mark.parametrize("scoring", ["renormalised", "full"])
+def test_pruned_and_finished_beams_leave_no_trace(scoring):
+    """Keys and values of slots that are used again belong to whoever uses them now."""
+    paths = random_paths(150, seed=6, longest=12, width=4)
+    rows = [row(i, np.random.default_rng(i).integers(0, 150, size=2 + i).tolist()) for i in range(6)]
+    engine = make_engine(paths)
+    items, scores = engine.beam(rows, width=5, size=5, scoring=scoring)
+    for one, found, values in zip(rows, items.tolist(), scores.tolist(), strict=True):
+        scored = dict(every_score(engine, one, [], scoring))
+        np.testing.assert_allclose(values, [scored[item] for item in found], atol=2e-5)
+
+
 def every_score(engine, one, excluded, scoring):
     prompt, titles = engine.policy.prompter.encode(one), engine.policy.titles
     responses = all_responses(titles, 1, excluded)
