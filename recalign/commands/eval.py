@@ -85,7 +85,7 @@ def eval(  # noqa: A001
         parse_metrics(names, dataset.catalogue, size)
 
     run = RunFolder(out or folder / ("eval" if targets == "all" else f"eval-{targets}"))
-    asked = {"metrics": names, "targets": targets, "baselines": baselines, "label": label, "seed": seed}
+    asked: dict[str, Any] = {"metrics": names, "targets": targets, "baselines": baselines, "label": label, "seed": seed}
     inputs = {"data": dataset.hash, "predictions": file_hash(folder / PREDICTIONS_FILE)}
     pruned: dict[str, pl.Series] = {}
     if exact is not None:
