@@ -6,7 +6,6 @@ import contextlib
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from recalign import console
 from recalign.errors import UserError
 from recalign.planning import Step
 from recalign.signatures import signature_of
-from recalign.workers import Interrupted, Worker
+from recalign.workers import Interrupted, Worker, run_command
 from recalign.workspace import RunFolder, read_json, write_json
 
 STATE_FILE = "recipe.json"
@@ -216,26 +215,6 @@ class _Run:
         self.errors.append(error)
         if self.keep_going:
             console.warn(f"{error}")
-
-
-def run_command(command: str, arguments: Sequence[str], where: str) -> dict[str, Any]:
-    """Run one command as the command line would: in this process, but for one that starts several of its own.
-
-    Args:
-        command: the subcommand.
-        arguments: what one would type after it.
-        where: what asked for it, for error texts.
-    """
-    signature = signature_of(command)
-    options = signature.parse(arguments, where)
-    if options.get("num_processes", 1) == 1:
-        return signature.function(**options)
-    done = subprocess.run([sys.executable, "-m", "recalign", command, *arguments], check=False)
-    if done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode:
-        raise UserError(f"its processes ended with exit code {done.returncode}.", "Their messages are above.")
-    return dict(RunFolder(options["out"]).record.get("results", {}))
 
 
 @contextlib.contextmanager

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError
+from recalign.signatures import signature_of
+from recalign.workspace import RunFolder
 
 if TYPE_CHECKING:
     from recalign.planning import Step
@@ -104,6 +106,26 @@ class Worker:
         return Interrupted(job["id"]) if "interrupted" in reply else None
 
 
+def run_command(command: str, arguments: Sequence[str], where: str) -> dict[str, Any]:
+    """Run one command as the command line would: in this process, but for one that starts several of its own.
+
+    Args:
+        command: the subcommand.
+        arguments: what one would type after it.
+        where: what asked for it, for error texts.
+    """
+    signature = signature_of(command)
+    options = signature.parse(arguments, where)
+    if options.get("num_processes", 1) == 1:
+        return signature.function(**options)
+    done = subprocess.run([sys.executable, "-m", "recalign", command, *arguments], check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise UserError(f"its processes ended with exit code {done.returncode}.", "Their messages are above.")
+    return dict(RunFolder(options["out"]).record.get("results", {}))
+
+
 def serve() -> None:
     """Run the steps that arrive on stdin until it closes; answer each with one line of JSON."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -132,8 +154,6 @@ def serve() -> None:
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
-    from recalign.scheduler import run_command
-
     try:
         run_command(job["command"], job["arguments"], f"Step '{job['id']}'")
         sys.stdout.flush()
