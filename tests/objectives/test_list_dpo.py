@@ -59,4 +59,4 @@ def test_it_reads_the_reference_and_needs_whole_groups():
     cut = microbatches(prompts, lengths, groups, 16)
     whole = microbatches(prompts, lengths, groups, 16, whole=True)
     assert len(cut) > 2
-    assert [rows.tolist() for rows in sorted(whole, key=lambda rows: rows[0])] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [part.rows.tolist() for part in sorted(whole, key=lambda part: part.rows[0])] == [[0, 1, 2, 3], [4, 5, 6, 7]]
