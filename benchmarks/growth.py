@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
+from grpo import our_step
 from machine import gemm_ceiling, generated_paths
+from peers import DictTrie, generate_beams
 from recalign.api import Catalogue, Row
 from recalign.data.prompts import Prompter
 from recalign.data.tokens import TitleTokens
@@ -23,25 +25,22 @@ Table = list[dict[str, Any]]
 
 
 def growth(setting: Setting, plan: Any) -> dict[str, Table]:
-    """Return one table a question: rows of name -> value."""
+    """Return one table a question: rows of name -> value. What is fixed: ten beams, `plan.prompts` prompts."""
     rows, engine = setting.test[-plan.prompts :], setting.engine()
     sizes = [size for size in (1000, 10_000, 100_000, 1_000_000) if size <= plan.titles] or [plan.titles]
+    widths = [width for width in (1, 2, 5, 10, 20, 50) if width <= len(setting.catalogue)]
     return {
         "catalogue size": [_catalogue_size(setting, size, plan) for size in sizes],
         "beam width": [
-            {"width": width, **_beams(engine, rows, width)}
-            for width in (5, 10, 20, 50)
-            if width <= len(setting.catalogue)
+            {"width": width, **_beams(engine, rows, width), "exact s": _median(partial(engine.exact, rows, size=width))}
+            for width in widths
         ],
         "group size": [
             {"G": size, "sample s": _median(partial(engine.sample, rows, group_size=size, list_length=1))}
-            for size in (1, 4, 16, 64)
+            for size in (4, 8, 16, 32, 64)
         ],
-        "prompt length": [
-            _prompt_length(setting, items, plan)
-            for items in (1, 2, 5, 10)
-            if any(len(row.history) >= items for row in setting.test)
-        ],
+        "prompt length": [_prompt_length(setting, tokens, plan) for tokens in (64, 128, 256, 512, 1024)],
+        "prompts a batch": [_batch(setting, count) for count in (1, 2, 4, 8, 16) if count <= 2 * plan.prompts],
         "matrix rate": _rates(setting, plan),
     }
 
@@ -56,6 +55,17 @@ def _beams(engine: Engine, rows: list[Row], width: int) -> dict[str, float]:
         f"{scoring} s": _median(partial(engine.beam, rows, width=width, size=width, scoring=scoring))
         for scoring in ("full", "renormalised")
     }
+
+
+def _batch(setting: Setting, count: int) -> dict[str, float]:
+    """Seconds a prompt of our full-vocabulary beam search and of `generate`, by the number of prompts in one call."""
+    rows, trie = setting.test[-count:], DictTrie(setting.policy.titles)
+    prompts, longest = setting.prompts(rows), max(map(len, setting.policy.titles.paths))
+    width, engine = min(10, len(setting.catalogue)), setting.engine()
+    model = setting.policy.model
+    ours = _median(partial(engine.beam, rows, width=width, size=width, scoring="full"))
+    peer = timed(lambda: generate_beams(model, trie, prompts, width=width, longest=longest, renormalised=False))[0]
+    return {"prompts": count, "full s a prompt": ours / count, "generate s a prompt": peer / count}
 
 
 def _catalogue_size(setting: Setting, size: int, plan: Any) -> dict[str, Any]:
@@ -85,14 +95,22 @@ def _catalogue_size(setting: Setting, size: int, plan: Any) -> dict[str, Any]:
     }
 
 
-def _prompt_length(setting: Setting, items: int, plan: Any) -> dict[str, Any]:
-    rows = [replace(row, history=row.history[-items:]) for row in setting.test if len(row.history) >= items][
-        : plan.prompts
-    ]
-    engine = setting.engine()
+class _Resized:
+    """A prompter whose prompts have a given number of tokens: those of the true one, over and over."""
+
+    def __init__(self, prompter: Prompter, tokens: int) -> None:
+        self.prompter, self.tokens = prompter, tokens
+        self.task, self.list_length = prompter.task, prompter.list_length
+
+    def encode(self, row: Row) -> np.ndarray:
+        return np.resize(self.prompter.encode(row)[::-1], self.tokens)[::-1]
+
+
+def _prompt_length(setting: Setting, tokens: int, plan: Any) -> dict[str, Any]:
+    policy = replace(setting.policy, prompter=_Resized(setting.policy.prompter, tokens))
+    rows, engine = setting.test[-plan.prompts :], Engine(policy, setting.catalogue, exclude_history=False)
     return {
-        "items": items,
-        "tokens": float(np.mean([len(prompt) for prompt in setting.prompts(rows)])),
+        "tokens": tokens,
         **_beams(engine, rows, min(10, len(setting.catalogue))),
         "16 samples s": _median(partial(engine.sample, rows, group_size=16, list_length=1)),
     }
@@ -106,20 +124,25 @@ def _rates(setting: Setting, plan: Any) -> Table:
     tokens = sum(map(len, setting.prompts(batch)))
     works = {
         "beam, full": (plan.prompts * width, partial(engine.beam, rows, width=width, size=width, scoring="full")),
+        "beam, renormalised": (plan.prompts * width, partial(engine.beam, rows, width=width, size=width)),
+        "exact": (plan.prompts * width, partial(engine.exact, rows, size=width)),
         "16 samples": (plan.prompts * 16, partial(engine.sample, rows, group_size=16, list_length=1)),
         "sft update": (tokens, update(setting, batch, "sft")),
+        "grpo update": (tokens, our_step(setting, rows, plan.group_size, [])),
     }
     table = []
     for name, (rows_a_call, work) in works.items():
         with FlopCounterMode(display=False) as counter:
             work()
+        achieved, ceiling = counter.get_total_flops() / 1e9 / _median(work), gemm_ceiling(rows_a_call, hidden)
         table.append(
             {
                 "what": name,
                 "GFLOP": counter.get_total_flops() / 1e9,
-                "achieved GFLOP/s": counter.get_total_flops() / 1e9 / _median(work),
+                "achieved GFLOP/s": achieved,
                 "rows a call": rows_a_call,
-                "bare GFLOP/s": gemm_ceiling(rows_a_call, hidden),
+                "bare GFLOP/s": ceiling,
+                "share": achieved / ceiling,
             }
         )
     return table

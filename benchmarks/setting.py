@@ -119,8 +119,8 @@ def make_model(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def warm_up(setting: Setting, steps: int, seed: int, batch: int = 12, history: int = 3) -> None:
-    """Train a little on whole sequences, prompts included: every title of a history is an example of a title."""
+def warm_up(setting: Setting, steps: int, seed: int, batch: int = 8, tail: int = 72) -> None:
+    """Train a little on the ends of prompts and the answers: the last titles of a history are examples of titles."""
     model, generator = setting.policy.model, np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     end = setting.policy.titles.end
@@ -128,8 +128,8 @@ def warm_up(setting: Setting, steps: int, seed: int, batch: int = 12, history: i
         chosen = [setting.train[i] for i in generator.choice(len(setting.train), batch)]
         sequences = []
         for row in chosen:
-            prompt, answer = setting.policy.prompter.example(replace(row, history=row.history[-history:]), row.targets)
-            sequences.append(torch.from_numpy(np.concatenate([prompt, answer])))
+            prompt, answer = setting.policy.prompter.example(row, row.targets)
+            sequences.append(torch.from_numpy(np.concatenate([prompt[-tail:], answer])))
         ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=end)
         inside = torch.nn.utils.rnn.pad_sequence([torch.ones(len(s), dtype=torch.bool) for s in sequences], True)
         loss = model(input_ids=ids, attention_mask=inside.long(), labels=ids.masked_fill(~inside, -100)).loss

@@ -50,7 +50,15 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones():
 @pytest.mark.slow
 def test_growth_tables_are_filled(tmp_path):
     report = json.loads(run("--json", "--only", "growth", "--office", str(tmp_path / "none")).stdout)
-    assert set(report["growth"]) == {"catalogue size", "beam width", "group size", "prompt length", "matrix rate"}
+    assert set(report["growth"]) == {
+        "catalogue size",
+        "beam width",
+        "group size",
+        "prompt length",
+        "prompts a batch",
+        "matrix rate",
+    }
+    assert [row["tokens"] for row in report["growth"]["prompt length"]] == [64, 128, 256, 512, 1024]
     for rows in report["growth"].values():
         assert rows
         assert not any(math.isnan(value) for row in rows for value in row.values() if isinstance(value, float))
