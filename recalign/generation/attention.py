@@ -9,8 +9,9 @@ all that there is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,11 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "recalign_shared"
+ROW_BY_ROW = {"cpu"}
+"""Where rows are attended to one after the other; a GPU would rather compute padding than start many small products."""
+
+Block = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values [R, H, L, D] of R rows."""
 
 
 class Stored(Exception):  # noqa: N818
@@ -60,7 +66,7 @@ class Grid:
     def scatter(self, mask: torch.Tensor) -> torch.Tensor:
         """Lay out what tokens see (bool [M, L]) as an additive mask [R, Q, L]; padding sees all."""
         bias = torch.zeros(self.index.numel(), mask.shape[1], device=mask.device)
-        bias[self.back] = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+        bias[self.back] = _bias(mask)
         return bias.view(*self.index.shape, -1)
 
 
@@ -160,39 +166,79 @@ class ReadPrompts:
 
 
 @dataclass(frozen=True)
-class ReadLast:
-    """Reads the last token of each prompt.
+class ReadWithin:
+    """Reads tokens of rows: each sees the beginning of its row, and some of what follows it.
 
     Args:
-        prompts: keys and values of what stands before.
-        lengths: [P] tokens of each prompt.
-        grid: the tokens by prompt, one each.
-        bias: [P, 1, L] additive mask.
+        held: keys and values of the rows.
+        rows: [M] row of each token, ascending.
+        columns: [M] where each token goes in its row.
+        lengths: [R] how much of a row all its tokens see.
+        seen: [M, U] bool, which of the next U columns each token sees.
     """
 
-    prompts: KeyValues
+    held: KeyValues
+    rows: torch.Tensor
+    columns: torch.Tensor
     lengths: torch.Tensor
-    grid: Grid
-    bias: torch.Tensor
+    seen: torch.Tensor
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        """Attend to the whole prompt."""
-        rows = torch.arange(len(self.lengths), device=query.device)
-        self.prompts.put(layer, key, value, rows, self.lengths - 1)
-        blocks = [self.prompts.block(layer)]
-        return _mixed(_scores(query, self.grid, blocks, self.bias, scaling).softmax(dim=2), self.grid, blocks)
+        """Attend row by row on a CPU, which then computes no padding, elsewhere to all rows at once."""
+        self.held.put(layer, key, value, self.rows, self.columns)
+        if query.device.type not in ROW_BY_ROW:
+            block = self.held.block(layer, self._bias.shape[2])
+            return _mixed(_scores(query, self._grid, block, self._bias, scaling).softmax(dim=2), self._grid, block)
+        keys, values = self.held.block(layer)
+        (heads, size), repeat = keys.shape[1::2], query.shape[0] // keys.shape[1]
+        out = query.new_empty(query.shape[1], query.shape[0], size)
+        for row, start, stop, begun, end in self._spans:
+            queries = query[:, start:stop].reshape(heads, -1, size) * scaling
+            scores = torch.bmm(queries, keys[row, :, :end].transpose(1, 2)).float()  # [H, repeat * Q, end]
+            scores.view(heads, repeat, stop - start, end)[..., begun:].add_(self._own_bias[start:stop, : end - begun])
+            mixed = torch.bmm(scores.softmax(dim=2).to(values.dtype), values[row, :, :end])
+            out[start:stop] = mixed.view(heads * repeat, stop - start, size).transpose(0, 1)
+        return out
+
+    @cached_property
+    def _own_bias(self) -> torch.Tensor:
+        """[M, U] additive mask."""
+        return _bias(self.seen)
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int, int, int, int]]:
+        """Of each row with tokens: which, where its tokens begin and end, how much all see, how much any sees."""
+        count = len(self.lengths)
+        sizes = torch.bincount(self.rows, minlength=count)
+        last = (F.pad(self.seen, (1, 0)) * torch.arange(self.seen.shape[1] + 1, device=self.seen.device)).amax(dim=1)
+        ends = self.lengths + torch.zeros_like(self.lengths).scatter_reduce(0, self.rows, last, "amax")
+        facts = torch.stack([torch.arange(count), sizes.cumsum(0) - sizes, sizes.cumsum(0), self.lengths, ends], dim=1)
+        return [tuple(fact) for fact in facts[sizes > 0].tolist()]
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return Grid.of(self.rows, len(self.lengths))
+
+    @cached_property
+    def _bias(self) -> torch.Tensor:
+        """[R, Q, L + U] additive mask over the grid, L the largest of the lengths."""
+        after = torch.arange(int(self.lengths.max()) + self.seen.shape[1], device=self.rows.device)
+        after = (after - self.lengths[:, None])[self.rows]  # [M, L + U] columns from where a row's beginning ends
+        padded = F.pad(self.seen, (0, 1))
+        own = padded.gather(1, torch.where(after >= 0, after, self.seen.shape[1]).clamp_max(self.seen.shape[1]))
+        return self._grid.scatter(own | (after < 0))
 
 
 @dataclass(frozen=True)
 class ReadOn:
-    """Reads tokens that continue prompts: each sees its whole prompt, and some earlier tokens of its segment.
+    """Reads tokens that continue prompts: each sees its whole prompt, and the earlier tokens of its segment.
 
     Args:
         prompts: keys and values of the prompts.
         own: those of the segments.
-        prompt_grid: the tokens by prompt; None where segment s is the only one of prompt s.
+        prompt_grid: the tokens by prompt.
         own_grid: the tokens by segment.
         segments: [M] segment of each token.
         slots: [M] where each token goes in its segment.
@@ -202,7 +248,7 @@ class ReadOn:
 
     prompts: KeyValues
     own: KeyValues
-    prompt_grid: Grid | None
+    prompt_grid: Grid
     own_grid: Grid
     segments: torch.Tensor
     slots: torch.Tensor
@@ -212,68 +258,60 @@ class ReadOn:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        """Attend to the prompt and to the segment: in one softmax, or in two that are merged."""
+        """Attend to the prompt and to the segment, and merge the two."""
         self.own.put(layer, key, value, self.segments, self.slots)
         prompts, own = self.prompts.block(layer), self.own.block(layer, self.own_bias.shape[2])
-        if self.prompt_grid is None:
-            prompt_bias = self.prompt_bias.expand(-1, self.own_bias.shape[1], -1)
-            bias, blocks = torch.cat([prompt_bias, self.own_bias], dim=2), [prompts, own]
-            return _mixed(_scores(query, self.own_grid, blocks, bias, scaling).softmax(dim=2), self.own_grid, blocks)
         first, first_mass = _attend(query, self.prompt_grid, prompts, self.prompt_bias, scaling)
         second, second_mass = _attend(query, self.own_grid, own, self.own_bias, scaling)
         # softmax over both parts = their softmaxes, weighted by their shares of the total mass
         return first.lerp(second, torch.sigmoid(second_mass - first_mass).to(first.dtype))
 
 
-Block = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values [R, H, l, D] of l tokens that R rows may see."""
-
-
 def _attend(
     query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention [M, Hq, D] to one block, and the log of its softmax's mass [M, Hq, 1]; arguments as in `_scores`."""
-    scores = _scores(query, grid, [block], bias, scaling)
+    """Attention [M, Hq, D] to a block, and the log of its softmax's mass [M, Hq, 1]; arguments as in `_scores`."""
+    scores = _scores(query, grid, block, bias, scaling)
     weights = scores.softmax(dim=2)
     # the largest weight is exp(0) / mass; an exp of one's own is many times slower on a CPU where it underflows
     mass = scores.amax(dim=2, keepdim=True) - weights.amax(dim=2, keepdim=True).log()
-    return _mixed(weights, grid, [block]), grid.by_token(mass, query.shape[0])
+    return _mixed(weights, grid, block), grid.by_token(mass, query.shape[0])
 
 
-def _scores(
-    query: torch.Tensor, grid: Grid, blocks: Sequence[Block], bias: torch.Tensor, scaling: float
-) -> torch.Tensor:
+def _scores(query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, scaling: float) -> torch.Tensor:
     """Scores of the grid's tokens for all that their row sees; no gradients.
 
     Args:
         query: [Hq, M, D], Hq a multiple of H.
         grid: R rows of Q tokens.
-        blocks: L tokens in all.
+        block: L tokens.
         bias: [R, Q or 1, L] float32, added to the scores.
         scaling: factor of the scores.
 
     Returns:
         [R * H, Hq / H * Q, L] float32.
     """
-    (rows, width), heads, size = grid.index.shape, blocks[0][0].shape[1], query.shape[2]
+    (rows, width), (keys, _), size = grid.index.shape, block, query.shape[2]
+    heads = keys.shape[1]
     repeat = query.shape[0] // heads
     queries = query[:, grid.index].view(heads, repeat, rows, width, size).permute(2, 0, 1, 3, 4)
     queries = queries.reshape(rows * heads, repeat * width, size) * scaling
-    parts = [torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)) for keys, _ in blocks]
-    scores = (torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]).float()
+    scores = torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)).float()
     scores.view(rows, heads, repeat, width, -1).add_(bias[:, None, None])
     return scores
 
 
-def _mixed(weights: torch.Tensor, grid: Grid, blocks: Sequence[Block]) -> torch.Tensor:
-    """The blocks' values [M, Hq, D] by weights [R * H, Hq / H * Q, L]."""
-    values = [values.flatten(0, 1) for _, values in blocks]
-    parts = weights.to(values[0].dtype).split([part.shape[1] for part in values], dim=2)
-    mixed = torch.bmm(parts[0], values[0])
-    for part, more in zip(parts[1:], values[1:], strict=True):
-        mixed = torch.baddbmm(mixed, part, more)
+def _mixed(weights: torch.Tensor, grid: Grid, block: Block) -> torch.Tensor:
+    """The block's values [M, Hq, D] by weights [R * H, Hq / H * Q, L]."""
+    values = block[1].flatten(0, 1)
+    mixed = torch.bmm(weights.to(values.dtype), values)
     rows, width = grid.index.shape
     return grid.by_token(mixed, mixed.shape[0] * mixed.shape[1] // (rows * width))
+
+
+def _bias(seen: torch.Tensor) -> torch.Tensor:
+    """What to add to the scores of what is seen (bool, any shape) and of what is not."""
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
 
 
 def shared_attention(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from recalign.generation.attention import Grid, KeyValues, Pass, ReadLast, ReadOn, ReadPrompts, Stored, own
+from recalign.generation.attention import Grid, KeyValues, Pass, ReadOn, ReadPrompts, ReadWithin, Stored, own
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""
@@ -78,7 +78,7 @@ class Context(ABC):
         """Append tokens to A lanes.
 
         Args:
-            segments: [A] the segment of each lane.
+            segments: [A] the segment of each lane, ascending where segments branch.
             parents: [A] the slot that it goes on from, or -1 for the prompt.
             tokens: [A, R] int64, padded on the right.
             counts: [A] how many tokens each lane has, at least 1.
@@ -122,7 +122,8 @@ class SharedContext(Context):
         self.ancestors = torch.zeros(count, 0, 0, dtype=torch.bool, device=self.device)  # [S, slots, slots]
         self.own = KeyValues(count, 0)
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        self.prompts = KeyValues(len(prompts), int(self.lengths.max()))
+        self.longest = int(self.lengths.max())
+        self.prompts = KeyValues(len(prompts), self.longest + _room(0) * branching)
         self.cost.prompts += len(prompts)
         self.cost.prompt_tokens += sum(map(len, prompts))
 
@@ -137,7 +138,8 @@ class SharedContext(Context):
         every = torch.arange(len(prompts), device=self.device)
         last = torch.tensor([int(prompt[-1]) for prompt in prompts], device=self.device)
         self.bias = self._prompt_bias()
-        reading = ReadLast(self.prompts, self.lengths, Grid.of(every, len(prompts)), self.bias)
+        nothing = torch.zeros(len(prompts), 0, dtype=torch.bool, device=self.device)
+        reading = ReadWithin(self.prompts, every, self.lengths - 1, self.lengths, nothing)
         return self._forward(reading, last, self.lengths - 1, every)
 
     def extend(
@@ -159,13 +161,17 @@ class SharedContext(Context):
         slots = self._slots(segment, grid)
         depth = self._depths(segments, parents)[lane] + step
         visible = self._visible(segments, parents, lane, step, slots)
+        prompt = self.prompt_of[segment]
+        reading: Pass
         if self.branching:
             self.depth[segment, slots], self.ancestors[segment, slots] = depth, visible
             visible = visible[:, : _last_used(self.taken)]
-        self.own.grow(_room(visible.shape[1]))
-        prompt = self.prompt_of[segment]
-        prompt_grid = None if self.branching else Grid.of(prompt, len(self.lengths))
-        reading = ReadOn(self.prompts, self.own, prompt_grid, grid, segment, slots, self.bias, grid.scatter(visible))
+            self.prompts.grow(self.longest + _room(visible.shape[1]))
+            reading = ReadWithin(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
+        else:
+            self.own.grow(_room(visible.shape[1]))
+            by_prompt, bias = Grid.of(prompt, len(self.lengths)), grid.scatter(visible)
+            reading = ReadOn(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
         ends = counts.cumsum(0) - 1
         wanted = torch.arange(len(lane), device=self.device) if every else ends
         flat = tokens[column < counts[:, None]]
@@ -182,20 +188,23 @@ class SharedContext(Context):
         """Copy what is kept into smaller buffers."""
         self.segments = len(segments)
         prompts, self.prompt_of = torch.unique(self.prompt_of[segments], return_inverse=True)
-        self.filled, self.taken = self.filled[segments], self.taken[segments]
-        used = int(self.filled.max())
+        used = 0
         if self.branching:
+            self.taken = self.taken[segments]
             used = _last_used(self.taken)
             self.taken, self.depth = self.taken[:, :used], self.depth[segments, :used]
             self.ancestors = self.ancestors[segments, :used, :used]
-        self.own.keep(segments, used)
+        else:
+            self.filled = self.filled[segments]
+            self.own.keep(segments, int(self.filled.max()))
         if len(prompts) < len(self.lengths):
             self.lengths = self.lengths[prompts]
-            self.prompts.keep(prompts, int(self.lengths.max()))
+            self.longest = int(self.lengths.max())
+            self.prompts.keep(prompts, self.longest + used)
             self.bias = self._prompt_bias()
 
     def _prompt_bias(self) -> torch.Tensor:
-        hidden = torch.arange(self.prompts.room, device=self.device) >= self.lengths[:, None, None]
+        hidden = torch.arange(self.longest, device=self.device) >= self.lengths[:, None, None]
         return torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, torch.finfo(torch.float32).min)
 
     def _store(self, where: KeyValues, first: int, parts: Sequence[np.ndarray], begun: int) -> None:

@@ -3,6 +3,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from recalign.generation import attention
 from recalign.generation.attention import shared
 from recalign.generation.context import Cost, PlainContext, SharedContext
 from recalign.generation.probe import obstacle_to_sharing
@@ -18,8 +19,12 @@ def prompts(common=0):
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize(("branching", "pruned"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("common", [0, 20])
+@pytest.mark.parametrize("row_by_row", [True, False])
 @torch.no_grad()
-def test_shared_prompts_give_the_logits_of_full_forward_passes(kind, branching, pruned, common):
+def test_shared_prompts_give_the_logits_of_full_forward_passes(
+    kind, branching, pruned, common, row_by_row, monkeypatch
+):
+    monkeypatch.setattr(attention, "ROW_BY_ROW", {"cpu"} if row_by_row else set())
     model = tiny_model(kind)
     generator = torch.Generator().manual_seed(0)
     ours, plain = SharedContext(model, Cost()), PlainContext(model, Cost(), 4096)
