@@ -118,11 +118,10 @@ class _Search:
         self._continue(chosen, token, ends)
 
     def _jump(self, beams: Prefixes) -> Prefixes:
-        """Move all beams of a prompt along their chains: to the depth of its next decision, or as far as is worth it.
+        """Move all beams of a prompt along their chains to the depth of its next decision.
 
-        With full-vocabulary scores every token on the way is run, and has logits over the vocabulary. Prompts that run
-        many more tokens than others make all wait, so a pass takes each at most 2B tokens further; and where all titles
-        below a prompt's beams finish, whatever their scores, each beam goes to its own next decision.
+        With full-vocabulary scores every token on the way is run, and has logits over the vocabulary. There, once all
+        titles below a prompt's beams finish, whatever their scores, each beam goes to its own next decision.
         """
         trie, none = self.trie, beams.score == -torch.inf
         here, depth = (trie.depth[nodes].long() for nodes in (beams.node, trie.decision[beams.node].long()))
@@ -132,8 +131,7 @@ class _Search:
             titles = titles + (self.finished[self.live] > -torch.inf).sum(dim=1)
             together = torch.where((titles <= self.width)[:, None], depth, together)
             most = max(1, LOGITS // (here.numel() * self.how.engine.vocabulary_size))
-            span = (2 * self.width // (~none).sum(dim=1, keepdim=True)).clamp_max(most)
-            together = together.minimum(here + span)
+            together = together.minimum(here + most)
         depth = together.expand_as(here)
         moves = (depth > here) & ~none
         further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).flatten(), 1)

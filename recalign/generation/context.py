@@ -16,6 +16,8 @@ from recalign.generation.attention import Grid, KeyValues, Pass, ReadOn, ReadPro
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""
+TREE, CHAIN = 96, 32
+"""Slots that segments get at first."""
 TOKENS_A_PASS = {True: 1024, False: 32768}
 """Prompt tokens that are read at once, on a CPU (where what a layer makes of more leaves its cache) and elsewhere."""
 
@@ -123,7 +125,7 @@ class SharedContext(Context):
         self.own = KeyValues(count, 0)
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         self.longest = int(self.lengths.max())
-        self.prompts = KeyValues(len(prompts), self.longest + _room(0) * branching)
+        self.prompts = KeyValues(len(prompts), self.longest + TREE * branching)
         self.cost.prompts += len(prompts)
         self.cost.prompt_tokens += sum(map(len, prompts))
 
@@ -166,10 +168,10 @@ class SharedContext(Context):
         if self.branching:
             self.depth[segment, slots], self.ancestors[segment, slots] = depth, visible
             visible = visible[:, : _last_used(self.taken)]
-            self.prompts.grow(self.longest + _room(visible.shape[1]))
+            self.prompts.grow(self.longest + _room(visible.shape[1], TREE))
             reading = ReadWithin(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
         else:
-            self.own.grow(_room(visible.shape[1]))
+            self.own.grow(_room(visible.shape[1], CHAIN))
             by_prompt, bias = Grid.of(prompt, len(self.lengths)), grid.scatter(visible)
             reading = ReadOn(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
         ends = counts.cumsum(0) - 1
@@ -308,12 +310,11 @@ def _common_beginning(prompts: Sequence[np.ndarray]) -> int:
     return common if common >= WORTH_A_PASS else 0
 
 
-def _room(used: int) -> int:
-    """Slots to hold for `used` tokens: grows by half, so that growing costs little."""
-    room = 64
-    while room < used:
-        room += room // 2
-    return room
+def _room(used: int, least: int) -> int:
+    """Slots to hold for `used` tokens: `least`, or twice that and so on, so that growing costs little."""
+    while least < used:
+        least *= 2
+    return least
 
 
 @contextlib.contextmanager

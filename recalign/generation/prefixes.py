@@ -92,7 +92,7 @@ class Reader:
         """Forget all prompts but these (bool [P]); the context, which has to copy, only once the others are many."""
         self.state, self.first, self.rows = self.state.take(prompts), self.first[prompts], self.rows[prompts]
         self.segments = self.segments[prompts]
-        if 0 < 4 * len(self.segments) < 3 * self.context.segments:
+        if 0 < 2 * len(self.segments) <= self.context.segments:
             self.context.keep(self.segments)
             self.segments = torch.arange(len(self.segments), device=self.segments.device)
 
@@ -168,8 +168,11 @@ class Reader:
         return logits.gather(1, wanted), found
 
     def _normalised(self, logits: torch.Tensor) -> torch.Tensor:
-        # log_softmax is one pass over the vocabulary where logsumexp is four
-        return logits.float().log_softmax(dim=1) if self.full else logits.float()
+        """Turn logits, which are not needed any more, into what is scored."""
+        logits = logits.float()
+        if self.full:  # in place: a second array of this size costs as much as the head's product
+            torch.log_softmax(logits, dim=1, out=logits)
+        return logits
 
 
 def _columns(wanted: torch.Tensor, vocabulary: int) -> tuple[torch.Tensor | None, torch.Tensor]:
