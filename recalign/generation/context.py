@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from recalign.generation.attention import Grid, KeyValues, Pass, ReadOn, ReadPrompts, ReadWithin, Stored, own
+from recalign.generation.kernels import replaced_forward
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""
@@ -321,14 +322,12 @@ def _room(used: int, least: int) -> int:
 def _only(model: PreTrainedModel, columns: torch.Tensor | None) -> Iterator[bool]:
     """Let the head compute some columns only, where it is a plain matrix; yield whether it does."""
     head = model.get_output_embeddings()
-    narrow = columns is not None and type(head) is torch.nn.Linear
-    if narrow:
-        weight, bias = head.weight[columns], None if head.bias is None else head.bias[columns]
-        head.__dict__["forward"] = lambda hidden: F.linear(hidden, weight, bias)
-    try:
-        yield narrow
-    finally:
-        head.__dict__.pop("forward", None)
+    if columns is None or type(head) is not torch.nn.Linear:
+        yield False
+        return
+    weight, bias = head.weight[columns], None if head.bias is None else head.bias[columns]
+    with replaced_forward(head, lambda hidden: F.linear(hidden, weight, bias)):
+        yield True
 
 
 class PlainContext(Context):

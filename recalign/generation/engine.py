@@ -19,6 +19,7 @@ from recalign.generation.beam import BeamSearch
 from recalign.generation.constraint import ListConstraint
 from recalign.generation.context import Context, Cost, PlainContext, SharedContext
 from recalign.generation.exact import ExactSearch
+from recalign.generation.kernels import laid_out
 from recalign.generation.prefixes import Scoring
 from recalign.generation.probe import beyond_window, obstacle_to_sharing, tell
 from recalign.generation.sampling import Completions, Sampler, join
@@ -260,7 +261,7 @@ class Engine:
     def inference(self) -> Iterator[None]:
         """Encode and continue prompts within this: no gradients, no dropout; the time is counted."""
         model, started = self.policy.model, time.perf_counter()
-        with torch.no_grad(), contextlib.nullcontext() if self.obstacle else shared(model):
+        with torch.no_grad(), contextlib.nullcontext() if self.obstacle else shared(model), laid_out(model):
             training = model.training
             model.eval()
             try:
