@@ -124,6 +124,11 @@ class PreparedDataset:
         return str(self.info["hash"])
 
     @property
+    def measured_hash(self) -> str:
+        """Hash of what models are measured by: the same for two datasets that write the same items differently."""
+        return str(self.info.get("measured_hash", self.hash))
+
+    @property
     def task(self) -> str:
         """`next` (one target a row) or `list` (several)."""
         return str(self.info["options"]["task"])

@@ -246,7 +246,8 @@ def _write(
             sets = candidate_sets(part, consumed, size, options.candidates, random)
         write_rows(folder / name / "data.arrow", part, sets, digest, earlier=exclude)
     content = {**options.model_dump(), "exclude_history": exclude}
-    digest.texts([json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)])  # the codes stand for the file
+    stated = json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)  # the codes stand for the file
+    digest.texts([stated], measured=False)
     length, unit = _title_length(tokenizer)
     counts = report.count(log, splits, prepared.cleaned, prepared.items["title"].to_list(), prepared.training, length)
     counts["dropped_events"] = prepared.dropped_events
@@ -256,7 +257,7 @@ def _write(
     console.show(report.table(counts, recorded["source"], unit))
     for line in found:
         console.warn(line)
-    results = {"hash": digest.hex(), "counts": counts, "warnings": found}
+    results = {**digest.hashes(), "counts": counts, "warnings": found}
     info = {"format": FORMAT_VERSION, "options": {**recorded, **content}, **results}
     workspace.write_json(folder / "dataset.json", info)
     return results

@@ -22,22 +22,32 @@ BATCH = 65_536
 
 
 class Digest:
-    """Hash of content, fed piece by piece: independent of file formats, library versions, paths and clocks."""
+    """Hash of content, fed piece by piece: independent of file formats, library versions, paths and clocks.
+
+    A second hash is of what models are measured by alone: items, training interactions, users and targets, not how
+    items are written or how much of a history is shown. Where it is the same, `compare` takes different datasets.
+    """
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        self._whole, self._measured = hashlib.sha256(), hashlib.sha256()
 
-    def texts(self, values: Iterable[str]) -> None:
+    def texts(self, values: Iterable[str], *, measured: bool = True) -> None:
         """Add strings."""
-        self._hash.update("\x1f".join(values).encode() + b"\x1e")
+        self._add("\x1f".join(values).encode() + b"\x1e", measured)
 
-    def array(self, values: np.ndarray) -> None:
+    def array(self, values: np.ndarray, *, measured: bool = True) -> None:
         """Add numbers, with their type and shape."""
-        self._hash.update(f"{values.dtype.str}{values.shape}".encode() + np.ascontiguousarray(values).tobytes())
+        content = f"{values.dtype.str}{values.shape}".encode() + np.ascontiguousarray(values).tobytes()
+        self._add(content, measured)
 
-    def hex(self) -> str:
-        """The hash so far, 16 hexadecimal digits."""
-        return self._hash.hexdigest()[:16]
+    def _add(self, content: bytes, measured: bool) -> None:
+        self._whole.update(content)
+        if measured:
+            self._measured.update(content)
+
+    def hashes(self) -> dict[str, str]:
+        """The hashes so far, 16 hexadecimal digits each: `hash` of all, `measured_hash`."""
+        return {"hash": self._whole.hexdigest()[:16], "measured_hash": self._measured.hexdigest()[:16]}
 
 
 def write_items(
@@ -57,7 +67,7 @@ def write_items(
     frame = items.with_columns(popularity=pl.Series(popularity, dtype=pl.Int64))
     if codes is not None:
         frame = frame.with_columns(code=pl.Series([code.tolist() for code in codes], dtype=pl.List(pl.Int32)))
-        digest.texts(" ".join(map(str, code)) for code in codes)
+        digest.texts((" ".join(map(str, code)) for code in codes), measured=False)
     write_parquet(folder / "items.parquet", frame)
     digest.texts(items["item_id"])
     digest.texts(items["title"])
@@ -147,7 +157,7 @@ def _columns(part: Windows, users: pa.Array, digest: Digest) -> list[pa.Array]:
     target_length, positions = keep.sum(axis=1), part.target_positions[keep]
     targets, gains, times = log.item[positions], log.gain[positions].astype(np.float32), log.time[part.cut]
     for values in (part.user, history_length, history, target_length, targets, gains, times):
-        digest.array(values)
+        digest.array(values, measured=values is not history_length and values is not history)
     return [
         users.take(pa.array(part.user)),
         _lists(history, history_length),

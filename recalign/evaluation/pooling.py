@@ -73,7 +73,7 @@ def pool(name: str, runs: Sequence[EvalRun], metrics: Sequence[str], seed: int) 
     frame = _average([run.frame for run in runs], metrics)
     _check_tested_once(name, frame)
     for run in runs:
-        rows = frame.filter(frame["data"] == run.data_hash).height
+        rows = frame.filter(frame["data"] == run.measured_hash).height
         if run.frame.height != rows:
             raise UserError(
                 f"The runs of '{name}' answer different rows of one dataset: {run.folder} has {run.frame.height} of "
@@ -90,7 +90,7 @@ def pool_baselines(
     groups: Mapping[str, Sequence[EvalRun]], model: System, metrics: Sequence[str], seed: int
 ) -> list[System]:
     """Join the folds of each baseline that was measured for every dataset; seeds of models do not concern them."""
-    by_data = {run.data_hash: run for runs in groups.values() for run in reversed(runs) if run.baselines}
+    by_data = {run.measured_hash: run for runs in groups.values() for run in reversed(runs) if run.baselines}
     if set(by_data) != set(model.frame["data"].unique().to_list()):
         return []
     runs = tuple(by_data.values())
@@ -155,7 +155,7 @@ def check_same_rows(first: System, other: System) -> None:
         raise UserError(
             f"{where} are on different datasets: {', '.join(paths[0])} ({len(data[0])}) and {', '.join(paths[1])} "
             f"({len(data[1])}).",
-            "Compare runs on the same prepared dataset, or on the same folds.",
+            "Compare runs on one dataset or the same folds; only identifiers and the shown history may differ.",
         )
     if one.results["split"] != two.results["split"]:
         raise UserError(

@@ -62,9 +62,14 @@ class EvalRun:
         """Hash of the dataset that it was evaluated on."""
         return str(self.results["data"]["hash"])
 
+    @property
+    def measured_hash(self) -> str:
+        """Hash of what it was measured by, the same for datasets that differ in identifiers or shown history only."""
+        return str(self.results["data"].get("measured_hash", self.data_hash))
+
     @cached_property
     def frame(self) -> pl.DataFrame:
-        """The per-user table, with the dataset's hash in the column `data`.
+        """The per-user table, with the dataset's measured hash in the column `data`.
 
         Raises:
             UserError: the file is missing or unreadable, or lacks columns.
@@ -91,7 +96,7 @@ class EvalRun:
         missing = [column for column in required if column not in frame.columns]
         if missing:
             raise UserError(f"{file} lacks the column '{missing[0]}'.", "Run `recalign eval --overwrite` again.")
-        return frame.with_columns(pl.lit(self.data_hash).alias("data"))
+        return frame.with_columns(pl.lit(self.measured_hash).alias("data"))
 
 
 def run_name(folder: Path) -> str:
@@ -113,9 +118,8 @@ def group_by_label(runs: Sequence[EvalRun]) -> dict[str, list[EvalRun]]:
     for label, alike in labels.items():
         for same in alike.values():
             # An aligned model may share its seed with another that started from another seed's model.
-            drawn = {
-                (run.data_hash, run.results.get("seed"), run.results.get("options", {}).get("model")) for run in same
-            }
+            results = [(run.measured_hash, run.results) for run in same]
+            drawn = {(data, each.get("seed"), each.get("options", {}).get("model")) for data, each in results}
             if len(alike) == 1 and len(drawn) == len(same):
                 groups[label] = same
             else:

@@ -93,6 +93,20 @@ def test_every_option_changes_the_hash(tmp_path, options):
     assert prepare_dataset("table", file, tmp_path / "b", options=options)["hash"] != plain["hash"]
 
 
+def test_identifiers_and_shown_history_leave_what_is_measured_as_it_is(tmp_path):
+    file = random_world(tmp_path / "raw")
+
+    def measured(**options):
+        return prepare_dataset("table", file, tmp_path / f"d{len(list(tmp_path.iterdir()))}", options=options)
+
+    plain = measured()
+    for options in ({"identifier": "atomic"}, {"identifier": "semantic"}, {"history": 5}):
+        other = measured(**options)
+        assert other["measured_hash"] == plain["measured_hash"] and other["hash"] != plain["hash"]
+    for options in ({"relevance": "rating"}, {"candidates": 4}, {"min_history": 4}):
+        assert measured(**options)["measured_hash"] != plain["measured_hash"]
+
+
 def test_a_second_run_has_nothing_to_do_and_a_changed_file_is_noticed(tmp_path, capsys):
     file = random_world(tmp_path / "raw")
     first = prepare_dataset("table", file, tmp_path / "out")

@@ -30,7 +30,9 @@ def write_split(folder, rows):
         writer.write_table(table)
 
 
-def write_dataset(folder, titles, events, rows, *, genres=None, digest="abc", exclude_history=True, **options):
+def write_dataset(
+    folder, titles, events, rows, *, genres=None, digest="abc", measured="", exclude_history=True, **options
+):
     """Write a dataset folder, its three splits alike, and open it."""
     counts = np.bincount([item for _, item, _ in events], minlength=len(titles))
     folder.mkdir()
@@ -64,6 +66,7 @@ def write_dataset(folder, titles, events, rows, *, genres=None, digest="abc", ex
         write_split(folder / split, rows)
     settings = {"task": "list", "identifier": "title", "list_length": 5, "exclude_history": exclude_history}
     info = {"format": 1, "hash": digest, "source": "hand", "options": {**settings, **options}}
+    info |= {"measured_hash": measured} if measured else {}
     (folder / "dataset.json").write_text(json.dumps(info))
     return PreparedDataset(folder)
 

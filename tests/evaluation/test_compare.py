@@ -156,6 +156,18 @@ def test_different_datasets_are_refused(run, tmp_path):
     )
 
 
+def test_datasets_that_differ_in_how_items_are_written_are_compared_but_not_pooled(run, tmp_path):
+    kinds = ("title", "semantic")
+    data = {kind: write_small(tmp_path / f"d-{kind}", kind, measured="same", identifier=kind) for kind in kinds}
+    title, semantic = run("a", POOR, data["title"], baselines=True), run("b", GOOD, data["semantic"], label="a")
+    found = compare({"title": [title], "semantic": [semantic]})
+    assert found.tests["semantic"]["recall@2"].difference.mean == 1.0
+    assert {system.name for system in found.systems if system.baseline} == set(title.baselines) != set()
+    refusal({"both": [title, semantic]}, r"different datasets \(identifier: 'title' and 'semantic'\)")
+    named = group_by_label([title, run("c", GOOD, data["semantic"], label="a", baselines=False)])
+    assert all(len(runs) == 1 for runs in named.values()) and len(named) == 2
+
+
 def test_different_splits_are_refused(run):
     refusal(
         {"a": [run("a", POOR)], "b": [run("b", POOR, split="valid")]},
