@@ -121,7 +121,8 @@ class _Search:
         """Move all beams of a prompt along their chains to the depth of its next decision.
 
         With full-vocabulary scores every token on the way is run, and has logits over the vocabulary. There, once all
-        titles below a prompt's beams finish, whatever their scores, each beam goes to its own next decision.
+        titles below a prompt's beams finish, whatever their scores, each beam goes to its own next decision; and the
+        root is asked even if all titles begin alike, because what is read later scores no first token.
         """
         trie, none = self.trie, beams.score == -torch.inf
         here, depth = (trie.depth[nodes].long() for nodes in (beams.node, trie.decision[beams.node].long()))
@@ -131,7 +132,7 @@ class _Search:
             titles = titles + (self.finished[self.live] > -torch.inf).sum(dim=1)
             together = torch.where((titles <= self.width)[:, None], depth, together)
             most = max(1, LOGITS // (here.numel() * self.how.engine.vocabulary_size))
-            together = together.minimum(here + most)
+            together = torch.where(here == 0, 0, together.minimum(here + most))
         depth = together.expand_as(here)
         moves = (depth > here) & ~none
         further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).flatten(), 1)

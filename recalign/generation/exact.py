@@ -58,7 +58,8 @@ class _Frontier:
         self.reader = Reader(how.engine, rows, prompts, how.scoring, how.rescorer)
         device = self.reader.first.device
         self.live = torch.arange(len(prompts), device=device)
-        self.open = self._at_decisions(Prefixes.roots(len(prompts), device))
+        roots = Prefixes.roots(len(prompts), device)
+        self.open = roots if self.reader.full else self._at_decisions(roots)  # full: the first token has to be scored
         self.items = torch.full((len(prompts), how.size), INVALID, dtype=torch.long, device=device)
         self.best = torch.full(self.items.shape, -torch.inf, dtype=torch.float64, device=device)
         self.opened = torch.zeros(len(prompts), dtype=torch.long, device=device)
