@@ -33,6 +33,30 @@ def test_a_wide_beam_agrees_and_a_narrow_one_cannot_score_higher(scoring):
     assert (narrow.sort(descending=True).values <= scores + 1e-5).all()
 
 
+ODD = {
+    "one item": [[5, 6, 7]],
+    "one item of one token": [[5]],
+    "titles of one token": [[token] for token in range(3, 15)],
+    "all but the last token alike": [[5, 6, 7, 8, token] for token in range(9, 20)],
+    "alike up to a choice and on": [[5, 6, 7, 8, 9], [5, 6, 3, 4]],
+    "each begins the next": [[5] * length for length in range(1, 9)],
+}
+
+
+@pytest.mark.parametrize("scoring", ["renormalised", "full"])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_catalogues_are_scored_like_any_other(name, scoring):
+    paths = [np.array(path) for path in ODD[name]]
+    engine, rows = make_engine(paths, task="next"), [row(0, [0]), row(1, [0] * 9)]
+    found = engine.exact(rows, size=len(paths) + 1, scoring=scoring)[:2]
+    beams = engine.beam(rows, width=len(paths) + 1, size=len(paths) + 1, scoring=scoring)
+    for items, scores in (found, beams):
+        for one, ranked, values in zip(rows, items.tolist(), scores.tolist(), strict=True):
+            wanted = every_score(engine, one, [], scoring)
+            assert ranked == [*(item for item, _ in wanted), -1]
+            np.testing.assert_allclose(values[:-1], [score for _, score in wanted], atol=1e-5)
+
+
 def test_opening_one_prefix_at_a_time_opens_the_fewest():
     engine = make_engine(random_paths(120, seed=4, longest=6, width=20))
     rows = [row(i, [i]) for i in range(5)]
