@@ -30,13 +30,18 @@ class BearParams(PruningParams):
     constrained: bool = Field(
         True, description="probabilities over the catalogue's valid tokens, as in the official code (false: all tokens)"
     )
+    stop_gradient: bool = Field(
+        True,
+        description="beta_t and, where they normalise, the weights are constants to the gradient, as in the official "
+        "code (false: gradients flow through both)",
+    )
 
 
 class Bear(TokenObjective):
     """L = L_sft + lambda * sum_t log sigmoid((log beta_t - log p_t) / xi).
 
     beta_t is the B-th highest next-token probability (where fewer than B tokens are valid: the smallest valid one), a
-    constant to the gradient. The gradient is then that of the cross-entropy with each token weighted by
+    constant to the gradient (`stop_gradient`). The gradient is then that of the cross-entropy with token weights
 
         w_t = 1 + (lambda / xi) * sigmoid((log p_t - log beta_t) / xi)
 
@@ -47,6 +52,7 @@ class Bear(TokenObjective):
     Differs from the paper: as the official code does, probabilities run over the valid tokens (MSL) and the weights are
     divided by their sum; `constrained=false` and `normalise=tokens` give the paper's form. With `constrained=false` no
     token is forced, and every token is in the sum of the weights.
+    Differs from the official code: its weights are 1 + lambda * sigmoid(...), without the 1 / xi of the gradient.
     """
 
     Params = BearParams
@@ -60,16 +66,18 @@ class Bear(TokenObjective):
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the mean weight and the share of choices in which the beam would drop the target."""
         losses, thresholds = self._constrained(answers) if self.params.constrained else self._full(answers)
+        if self.params.stop_gradient:
+            thresholds = thresholds.detach()
         margins = -losses - thresholds  # [R] log p - log beta
         weight, xi = self.params.weight, self.params.temperature
-        weights = 1 + weight / xi * torch.sigmoid(margins.detach() / xi)  # [R]
+        weights = 1 + weight / xi * torch.sigmoid((margins.detach() if self.params.stop_gradient else margins) / xi)
         if self.params.normalise == "weights":
             value = (weights * losses).sum() / weights.sum().clamp_min(1.0)
         else:
             value = (losses + weight * logsigmoid(-margins / xi)).sum() / max(len(answers.labels), 1)
         count = max(len(losses), 1)
         metrics = {
-            "mean_weight": float(weights.sum()) / count,
+            "mean_weight": float(weights.detach().sum()) / count,
             "pruned_share": float((margins < 0).sum()) / count,
             "choice_share": len(losses) / max(len(answers.labels), 1),
         }
@@ -80,19 +88,18 @@ class Bear(TokenObjective):
         valid = choices(answers)
         losses = valid.cross_entropy()
         if not len(losses):
-            return losses, losses.detach()
+            return losses, losses
         width = min(self.params.beam, valid.logits.shape[-1])
-        best = valid.logits.detach().topk(width).values  # [R, B]
+        best = valid.logits.topk(width).values  # [R, B]
         last = (valid.counts.clamp(max=width) - 1)[:, None]
-        return losses, best.gather(-1, last).squeeze(-1) - (losses + valid.chosen).detach()
+        return losses, best.gather(-1, last).squeeze(-1) - (losses + valid.chosen)
 
     def _full(self, answers: AnswerBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy over the vocabulary and log beta, both [S]."""
         losses = cross_entropy(answers.logits, answers.labels, reduction="none")
         width = min(self.params.beam, answers.logits.shape[-1])
-        logits = answers.logits.detach()
-        chosen = logits.gather(-1, answers.labels[:, None]).squeeze(-1)
-        return losses, logits.topk(width).values[:, -1] - (losses.detach() + chosen)
+        chosen = answers.logits.gather(-1, answers.labels[:, None]).squeeze(-1)
+        return losses, answers.logits.topk(width).values[:, -1] - (losses + chosen)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import distributed
 
 from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
 
@@ -66,9 +67,12 @@ class Msl(TokenObjective):
     With `adaptive`, tau follows from the first tokens of the batch's answers, n_first valid ones each:
     C = ln(0.25 n_first), d = mean z_y - mean z_valid, tau = (d + sqrt(max(0, d^2 - 2 C var z_valid))) / (2 C), clipped
     to [1.5, 5], as a moving average with rate 0.05; the loss is multiplied by tau, so that gradients keep their scale.
+    Several processes estimate one tau together.
 
     Source: Wang et al., "MSL: Not All Tokens Are What You Need for Tuning LLM as a Recommender", SIGIR 2025.
     Differs from the paper: with at most 4 valid first tokens C is not positive and tau stays as it was.
+    Differs from the official code: the moving average begins at the first estimate, not at 1.5; the variance is that
+    within a row, where the code's also counts what rows differ by, to which a softmax is blind.
     """
 
     Params = MslParams
@@ -110,17 +114,21 @@ class Msl(TokenObjective):
 
     @torch.no_grad()
     def _update_temperature(self, valid: Choices, first: torch.Tensor) -> None:
-        if not bool(first.any()):
-            return
-        logits, counts = valid.logits[first].double(), valid.counts[first].double()
-        target = math.log(float(counts.mean()) * FIRST_TOKEN_SHARE)
-        if target <= 0:
-            return
+        logits, counts = valid.logits[first].double(), valid.counts[first].double()  # [F, C], [F]
         present = logits.isfinite()
         values = logits.masked_fill(~present, 0.0)
-        means = values.sum(-1) / counts  # [F]
-        variance = float((((values - means[:, None]) * present).square().sum(-1) / counts).mean())
-        gap = float(valid.chosen[first].double().mean() - means.mean())
+        means = values.sum(-1) / counts
+        variances = ((values - means[:, None]) * present).square().sum(-1) / counts
+        sums = torch.stack([torch.ones_like(counts), counts, valid.chosen[first].double(), means, variances]).sum(dim=1)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(sums)  # one temperature for the rows of all processes
+        rows, *totals = sums.tolist()
+        if not rows:
+            return
+        count, chosen, mean, variance = (total / rows for total in totals)
+        target, gap = math.log(count * FIRST_TOKEN_SHARE), chosen - mean
+        if target <= 0:
+            return
         root = math.sqrt(max(0.0, gap * gap - 2 * target * variance))
         low, high = TEMPERATURE_BOUNDS
         estimate = min(max((gap + root) / (2 * target), low), high)

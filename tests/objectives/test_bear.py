@@ -1,4 +1,4 @@
-"""BEAR: hand-computed values, the closed form of its gradient, few valid tokens, forced tokens, parameter bounds."""
+"""BEAR: hand-computed values, its gradient in closed form, stop-gradient, few valid tokens, forced tokens, bounds."""
 
 import math
 
@@ -43,15 +43,20 @@ def dense_logps(answers, constrained):
     return answers.logits.masked_fill(~mask, -torch.inf).log_softmax(-1)
 
 
-def closed_form(answers, beam, weight, xi, constrained):
-    """Per token: cross-entropy and the weight 1 + (lambda/xi) sigmoid((log p - log beta)/xi), from dense softmaxes."""
+def log_p_and_beta(answers, beam, constrained):
+    """Per token: log p, log beta and whether there is a choice, from dense softmaxes."""
     logps = dense_logps(answers, constrained)
     sizes = logps.isfinite().sum(-1)
     ranked = logps.sort(-1, descending=True).values
-    threshold = ranked.gather(-1, (sizes.clamp(max=beam) - 1)[:, None]).squeeze(-1).detach()
-    chosen = logps.gather(-1, answers.labels[:, None]).squeeze(-1)
-    weights = 1 + weight / xi * torch.sigmoid((chosen.detach() - threshold) / xi)
-    return -chosen, weights, sizes > 1
+    threshold = ranked.gather(-1, (sizes.clamp(max=beam) - 1)[:, None]).squeeze(-1)
+    return logps.gather(-1, answers.labels[:, None]).squeeze(-1), threshold, sizes > 1
+
+
+def closed_form(answers, beam, weight, xi, constrained):
+    """Per token: cross-entropy, the constant weight 1 + (lambda/xi) sigmoid((log p - log beta)/xi), and the choices."""
+    chosen, threshold, choice = log_p_and_beta(answers, beam, constrained)
+    weights = 1 + weight / xi * torch.sigmoid((chosen.detach() - threshold.detach()) / xi)
+    return -chosen, weights, choice
 
 
 def test_hand_computed_value_on_one_choice():
@@ -113,6 +118,39 @@ def test_no_gradient_flows_through_the_threshold():
     torch.testing.assert_close(logits.grad[0], expected)
 
 
+@pytest.mark.parametrize("constrained", [True, False])
+def test_without_stop_gradient_the_threshold_has_a_gradient_of_its_own(constrained):
+    answers = random_batch(seed=2)
+    options = {"beam": 3, "weight": 2.0, "temperature": 0.5, "constrained": constrained, "normalise": "tokens"}
+    stopped, _ = Bear(BearParams(**options)).loss(answers)
+    value, _ = Bear(BearParams(**options, stop_gradient=False)).loss(answers)
+    torch.testing.assert_close(value, stopped)
+    (gradient,) = torch.autograd.grad(value, answers.logits)
+    losses, weights, choice = closed_form(answers, 3, 2.0, 0.5, constrained)
+    used = choice if constrained else torch.ones_like(choice)
+    _, thresholds, _ = log_p_and_beta(answers, 3, constrained)  # the pruning term pulls down log beta as it lifts log p
+    total = (weights * losses + (weights - 1) * thresholds)[used].sum() / len(losses)
+    (oracle,) = torch.autograd.grad(total, answers.logits)
+    torch.testing.assert_close(gradient, oracle)
+    (usual,) = torch.autograd.grad(stopped, answers.logits)
+    assert not torch.allclose(gradient, usual)
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_without_stop_gradient_the_normalised_weights_have_one_too(constrained):
+    answers = random_batch(seed=3)
+    params = BearParams(beam=3, weight=2.0, temperature=0.5, constrained=constrained, stop_gradient=False)
+    value, _ = Bear(params).loss(answers)
+    chosen, threshold, choice = log_p_and_beta(answers, 3, constrained)
+    used = choice if constrained else torch.ones_like(choice)
+    weights = 1 + 4.0 * torch.sigmoid((chosen - threshold)[used] / 0.5)
+    expected = -(weights * chosen[used]).sum() / weights.sum()
+    torch.testing.assert_close(value, expected)
+    (gradient,) = torch.autograd.grad(value, answers.logits)
+    (oracle,) = torch.autograd.grad(expected, answers.logits)
+    torch.testing.assert_close(gradient, oracle)
+
+
 def test_fewer_valid_tokens_than_the_beam_use_the_smallest_valid_probability():
     logits = torch.tensor([[3.0, 1.0, 7.0]])
     _, metrics = Bear(BearParams(beam=10)).loss(batch(logits, [0], [[0, 1]]))
@@ -161,6 +199,12 @@ def test_pruned_share_counts_targets_below_the_beams_threshold():
 def test_the_full_vocabulary_form_needs_no_valid_tokens():
     assert Bear().reads_allowed is True
     assert Bear(BearParams(constrained=False)).reads_allowed is False
+
+
+def test_the_official_codes_choices_are_the_defaults():
+    params = BearParams()
+    assert params.constrained and params.stop_gradient and params.normalise == "weights"
+    assert (params.beam, params.weight, params.temperature) == (10, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(

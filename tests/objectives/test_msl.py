@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import distributed
 
 from recalign.api import AnswerBatch, ValidTokens
 from recalign.objectives.msl import Msl, MslParams, first_tokens
@@ -131,6 +132,33 @@ def test_later_tokens_do_not_move_the_adaptive_temperature():
     objective = Msl(MslParams(adaptive=True))
     objective.loss(batch(logits, [0, 0], [list(range(8)), list(range(8))], rows=[0, 0]))
     assert objective.temperature == pytest.approx(1.5)
+
+
+def test_processes_estimate_one_adaptive_temperature_together(monkeypatch):
+    whole = random_first_tokens(6)
+    together = Msl(MslParams(adaptive=True))
+    together.loss(whole)
+
+    def half(rows):
+        return batch(whole.logits[rows], whole.labels[rows].tolist(), [list(range(8))] * 3, rows=[0, 1, 2])
+
+    sums = []
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "all_reduce", sums.append)
+    Msl(MslParams(adaptive=True)).loss(half(slice(3, 6)))  # the other process, up to the sum over both
+    monkeypatch.setattr(distributed, "all_reduce", lambda mine: mine.add_(sums[0]))
+    mine = Msl(MslParams(adaptive=True))
+    mine.loss(half(slice(0, 3)))
+    assert 1.5 < together.temperature < 5.0
+    assert mine.temperature == pytest.approx(together.temperature)
+    mine.loss(batch(torch.zeros(1, 10), [0], [[0]]))  # nothing but forced tokens here, and choices elsewhere
+    assert mine.estimates == 2
+
+
+def random_first_tokens(rows):
+    logits = torch.randn(rows, 10, generator=torch.Generator().manual_seed(5)) / 2
+    logits[:, 0] += 2.5
+    return batch(logits, [0] * rows, [list(range(8))] * rows, rows=list(range(rows)))
 
 
 def test_state_survives_a_checkpoint():
