@@ -9,6 +9,7 @@ all that there is.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -353,20 +354,24 @@ def shared_attention(
 
 
 AttentionInterface.register(NAME, shared_attention)
+ALONE = threading.RLock()
+"""Held by the one thread that a model may infer in: for that time it is changed."""
 _OWN: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 """What models within `shared` had before."""
 
 
 @contextlib.contextmanager
 def shared(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model use `shared_attention`; put back at the end what it had."""
-    before = model.config._attn_implementation
-    _OWN[model] = before
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+    """Let the model use `shared_attention`, in this thread alone; put back at the end what it had."""
+    with ALONE:
+        before = model.config._attn_implementation
+        if before != NAME:
+            _OWN[model] = before
+        model.set_attn_implementation(NAME)
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from recalign.api import Rescorer
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.errors import UserError
-from recalign.generation.attention import shared
+from recalign.generation.attention import ALONE, shared
 from recalign.generation.beam import BeamSearch
 from recalign.generation.constraint import ListConstraint
 from recalign.generation.context import Context, Cost, PlainContext, SharedContext
@@ -259,9 +259,9 @@ class Engine:
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
-        """Encode and continue prompts within this: no gradients, no dropout; the time is counted."""
+        """Encode and continue prompts within this: no gradients or dropout, other threads wait; the time is counted."""
         model, started = self.policy.model, time.perf_counter()
-        with torch.no_grad(), contextlib.nullcontext() if self.obstacle else shared(model), laid_out(model):
+        with torch.no_grad(), ALONE if self.obstacle else shared(model), laid_out(model):
             training = model.training
             model.eval()
             try:

@@ -23,10 +23,10 @@ ROWS = 64
 def laid_out(model: torch.nn.Module) -> Iterator[None]:
     """Let a model's plain linear layers use weights laid out for oneDNN, which must not change within; no gradients.
 
-    Layers that are not float32 on a CPU keep their own product, and so do all where there is no oneDNN, or where the
-    copies would be too large.
+    Layers that are not float32 on a CPU keep their own product, or that somebody gave another forward, and so do all
+    where there is no oneDNN, under autocast, or where the copies would be too large.
     """
-    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
+    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear and "forward" not in vars(layer)]
     layers = [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32]
     if sum(layer.weight.nbytes for layer in layers) > MOST or not _available():
         layers = []
@@ -53,7 +53,13 @@ def replaced_forward(module: torch.nn.Module, forward: Callable[[torch.Tensor], 
 def _product(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
     """What a linear layer computes."""
     ready = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-    return lambda inputs: torch.ops.mkldnn._linear_pointwise(inputs, ready, bias, "none", [], "")
+
+    def product(inputs: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            return F.linear(inputs, weight, bias)
+        return torch.ops.mkldnn._linear_pointwise(inputs, ready, bias, "none", [], "")
+
+    return product
 
 
 @cache

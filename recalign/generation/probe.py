@@ -38,8 +38,10 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
         return reason(error)
     finally:
         model.train(training)
+    tolerance = TOLERANCE.get(wanted.dtype, HALF_TOLERANCE)  # of the logits: under autocast they are not the model's
+    wanted, found = wanted.float(), found.float()
     difference = float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1e-6))
-    if not difference <= TOLERANCE.get(model.dtype, HALF_TOLERANCE):
+    if not difference <= tolerance:
         return f"its logits would differ by {difference:.1e} of the largest"
     return ""
 
@@ -96,4 +98,4 @@ def _walk(context: Context, model: PreTrainedModel) -> torch.Tensor:
     for step in tokens:
         more, parents = context.extend(segments, parents, step, counts)
         logits.append(more)
-    return torch.cat(logits).float()
+    return torch.cat(logits)

@@ -1,13 +1,15 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from recalign.generation import attention
-from recalign.generation.attention import shared
+from recalign.generation.attention import own, shared
 from recalign.generation.context import Cost, PlainContext, SharedContext
 from recalign.generation.probe import obstacle_to_sharing
-from tests.generation.doubles import VOCABULARY, tiny_model
+from tests.generation.doubles import VOCABULARY, make_engine, random_paths, row, tiny_model
 
 
 def prompts(common=0):
@@ -75,9 +77,33 @@ def test_the_models_own_attention_comes_back():
     assert model.config._attn_implementation == before != "recalign_shared"
 
 
+def test_the_models_own_attention_is_known_within_a_use_in_a_use():
+    model = tiny_model("llama")
+    before = model.config._attn_implementation
+    with shared(model):
+        with shared(model), own(model):
+            assert model.config._attn_implementation == before
+        assert model.config._attn_implementation == "recalign_shared"
+    assert model.config._attn_implementation == before
+
+
+def test_threads_that_share_a_model_take_turns():
+    model, paths, rows = tiny_model("llama"), random_paths(60), [row(i, [i, 2 * i]) for i in range(4)]
+    before = model.config._attn_implementation
+    alone = make_engine(paths, model=model).beam(rows, width=5, size=5)
+    engines = [make_engine(paths, model=model) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda engine: engine.beam(rows, width=5, size=5), engines * 3))
+    assert all(torch.equal(items, alone[0]) for items, _ in found)
+    assert model.config._attn_implementation == before
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
 def test_known_models_share_prompts(kind):
     assert obstacle_to_sharing(tiny_model(kind)) == ""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert obstacle_to_sharing(tiny_model(kind)) == ""
 
 
 def test_a_model_that_caps_its_scores_is_found_out():

@@ -41,15 +41,58 @@ def test_other_kinds_of_layers_are_left_alone():
         assert not any("forward" in vars(module) for module in model)
 
 
+def test_a_layer_that_was_given_another_forward_keeps_it():
+    layer = torch.nn.Linear(4, 4)
+    layer.forward = lambda inputs: 100 * inputs
+    with laid_out(layer):
+        assert layer(torch.ones(1, 4)).tolist() == [[100.0] * 4]
+    assert layer(torch.ones(1, 4)).tolist() == [[100.0] * 4]
+
+
+@torch.no_grad()
+def test_weights_that_lie_otherwise_in_memory_and_inputs_without_rows():
+    for weight in (torch.randn(33, 17).t(), torch.randn(17, 66)[:, ::2], torch.randn(30, 33)[5:22]):
+        layer = torch.nn.Linear(33, 17)
+        layer.weight = torch.nn.Parameter(weight)
+        for inputs in (torch.randn(5, 33), torch.randn(2, 33, 3).transpose(1, 2), torch.randn(1, 0, 33)):
+            wanted = layer(inputs)
+            with laid_out(layer):
+                torch.testing.assert_close(layer(inputs), wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_under_autocast_the_plain_layers_serve():
+    model = tiny_model("llama")
+    tokens = torch.arange(12).view(2, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = model(tokens).logits
+        with laid_out(model):
+            assert torch.equal(model(tokens).logits, wanted)
+    assert wanted.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("missing", ["memory", "oneDNN"])
 def test_without_room_or_onednn_the_plain_layers_serve(missing, monkeypatch):
+    layer = torch.nn.Linear(8, 4)
+    with laid_out(layer):
+        assert ("forward" in vars(layer)) == kernels._available()
     if missing == "memory":
         monkeypatch.setattr(kernels, "MOST", 8 * 4 * 4 - 1)
     else:
         monkeypatch.setattr(kernels, "_available", lambda: False)
-    layer = torch.nn.Linear(8, 4)
     with laid_out(layer):
         assert "forward" not in vars(layer)
+
+
+@pytest.mark.parametrize("trouble", [AttributeError("no such operator"), RuntimeError("no such primitive"), "wrong"])
+def test_operators_that_are_missing_or_wrong_are_found_out(trouble, monkeypatch):
+    def product(weight, bias):
+        if isinstance(trouble, Exception):
+            raise trouble
+        return lambda inputs: inputs @ weight.T
+
+    monkeypatch.setattr(kernels, "_product", product)
+    assert not kernels._available.__wrapped__()
 
 
 @pytest.mark.skipif(not kernels._available(), reason="this PyTorch has no oneDNN")
