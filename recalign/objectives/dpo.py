@@ -32,7 +32,7 @@ def preference_figures(batch: PreferenceBatch, beta: float) -> dict[str, float]:
 
     `accuracy` is the share of pairs in which the target gained more on the reference than the rejected title;
     `margin` is the mean of beta (D_p - D_d); `chosen_log_ratio` that of D_p, which falls when titles lose probability
-    altogether.
+    altogether; `rejected` is how many rejected titles a row has, on average.
     """
     ratios, present = batch.log_ratios.detach(), batch.present[:, 1:]
     margins = (ratios[:, :1] - ratios[:, 1:])[present]
@@ -41,6 +41,7 @@ def preference_figures(batch: PreferenceBatch, beta: float) -> dict[str, float]:
         "accuracy": float((margins > 0).sum()) / count,
         "margin": beta * float(margins.sum()) / count,
         "chosen_log_ratio": float(ratios[:, 0].mean()),
+        "rejected": float(present.sum()) / len(present),
     }
 
 

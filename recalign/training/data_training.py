@@ -70,7 +70,7 @@ def align_on_data(
         outcome = play(objective, objective.rounds, check, rows, out, training, resume=resume)
     else:
         if isinstance(objective, PreferenceObjective):
-            lesson = preference_lesson(objective, check, rows, seed=training.seed)
+            lesson = preference_lesson(objective, check, rows, seed=training.seed, batch_size=training.batch_size)
         else:
             lesson = token_lesson(objective, check, rows)
         outcome = lesson.trainer(training, out, f"{objective.name}, validated by {expression.text}").run(resume=resume)

@@ -13,6 +13,7 @@ from recalign.errors import UserError
 from recalign.objectives.sft import Sft
 from recalign.training.examples import AnswerExamples, Augmentation, collate
 from recalign.training.models import is_builtin, reference_policy
+from recalign.training.negatives import Negatives, Rejected
 from recalign.training.preferences import PreferenceExamples, PreferenceStep
 from recalign.training.steps import TokenStep
 from recalign.training.trainer import RecalignTrainer, Step
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.expression import RewardExpression
     from recalign.generation.engine import Engine
-    from recalign.training.negatives import Negatives, Rejected
     from recalign.training.options import TrainingOptions
 
 LossOn = Literal["auto", "response", "all"]
@@ -122,7 +122,7 @@ def preference_lesson(
     rows: Sequence[Row],
     *,
     seed: int,
-    accumulation: int = 1,
+    batch_size: int | None = None,
     negatives: Negatives | Rejected | None = None,
 ) -> Lesson:
     """Learn to prefer the targets of some rows; the policy as it is now is the reference.
@@ -132,14 +132,19 @@ def preference_lesson(
         check: validation, and the engine of the policy.
         rows: training rows.
         seed: of the negatives.
-        accumulation: batches an update.
+        batch_size: rows that a process takes at a time, as far as that is known.
         negatives: where rejected titles come from, if not from where the objective's parameters say.
+
+    Raises:
+        UserError: fewer items than negatives: in the catalogue, in a batch, or left to some row.
     """
     engine = check.engine
     policy = engine.policy
-    step = PreferenceStep(
-        policy, objective, engine, reference_policy(policy), seed=seed, accumulation=accumulation, negatives=negatives
-    )
+    if negatives is None:
+        params = objective.params
+        negatives = Negatives(engine, params.source, params.negatives, seed, batch_size)
+        negatives.check(rows)
+    step = PreferenceStep(policy, objective, engine, reference_policy(policy), negatives)
     examples = PreferenceExamples(AnswerExamples(policy, rows, policy.prompter.list_length))
     return Lesson(step, examples, list, check)
 

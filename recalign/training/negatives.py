@@ -9,6 +9,7 @@ import numpy as np
 
 from recalign.api import INVALID, Row
 from recalign.errors import UserError
+from recalign.training.scarcity import scarcest
 
 if TYPE_CHECKING:
     from recalign.generation.engine import Engine
@@ -24,27 +25,45 @@ class Negatives:
         source: `uniform`, `popularity`, `batch`, `self` or `greedy`.
         count: D.
         seed: with the epoch and the row's index it decides the draw.
+        batch_size: rows that are drawn for together, as far as that is known.
 
     Raises:
-        UserError: the catalogue has too few items; more than one greedy title.
+        UserError: the catalogue, or a batch, has too few items; more than one greedy title.
     """
 
-    def __init__(self, engine: Engine, source: str, count: int, seed: int) -> None:
+    def __init__(self, engine: Engine, source: str, count: int, seed: int, batch_size: int | None = None) -> None:
         self.engine, self.source, self.count, self.seed = engine, source, count, seed
         if source == "greedy" and count > 1:
             raise UserError(
                 f"{count} negatives are asked for, and the policy decodes one title greedily.",
                 "Pass -p negatives=1, or -p source=self for the titles of a beam search.",
             )
+        if source == "batch" and batch_size is not None and batch_size <= count:
+            raise UserError(
+                f"{count} negatives are asked for, and in a batch of {batch_size} a row has {batch_size - 1} others.",
+                "Raise --batch-size (align: --prompts-per-step), lower -p negatives=..., or choose another source.",
+            )
         popularity = engine.catalogue.popularity
         self.log_popularity = np.log(popularity, where=popularity > 0, out=np.full(len(popularity), -np.inf))
-        available = int((popularity > 0).sum()) if source == "popularity" else len(popularity)
+        self.pool = popularity > 0 if source == "popularity" else np.ones(len(popularity), dtype=bool)  # [I]
+        available = int(self.pool.sum())
         if available <= count:
             which = "items with training interactions" if source == "popularity" else "items"
             raise UserError(
                 f"{count} negatives are asked for, and the catalogue has {available} {which}, the target included.",
                 "Lower -p negatives=...",
             )
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Look whether every row that will be drawn for has enough items left.
+
+        Raises:
+            UserError: one has fewer than D; `batch` and `greedy` may find fewer.
+        """
+        if self.source not in ("batch", "greedy"):
+            found = scarcest(rows, self.count, self.pool, self.barred)
+            if found is not None:
+                raise self._too_few(*found)
 
     def draw(self, rows: Sequence[Row], epoch: int) -> np.ndarray:
         """Draw for a batch of rows.
@@ -79,11 +98,14 @@ class Negatives:
             UserError: there are fewer.
         """
         if len(found) < self.count:
-            raise UserError(
-                f"User {row.user_id} has {len(found)} items left to reject, and {self.count} negatives are asked for.",
-                "Lower -p negatives=..., or choose another -p source=...",
-            )
+            raise self._too_few(row, len(found))
         return found[: self.count]
+
+    def _too_few(self, row: Row, left: int) -> UserError:
+        return UserError(
+            f"User {row.user_id} has {left} items left to reject, and {self.count} negatives are asked for.",
+            "Lower -p negatives=..., or choose another -p source=...",
+        )
 
 
 def _uniform(negatives: Negatives, rows: Sequence[Row], epoch: int) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.state import GradientState
 from torch import distributed
 from torch.utils.data import Dataset
 
@@ -19,7 +20,7 @@ from recalign.training.examples import AnswerExamples, Example
 from recalign.training.logps import Sampled, hidden_before, logits_of, takes_packing
 from recalign.training.models import Policy
 from recalign.training.negatives import Negatives, Rejected
-from recalign.training.processes import process
+from recalign.training.processes import add_up_gradients, process
 
 
 class PreferenceExamples(Dataset[tuple[int, Example]]):
@@ -53,9 +54,7 @@ class PreferenceStep:
         objective: the loss.
         engine: catalogue, constraint and, for negatives of the policy's own, its beam search.
         reference: gives the reference policy.
-        seed: of the negatives.
-        accumulation: batches an update, over which gradients are averaged.
-        negatives: where rejected titles come from, if not from where the objective's parameters say.
+        negatives: where rejected titles come from.
     """
 
     def __init__(
@@ -64,21 +63,17 @@ class PreferenceStep:
         objective: PreferenceObjective,
         engine: Engine,
         reference: Callable[[], AbstractContextManager[torch.nn.Module]],
-        *,
-        seed: int = 0,
-        accumulation: int = 1,
-        negatives: Negatives | Rejected | None = None,
+        negatives: Negatives | Rejected,
     ) -> None:
         self.policy, self.objective, self.engine, self.reference = policy, objective, engine, reference
-        self.accumulation = accumulation
-        params = objective.params
-        self.negatives = negatives or Negatives(engine, params.source, params.negatives, seed)
+        self.negatives = negatives
         self.packed = takes_packing(policy.model)
+        self.batches = 0  # of the present update
 
     def loss(
         self, model: torch.nn.Module, batch: Sequence[tuple[int, Example]]
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Run one batch's backward pass.
+        """Run one batch's backward pass; after the last one of an update, average gradients over batches and processes.
 
         Args:
             model: not used: gradients go to the policy's own parameters, whatever wraps them.
@@ -90,9 +85,13 @@ class PreferenceStep:
         preferences = self.preferences(batch)
         with blamed("objective", self.objective, "loss"):
             value, figures = self.objective.loss(preferences)
-        (value / (self.accumulation * process()[1])).backward()
+        value.backward()
         value = value.detach()
-        self._add_up_gradients(value)
+        if process()[1] > 1:
+            distributed.all_reduce(value)
+        self.batches += 1
+        if GradientState().sync_gradients:  # what the trainer says of the last batch of an update
+            self._average_gradients()
         return value / process()[1], figures
 
     def preferences(self, batch: Sequence[tuple[int, Example]]) -> PreferenceBatch:
@@ -170,15 +169,14 @@ class PreferenceStep:
             choices=torch.zeros_like(logps, dtype=torch.bool).index_put(place, torch.tensor(True, device=device)),
         )
 
-    def _add_up_gradients(self, value: torch.Tensor) -> None:
-        if process()[1] == 1:
+    def _average_gradients(self) -> None:
+        parts, self.batches = self.batches * process()[1], 0
+        if parts == 1:
             return
-        distributed.all_reduce(value)
         for parameter in self.policy.model.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                distributed.all_reduce(parameter.grad)
+            if parameter.grad is not None:
+                parameter.grad /= parts
+        add_up_gradients(self.policy.model)
 
 
 def _among_valid(

@@ -17,7 +17,7 @@ from recalign.generation.probe import beyond_window
 from recalign.registry import blamed, plugin_error
 from recalign.training import diagnostics
 from recalign.training.logps import completion_logps, microbatches, takes_packing
-from recalign.training.processes import process
+from recalign.training.processes import add_up_gradients, process
 from recalign.training.rollouts import Rollout, make_rollout
 
 if TYPE_CHECKING:
@@ -159,7 +159,9 @@ class RolloutStep:
         if known is None:
             figures["sampling_gap"] = rollout.gap(old.cpu())
         self.old_logps = old
-        self._add_up_gradients(total)
+        if process()[1] > 1:
+            distributed.all_reduce(total)
+            add_up_gradients(self.policy.model)
         return total, dict(figures)
 
     def _checked_loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
@@ -169,13 +171,3 @@ class RolloutStep:
             what = "returned no scalar that depends on the log-probabilities in loss"
             raise plugin_error("objective", self.objective, what)
         return loss, metrics
-
-    def _add_up_gradients(self, total: torch.Tensor) -> None:
-        if process()[1] == 1:
-            return
-        distributed.all_reduce(total)
-        for parameter in self.policy.model.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                distributed.all_reduce(parameter.grad)

@@ -22,6 +22,7 @@ from recalign.training.options import CHECKPOINTS, TrainingOptions
 from recalign.training.processes import process
 from recalign.training.references import ReferenceKey, ReferenceLists, weights_hash
 from recalign.training.rollout_step import RolloutStep
+from recalign.training.rollouts import check_groups
 from recalign.training.schedule import Prompts, UpdateSampler, choose_prompts
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.validation import spread, validation_metric
@@ -91,10 +92,12 @@ def align_policy(
         What run.json records: updates, validation before and best, diagnostics, seconds, rows left out.
 
     Raises:
-        UserError: the reward or the objective misbehaves, or the reward is defined for no row.
+        UserError: the reward or the objective misbehaves, or the reward is defined for no row; a row has fewer items
+            left than a group has ranked titles.
         KeyboardInterrupt: after Ctrl-C, when the present update is done and a checkpoint is saved.
     """
     schedule, left_out = _schedule(dataset, expression, options, training.seed)
+    check_groups(engine, objective, dataset.rows("train"), schedule.indices)
     again = options.updates_per_rollout
     updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
     valid = spread(dataset.rows("valid"), options.valid_rows)

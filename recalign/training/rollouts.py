@@ -16,9 +16,11 @@ from recalign.api import Credit, Groups, ListBatch, Row, UserError
 from recalign.generation.sampling import Completions
 from recalign.registry import blamed, plugin_error
 from recalign.training.logps import Sampled
+from recalign.training.scarcity import scarcest
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
+    from recalign.data.dataset import Rows
     from recalign.data.tokens import TitleTokens
     from recalign.evaluation.expression import RewardExpression
     from recalign.generation.engine import Engine
@@ -91,6 +93,26 @@ def score_groups(
     return expression.score(lists).reshape(prompts, group_size)
 
 
+def check_groups(engine: Engine, objective: RolloutObjective, rows: Rows, indices: np.ndarray) -> None:
+    """Look whether a beam search finds a whole group for every row that will be asked.
+
+    Raises:
+        UserError: a row has fewer items left than a beam is wide.
+    """
+    width = objective.params.group_size
+    everything = np.ones(len(engine.catalogue), dtype=bool)
+    found = scarcest(rows, width, everything, engine.excluded, indices) if objective.rollouts == "beam" else None
+    if found is not None:
+        row, left = found
+        raise UserError(
+            f"A group of {width} titles is asked for, and only {left} items may be recommended to user "
+            f"'{row.user_id}'.",
+            f"Pass -p group_size={left} or less."
+            if left > 1
+            else "Leave such users out, or do not exclude the history.",
+        )
+
+
 def make_rollout(
     engine: Engine,
     rows: Sequence[Row],
@@ -115,8 +137,7 @@ def make_rollout(
         step: another step samples anew.
 
     Raises:
-        UserError: the reward or the objective misbehaves (the plugin and its package are named); a row with fewer items
-            than a beam is wide.
+        UserError: the reward or the objective misbehaves (the plugin and its package are named).
     """
     started = time.perf_counter()
     ranked = objective.rollouts == "beam"
@@ -159,13 +180,6 @@ def _searched(
     """Search the best G titles of each row, as `_sampled`; the log-probabilities of their tokens are left at 0."""
     width = objective.params.group_size
     items, scores = engine.beam(rows, width=width, size=width)
-    found = (items >= 0).sum(dim=1)
-    if int(found.min()) < width:
-        raise UserError(
-            f"A group of {width} titles is asked for, and only {int(found.min())} items may be recommended to user "
-            f"'{rows[int(found.argmin())].user_id}'.",
-            f"Pass -p group_size={max(int(found.min()), 2)} or less.",
-        )
     titles = engine.policy.titles
     responses = [torch.from_numpy(titles.response([item])) for item in items.flatten().tolist()]
     lengths = torch.tensor([len(response) for response in responses])

@@ -74,6 +74,7 @@ def play(
     """
     engine = check.engine
     negatives = Negatives(engine, objective.params.source, objective.params.negatives, training.seed)
+    negatives.check(rows)
     training = replace(training, eval_every=0, max_steps=0)
     report: list[dict[str, Any]] = []
     here = 0  # the round whose weights are in the policy
@@ -141,7 +142,9 @@ def _play_round(
 def _rejected(this: Round, negatives: Negatives) -> Rejected:
     """Draw the round's rejected titles from the policy as it is, or read them where they were drawn before."""
     file = this.folder / REJECTED
-    if not file.is_file():
+    known = file.is_file()
+    _wait()  # the first process writes it when all have looked
+    if not known:
         parts = []
         with console.progress(f"rejected titles, round {this.number}", len(this.rows)) as advance:
             for start in range(0, len(this.rows), GREEDY_ROWS):

@@ -197,8 +197,7 @@ def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, 
     valid = spread(dataset.rows("valid"), options.valid_rows)
     check = Check(engine, valid, _metric(dataset, options.metric))
     if isinstance(objective, PreferenceObjective):
-        accumulation = training.gradient_accumulation
-        return preference_lesson(objective, check, rows, seed=training.seed, accumulation=accumulation)
+        return preference_lesson(objective, check, rows, seed=training.seed, batch_size=training.batch_size)
     augmentation = Augmentation(options.shuffle_targets, options.history_dropout, training.seed)
     return token_lesson(objective, check, rows, loss_on=options.loss_on, augmentation=augmentation)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from recalign.api import AnswerBatch, TokenObjective, ValidTokens
+from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
 from recalign.generation.engine import Engine
 from recalign.registry import blamed
 from recalign.training.examples import IGNORED, Example, TokenBatch, collate
@@ -97,16 +97,20 @@ class TokenStep:
             for place, member in enumerate(members):
                 tokens[place, : lengths[member]] = responses[member]
             constraint = self.engine.constraint(int(count))
+            excluded = [self._excluded(examples[member].row, int(count)) for member in members]
             found = constraint.replay(
-                torch.from_numpy(tokens).to(device),
-                torch.from_numpy(lengths[members]).to(device),
-                self.engine.excluded_by([examples[member].row for member in members]),
+                torch.from_numpy(tokens).to(device), torch.from_numpy(lengths[members]).to(device), excluded
             )
             base = torch.from_numpy(offsets[members]).to(device)
             parts.append((base[found.rows] + found.positions, found.starts.diff(), found.tokens))
         positions, sizes, tokens_ = (torch.cat([part[i] for part in parts]) for i in range(3))
         starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         return ValidTokens(positions=positions, starts=starts, tokens=tokens_)
+
+    def _excluded(self, row: Row, count: int) -> np.ndarray:
+        """Items that a row must not be recommended; its first targets are valid even where the history has them."""
+        excluded = self.engine.excluded(row)
+        return excluded[(excluded[:, None] != row.targets[:count]).all(axis=1)]
 
     def _beam_thresholds(self, examples: Sequence[Example], allowed: ValidTokens, width: int) -> torch.Tensor:
         """[S] what each answer's prefixes must score to stay in a beam search with the policy as it is now."""

@@ -39,7 +39,12 @@ def minus_log_sigmoid(x):
 def test_dpo_is_the_logistic_loss_of_the_scaled_margin():
     value, figures = Dpo(Dpo.Params(beta=0.5)).loss(batch([[1.0, -1.0], [0.0, 2.0]]))
     assert value.item() == pytest.approx((minus_log_sigmoid(1.0) + minus_log_sigmoid(-1.0)) / 2)
-    assert figures == pytest.approx({"accuracy": 0.5, "margin": 0.0, "chosen_log_ratio": 0.5})
+    assert figures == pytest.approx({"accuracy": 0.5, "margin": 0.0, "chosen_log_ratio": 0.5, "rejected": 1.0})
+
+
+def test_how_many_rejected_titles_rows_have_is_told():
+    _, figures = Sdpo().loss(batch([[0.5, 0.2, 0.0], [1.0, 0.0, 0.0]], [[True, True, True], [True, False, False]]))
+    assert figures["rejected"] == 1.0
 
 
 def test_dmpo_sums_the_margins_before_the_sigmoid():

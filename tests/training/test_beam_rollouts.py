@@ -10,11 +10,12 @@ from recalign.api import Reward, UserError
 from recalign.evaluation.expression import RewardExpression, Term, parse_reward
 from recalign.generation.engine import Engine
 from recalign.registry import create
+from recalign.training import rollout_training
 from recalign.training.logps import completion_logps
 from recalign.training.models import load_policy
 from recalign.training.options import TrainingOptions
 from recalign.training.rollout_training import RolloutOptions, align_policy
-from recalign.training.rollouts import make_rollout
+from recalign.training.rollouts import check_groups, make_rollout
 from recalign.training.trainer import read_log
 from tests.fake_dataset import write_dataset
 
@@ -79,9 +80,25 @@ def test_rewards_are_handed_ranks_scores_and_groups(world):
 
 def test_a_group_as_large_as_what_is_left_is_searched_and_a_larger_one_is_refused(world):
     assert roll_out(world, group_size=15).groups.items.shape == (3, 15, 1)  # 20 items, 5 in the history
-    with pytest.raises(UserError, match="only 15 items may be recommended to user 'u0'") as error:
-        roll_out(world, group_size=16)
+    dataset, engine = world
+    rows, indices = dataset.rows("train"), np.array([4, 9])
+    check_groups(engine, create("objective", "rere", {"group_size": 15}), rows, indices)
+    with pytest.raises(UserError, match="only 15 items may be recommended to user 'u4'") as error:
+        check_groups(engine, create("objective", "rere", {"group_size": 16}), rows, indices)
     assert "group_size=15" in error.value.hint
+    check_groups(engine, create("objective", "grpo", {"group_size": 16}), rows, indices)  # samples may be equal
+
+
+def test_a_row_with_too_few_items_is_found_before_the_first_update(tmp_path, monkeypatch):
+    monkeypatch.setattr(rollout_training, "validation_metric", None)  # not even validation has begun
+    dataset = write_dataset(tmp_path / "data", identifier="atomic", task="next")
+    policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
+    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    expression = parse_reward("ranking").bind(dataset.catalogue)
+    objective, training = create("objective", "rere", {"group_size": 16}), TrainingOptions(max_steps=1)
+    with pytest.raises(UserError, match="A group of 16 titles is asked for"):
+        align_policy(engine, dataset, objective, expression, tmp_path / "out", training, RolloutOptions(1))
+    assert not (tmp_path / "out").exists()
 
 
 def test_alignment_on_beams_learns_and_logs_no_entropy(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recalign.api import INVALID, UserError
+from recalign.data.dataset import Rows
 from recalign.generation.engine import Engine
 from recalign.training.models import load_policy
 from recalign.training.negatives import SOURCES, Negatives, Rejected
@@ -14,8 +15,12 @@ from tests.fake_dataset import write_dataset
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    dataset = write_dataset(tmp_path_factory.mktemp("negatives") / "data", task="next")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("negatives") / "data", task="next")
+
+
+@pytest.fixture(scope="module")
+def world(dataset):
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset)
     return Engine(policy, dataset.catalogue, exclude_history=True), dataset.rows("train")[:8]
 
@@ -76,6 +81,37 @@ def test_more_negatives_than_items_are_refused(world):
     for source in ("uniform", "popularity", "self"):
         with pytest.raises(UserError, match="User u0 has 14 items left to reject, and 15"):
             Negatives(engine, source, 15, 0).draw(rows, 0)
+
+
+@pytest.mark.parametrize("source", ["uniform", "popularity", "self"])
+def test_rows_with_too_few_items_are_found_before_anything_is_drawn(dataset, world, source):
+    engine, rows = world
+    for some in (rows, dataset.rows("train")):  # 20 items, of which 5 are in the history and 1 is the target
+        Negatives(engine, source, 14, 0).check(some)
+        with pytest.raises(UserError, match="User u0 has 14 items left to reject, and 15"):
+            Negatives(engine, source, 15, 0).check(some)
+    Negatives(engine, "batch", 15, 0).check(rows)  # may find fewer
+
+
+def test_where_the_longest_row_leaves_enough_no_row_is_read(dataset, world, monkeypatch):
+    monkeypatch.setattr(Rows, "__getitem__", None)
+    Negatives(world[0], "uniform", 14, 0).check(dataset.rows("train"))
+
+
+def test_the_row_with_the_fewest_items_is_named(world):
+    engine, rows = world
+    short = [*rows[:3], replace(rows[3], earlier=np.array([rows[3].targets[0] + 1])), *rows[4:]]
+    with pytest.raises(UserError, match="User u3 has 13 items left"):
+        Negatives(engine, "uniform", 15, 0).check(short)
+    only = replace(rows[2], candidates=np.array([rows[2].targets[0], 0, 1]))
+    with pytest.raises(UserError, match="User u2 has 2 items left"):
+        Negatives(engine, "uniform", 3, 0).check([*short, only])
+
+
+def test_a_batch_that_never_has_as_many_other_targets_is_refused(world):
+    Negatives(world[0], "batch", 3, 0, batch_size=4)
+    with pytest.raises(UserError, match="3 negatives are asked for, and in a batch of 3 a row has 2 others"):
+        Negatives(world[0], "batch", 3, 0, batch_size=3)
 
 
 def test_the_greedy_title_is_rejected_unless_it_is_the_target(world):

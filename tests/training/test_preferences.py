@@ -5,14 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate.state import GradientState
 
 from recalign.api import UserError
 from recalign.generation.engine import Engine
 from recalign.objectives.bear_s_dpo import BearSdpo, BearSdpoParams
 from recalign.objectives.dpo import Dpo
 from recalign.objectives.s_dpo import Sdpo, SdpoParams
+from recalign.training import preferences
 from recalign.training.examples import AnswerExamples
 from recalign.training.models import load_policy, reference_policy
+from recalign.training.negatives import Negatives
 from recalign.training.options import TrainingOptions
 from recalign.training.preferences import PreferenceExamples, PreferenceStep
 from recalign.training.sft import SftOptions, train_supervised
@@ -28,7 +31,8 @@ def lesson(dataset, objective, rows=4, epoch=0):
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
     policy.model.eval()
     engine = Engine(policy, dataset.catalogue, exclude_history=True)
-    step = PreferenceStep(policy, objective, engine, reference_policy(policy), seed=3)
+    negatives = Negatives(engine, objective.params.source, objective.params.negatives, 3)
+    step = PreferenceStep(policy, objective, engine, reference_policy(policy), negatives)
     examples = PreferenceExamples(AnswerExamples(policy, dataset.rows("train"), 1))
     return step, [examples[epoch, index] for index in range(rows)]
 
@@ -103,15 +107,31 @@ def test_all_forced_titles_give_a_loss_without_effect(tmp_path):
     assert value.isfinite()
 
 
-def test_accumulated_batches_average_their_gradients(dataset):
-    gradients = []
-    for accumulation in (1, 2):
-        step, batch = lesson(dataset, Dpo())
-        step.accumulation = accumulation
-        for _ in range(accumulation):
-            step.loss(step.policy.model, batch)
-        gradients.append(next(step.policy.model.parameters()).grad)
-    torch.testing.assert_close(*gradients)
+def gradients_of(dataset, batches):
+    """Gradients after one update on some batches, as transformers runs them."""
+    step, batch = lesson(dataset, Dpo(), rows=12)
+    for number, rows in enumerate(batches):
+        GradientState()._set_sync_gradients(number + 1 == len(batches))
+        step.loss(step.policy.model, batch[rows])
+    return [parameter.grad for parameter in step.policy.model.parameters()]
+
+
+@pytest.mark.parametrize("cut", [[slice(0, 6), slice(6, 12)], [slice(0, 4), slice(4, 8), slice(8, 12)]])
+def test_accumulated_batches_average_their_gradients(dataset, cut):
+    whole, parts = gradients_of(dataset, [slice(0, 12)]), gradients_of(dataset, cut)
+    for expected, gradient in zip(whole, parts, strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_processes_add_up_their_gradients_once_an_update(dataset, monkeypatch):
+    whole, summed = gradients_of(dataset, [slice(0, 12)]), []
+    monkeypatch.setattr(preferences, "process", lambda: (0, 2))
+    monkeypatch.setattr(preferences.distributed, "all_reduce", lambda value: None)
+    monkeypatch.setattr(preferences, "add_up_gradients", summed.append)
+    half = gradients_of(dataset, [slice(0, 6), slice(6, 12)])  # the other process would bring as much
+    assert len(summed) == 1
+    for expected, gradient in zip(whole, half, strict=True):
+        torch.testing.assert_close(2 * gradient, expected)
 
 
 def options(objective, model, **params):

@@ -1,5 +1,7 @@
 """The token step: which logits it asks for, which tokens it learns, which tokens it calls valid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from recalign.api import NoParams, TokenObjective
 from recalign.generation.engine import Engine
 from recalign.objectives.sft import Sft
+from recalign.registry import create
 from recalign.training.examples import IGNORED, AnswerExamples, collate
 from recalign.training.models import load_policy
 from recalign.training.steps import TokenStep
@@ -33,8 +36,6 @@ def build(tmp_path, objective, *, identifier="title", model="builtin:tiny", **op
 
 def uneven(policy, dataset_rows):
     """Rows with histories of different lengths."""
-    from dataclasses import replace
-
     return [replace(row, history=row.history[: 1 + row.index % 4]) for row in dataset_rows]
 
 
@@ -123,3 +124,18 @@ def test_examples_beyond_the_cache_are_encoded_again_alike(tmp_path):
         assert np.array_equal(small[0, index].tokens, examples[0, index].tokens)
         assert np.array_equal(small[1, index].tokens, examples[0, index].tokens)
     assert len(small._cache) < 6
+
+
+@pytest.mark.parametrize("name", ["msl", "bear", "beam-exact", "igd"])
+def test_a_target_that_the_history_has_is_a_valid_title_all_the_same(tmp_path, name):
+    dataset = write_dataset(tmp_path / "data", task="next")
+    policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset)
+    rows = [replace(row, targets=row.history[2:3]) for row in dataset.rows("train")[:3]]
+    step = TokenStep(policy, create("objective", name), Engine(policy, dataset.catalogue, exclude_history=True))
+    examples = AnswerExamples(policy, rows, 1)
+    answers = step.answers(policy.model, collate([examples[0, index] for index in range(3)], pad=0, all_tokens=False))
+    starts = answers.allowed.starts
+    for place, position in enumerate(answers.allowed.positions):
+        assert answers.labels[position] in answers.allowed.tokens[starts[place] : starts[place + 1]]
+    assert len(answers.allowed.positions) >= 3  # at least the first token of each
+    assert step.objective.loss(answers)[0].isfinite()
