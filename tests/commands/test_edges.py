@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from recalign.data.dataset import PreparedDataset
 from recalign.training.models import load_policy
 from recalign.training.trainer import read_log
 from tests.fake_dataset import TITLES, write_dataset
@@ -85,6 +86,22 @@ def test_what_equals_the_target_is_never_rejected(call, forced, tmp_path):
     assert [(line["loss"], line["rejected"]) for line in lines] == [(0.0, 0.0)] * len(lines)
     code, told = call("align", *forced, "--objective", "sprec", "-p", "rounds=1", "-p", "round_rows=4", "--no-report")
     assert (code, "0 of 4 rows have a rejected title" in told) == (0, True), told
+
+
+@pytest.mark.parametrize("objective", ["msl", "bear", "beam-exact", "igd", "s-dpo"])
+def test_targets_that_users_had_before_are_learnt_where_the_history_is_excluded(call, tmp_path, objective):
+    events = [
+        (user, (7 * user + step * step) % 12) for user in range(10) for step in range(8)
+    ]  # 0, 1, 4, 9, 4, 1, 0, 1
+    lines = [f"u{user},i{item},{time}" for time, (user, item) in enumerate(events)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    split = ["--task", "next", "--split", "leave-one-out", "--out", tmp_path / "data"]
+    assert call("prepare", "table", tmp_path / "events.csv", *split)[0] == 0
+    given = ["--data", tmp_path / "data", "--model", tmp_path / "model", "--exclude-history", "yes", *QUICK]
+    load_policy(MODEL, PreparedDataset(tmp_path / "data")).save(tmp_path / "model")
+    code, told = call("align", *given, "--objective", objective, "--out", tmp_path / "out")
+    assert code == 0, told
+    assert all(loss > 0 for loss in losses(tmp_path / "out"))
 
 
 # ------------------------------------------------------------ beams

@@ -1,0 +1,75 @@
+"""Two processes end where one does that takes the rows of both at once; on CPUs, by torch's launcher."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recalign.generation.engine import Engine
+from recalign.training.models import load_policy
+from recalign.workspace import RunFolder
+from tests.fake_dataset import write_dataset
+
+STEPS = ["--prompts-per-step", 24, "--steps", 3, "--eval-every", 3]  # of all rows: the order does not matter
+ALIGNED = {
+    "bear": ["-p", "normalise=tokens", *STEPS],  # weights would be normalised in each process
+    "msl": ["-p", "adaptive=true", *STEPS],
+    "sprec": ["-p", "rounds=2", "-p", "round_rows=16", "--prompts-per-step", 16],
+    "rere": ["--reward", "ranking", "-p", "group_size=4", *STEPS],
+}
+# Four batches of four rows an update, and two in the last update of an epoch.
+ACCUMULATED = ["--objective", "dpo", "--batch-size", 4, "--epochs", 2, "--valid-rows", 4, "--learning-rate", 1e-3]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A dataset with 15 valid first tokens a row, and a random model that recommends no training row's target."""
+    folder = tmp_path_factory.mktemp("processes")
+    dataset = write_dataset(folder / "data", identifier="atomic", task="next")
+    rows = dataset.rows("train")[:]
+    for seed in range(100):
+        policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, seed=seed)
+        found = Engine(policy, dataset.catalogue, exclude_history=True).beam(rows, width=3, size=3)[0]
+        if not any(row.targets[0] in items for row, items in zip(rows, found.tolist(), strict=True)):
+            break
+    policy.save(folder / "model")
+    return folder
+
+
+def spawn(arguments):
+    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def assert_same(one, two):
+    first, second = (RunFolder(folder).record["results"] for folder in (one, two))
+    assert first["updates"] == second["updates"]
+    weights, others = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, atol=1e-4, rtol=0)
+    return first, second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ALIGNED)
+def test_align(call, start, tmp_path, objective):
+    given = ["align", "--data", start / "data", "--model", start / "model", "--objective", objective, "--no-report"]
+    given += ALIGNED[objective]
+    code, told = call(*given, "--out", tmp_path / "one")
+    assert code == 0, told
+    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"])
+    first, second = assert_same(tmp_path / "one", tmp_path / "two")
+    assert all(each["paired"] == 16 for each in first.get("rounds", []))
+    assert second["best_reward"] == pytest.approx(first["best_reward"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_accumulated_batches_of_a_preference_objective(call, start, tmp_path):
+    given = ["sft", "--data", start / "data", "--model", start / "model", *ACCUMULATED]
+    code, told = call(*given, "--gradient-accumulation", 4, "--out", tmp_path / "one")
+    assert code == 0, told
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "recalign"]
+    spawn([*launcher, *given, "--gradient-accumulation", 2, "--out", tmp_path / "two"])
+    assert_same(tmp_path / "one", tmp_path / "two")
