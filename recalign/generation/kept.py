@@ -77,7 +77,7 @@ def kept_trie(titles: TitleTokens, folder: Path | None) -> KeptTrie:
         trie = TitleTrie.build(titles)
     seconds = time.perf_counter() - started
     if file is not None and not found:
-        with contextlib.suppress(UserError, SafetensorError), atomic(file) as temporary:
+        with contextlib.suppress(UserError, OSError, SafetensorError), atomic(file) as temporary:
             _write(trie, temporary, titles.fingerprint)
     return KeptTrie(trie, seconds, found)
 

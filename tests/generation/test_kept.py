@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import fields
 
 import numpy as np
@@ -7,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from recalign.data.tokens import TitleTokens
+from recalign.generation import kept as kept_module
 from recalign.generation.kept import kept_trie
 from recalign.generation.trie import TitleTrie
 from tests.disks import full_disk
@@ -96,6 +98,48 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
     kept = kept_trie(TITLES, tmp_path / "tries")
     assert not kept.read
     assert same(kept.trie, TitleTrie.build(TITLES))
+
+
+def test_a_folder_that_cannot_even_be_looked_into_is_done_without(tmp_path):
+    kept = kept_trie(TITLES, tmp_path / ("x" * 300))  # a name too long: as little can be asked as of a private folder
+    assert not kept.read
+    assert same(kept.trie, TitleTrie.build(TITLES))
+
+
+def test_two_processes_may_keep_it_at_once(tmp_path, monkeypatch):
+    write, others = kept_module._write, []
+
+    def slowly(*arguments):
+        write(*arguments)
+        with monkeypatch.context() as patch:  # meanwhile, another process from its beginning to its end
+            patch.setattr(kept_module, "_write", write)
+            patch.setattr("os.getpid", lambda: -1)
+            others.append(kept_trie(TITLES, tmp_path))
+
+    monkeypatch.setattr(kept_module, "_write", slowly)
+    assert not kept_trie(TITLES, tmp_path).read
+    assert [other.read for other in others] == [False]
+    only_file(tmp_path)
+    assert kept_trie(TITLES, tmp_path).read
+
+
+def test_changed_titles_have_a_file_of_their_own(tmp_path):
+    from recalign.training.models import load_policy
+    from tests.fake_dataset import TITLES as NAMES
+    from tests.fake_dataset import write_dataset
+    from tests.fake_models import byte_level_tokenizer, save_model
+
+    model = save_model(tmp_path / "hub", byte_level_tokenizer(NAMES))
+    tries = tmp_path / "data" / ".tries"
+    for titles in (NAMES, ["Another Ship", *NAMES[1:]]):
+        shutil.move(tries, tmp_path / "kept") if tries.exists() else None
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        dataset = write_dataset(tmp_path / "data", titles=titles)
+        shutil.move(tmp_path / "kept", tries) if (tmp_path / "kept").exists() else None
+        policy = load_policy(model, dataset)
+        assert not policy.kept_trie.read
+        assert same(policy.kept_trie.trie, TitleTrie.build(policy.titles))
+    assert len(list(tries.iterdir())) == 2
 
 
 def test_a_full_disk_is_done_without(tmp_path):
