@@ -1,4 +1,4 @@
-"""The pages of docs/methods: one for each objective and reward, listed, with an example that comes out as it says."""
+"""The pages of docs/methods: every objective, reward and decoder is listed, and the examples come out as they say."""
 
 import doctest
 import re
@@ -11,18 +11,32 @@ from recalign.registry import list_plugins
 METHODS = Path(__file__).parent.parent / "docs" / "methods"
 OBJECTIVES = sorted(entry.name for entry in list_plugins("objective") if entry.package == "recalign")
 REWARDS = sorted(entry.name for entry in list_plugins("reward") if entry.package == "recalign")
+DECODERS = sorted(entry.name for entry in list_plugins("decoder") if entry.package == "recalign")
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_has_a_listed_page_whose_example_comes_out(name):
+def examples_come_out(name):
     page = (METHODS / f"{name}.md").read_text("utf-8")
     shown = "\n".join(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ">>>" in block)
     example = doctest.DocTestParser().get_doctest(shown, {}, name, f"{name}.md", 0)
     results = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
-    assert results.attempted > 0 and results.failed == 0
+    return results.attempted > 0 and results.failed == 0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_has_a_listed_page_whose_example_comes_out(name):
+    assert examples_come_out(name)
     assert re.search(rf"^\| `{name}` \|.*\({name}\.md\) \|$", (METHODS / "README.md").read_text("utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_every_reward_is_in_a_table(name):
     assert re.search(rf"^\| `{name}(@k)?`", (METHODS / "rewards.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_is_in_a_table(name):
+    assert re.search(rf"^\| `{name}` \|", (METHODS / "decoders.md").read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_example_of_the_decoders_comes_out():
+    assert examples_come_out("decoders")

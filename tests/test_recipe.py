@@ -7,6 +7,7 @@ import pytest
 from recalign.errors import UserError
 from recalign.planning import plan
 from recalign.recipe import embedded_recipes, load_recipe
+from recalign.registry import list_plugins
 from recalign.signatures import signature_of
 from tests import fake_commands
 
@@ -310,3 +311,20 @@ def test_an_unknown_recipe_suggests_the_embedded_ones():
 
 def test_the_embedded_recipes_are_found():
     assert {"quickstart", "blade-ml-100k", "blade-ml-100k-gpu"} <= set(embedded_recipes())
+
+
+def named(value, key):
+    """All values of a key, however deep."""
+    if isinstance(value, dict):
+        own = [value[key]] if isinstance(value.get(key), str) else []
+        return own + [found for each in value.values() for found in named(each, key)]
+    return [found for each in value for found in named(each, key)] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("size", ["cpu", "gpu"])
+def test_every_objective_and_decoder_of_the_next_task_has_a_recipe(size):
+    names = [name for name in embedded_recipes() if name.endswith("-gpu") == (size == "gpu")]
+    steps = [load_recipe(name).document for name in names]
+    objectives = {entry.name for entry in list_plugins("objective") if entry.package == "recalign"}
+    assert objectives - {"sft", *named(steps, "objective")} == set()  # sft's is sft
+    assert {"beam", "exact", "d3", "igd"} - {"beam", *named(steps, "decoder")} == set()  # decode's is beam
