@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib
 import json as json_module
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from recalign import __version__, console
-from recalign.errors import UserError
+from recalign.errors import UserError, advice_on
 from recalign.signatures import UsageError, usage_text, with_signature_of
 
 PANELS = {
@@ -21,7 +21,6 @@ PANELS = {
     "Recommend and judge": ("decode", "baseline", "eval", "compare"),
     "Whole experiments": ("run",),
 }
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
 
 HELP = """Teach a language model to recommend, align it to list-level metrics, decode, evaluate, compare.
@@ -101,15 +100,15 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(_fail(error.what, error.hint, as_json, code=2))
     except UsageError as error:
-        context = error.ctx
+        context, what = error.ctx, usage_text(error, arguments)
+        if not what:  # no command is named, and its help has been shown
+            sys.exit(2)
         hint = f"`{context.command_path} --help` lists what it takes." if context else ""
-        sys.exit(_fail(usage_text(error, arguments), hint, as_json, code=2))
+        sys.exit(_fail(what, hint, as_json, code=2))
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not (hint := advice_on(error)):
             sys.exit(_fault(error, as_json))
-        where = f" ({error.filename})" if error.filename else ""
-        hint = "Free some space, then run again (--resume goes on with what was saved)."
-        sys.exit(_fail(f"Writing failed: {error.strerror}{where}.", hint, as_json, code=2))
+        sys.exit(_fail(f"{error.filename or 'Writing failed'}: {error.strerror}.", hint, as_json, code=2))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_fail("interrupted.", "What was saved is resumable with --resume.", as_json, code=130))
     except Exception as error:
@@ -125,9 +124,10 @@ def _fault(error: Exception, as_json: bool) -> int:
 def _fail(what: str, hint: str, as_json: bool, *, code: int) -> int:
     console.error(what, hint)
     if as_json:
-        _print_json({"error": what, "hint": hint})
+        with contextlib.suppress(OSError):  # stdout may be what failed
+            _print_json({"error": what, "hint": hint})
     return code
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json_module.dumps(value, default=str, allow_nan=False) + "\n")
+    console.write(json_module.dumps(value, default=str, allow_nan=False))

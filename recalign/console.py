@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,12 +15,26 @@ FILE_WIDTH = 160
 """Columns of a table that goes into a file or a pipe, where there is no terminal to measure."""
 
 
-def _width(stream: Any) -> int | None:
-    return None if stream.isatty() or "COLUMNS" in os.environ else FILE_WIDTH
+class _Console(Console):
+    """A console whose reader may leave (`| head`): what is still to be said goes nowhere, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich; its own way is to end the process."""
+        _forget(self.file)
 
 
-stderr = Console(stderr=True, highlight=False, width=_width(sys.stderr))
-stdout = Console(highlight=False, width=_width(sys.stdout))
+def _forget(stream: IO[str]) -> None:
+    """Send what is written to a stream from now on, and what is pending, nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _width(stream: IO[str] | None) -> int | None:
+    terminal = stream is not None and stream.isatty()
+    return None if terminal or "COLUMNS" in os.environ else FILE_WIDTH
+
+
+stderr = _Console(stderr=True, highlight=False, width=_width(sys.stderr))
+stdout = _Console(highlight=False, width=_width(sys.stdout))
 
 
 def configure(*, json: bool = False, quiet: bool = False) -> None:
@@ -60,6 +74,24 @@ def error(what: str, hint: str = "") -> None:
 def show(renderable: Any) -> None:
     """A result (a table) on stdout."""
     stdout.print(renderable)
+
+
+def write(line: str) -> None:
+    """One line of plain text on stdout, whatever is silenced: the object of --json.
+
+    Raises:
+        OSError: the disk is full. A reader who has left is no error.
+    """
+    stream: IO[str] | None = sys.stdout
+    if stream is None:  # closed from the start
+        return
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except OSError as error:
+        _forget(stream)
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 @contextlib.contextmanager

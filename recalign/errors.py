@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+ROOM = "Free some space or choose another --out; then run again."
+NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 class UserError(Exception):
@@ -35,3 +41,16 @@ def did_you_mean(value: str, options: Iterable[str]) -> str:
     if close:
         return "Did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
     return "Known: " + ", ".join(known) + "." if known else "Nothing is known here."
+
+
+def advice_on(error: OSError) -> str:
+    """Return what to do about a file or folder that cannot be used; empty where the fault is ours.
+
+    Args:
+        error: what the system said.
+    """
+    if error.errno in FULL:
+        return ROOM
+    if error.errno in CLOSED:
+        return "Check who may read and write there, or choose another folder: --out, RECALIGN_HOME."
+    return "Choose another name: --out, RECALIGN_HOME." if error.errno in NAMES else ""

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from recalign import console
 from recalign.errors import UserError
 from recalign.planning import Step
 from recalign.signatures import signature_of
 from recalign.workers import Interrupted, Worker, run_command
-from recalign.workspace import RunFolder, read_json, write_json
+from recalign.workspace import RunFolder, at_work, read_json, this_process, write_json
 
 STATE_FILE = "recipe.json"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
@@ -238,15 +236,13 @@ def _workers(jobs: int, logs: Path) -> Iterator[list[Worker]]:
 @contextlib.contextmanager
 def _lock(root: Path) -> Iterator[None]:
     """Refuse to run a recipe twice at the same time in the same folder; a dead process's lock is taken over."""
-    root.mkdir(parents=True, exist_ok=True)
     file = root / "recipe.lock"
-    owner = file.read_text("utf-8") if file.is_file() else ""
-    if owner.isdigit() and int(owner) != os.getpid() and psutil.pid_exists(int(owner)):
+    owner = read_json(file) if file.is_file() else {}
+    if at_work(owner):
         raise UserError(
-            f"Process {owner} is running a recipe in {root}.",
-            f"Wait for it, or choose another --out. If it is no recalign, delete {file}.",
+            f"Process {owner['pid']} is running a recipe in {root}.", "Wait for it or stop it, or choose another --out."
         )
-    file.write_text(str(os.getpid()), "utf-8")
+    write_json(file, this_process())
     try:
         yield
     finally:

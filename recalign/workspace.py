@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from recalign import __version__
-from recalign.errors import UserError
+from recalign.errors import ROOM, UserError, advice_on
 
 RUN_FILE = "run.json"
+OTHER_FOLDER = "Choose another --out."
+CLOCK_STEP = 1.0
+"""Seconds by which two readings of a process's birth may differ where the clock is set meanwhile."""
 
 
 def home() -> Path:
@@ -36,6 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
         yield temporary
         if temporary.is_dir() and path.is_dir():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -45,15 +50,22 @@ def atomic(path: Path) -> Iterator[Path]:
         else:
             temporary.replace(path)
     except OSError as error:
-        raise UserError(
-            f"Writing {path} failed: {error.strerror or error}.",
-            "Free some space or choose another --out; then run again.",
-        ) from error
+        raise UserError(f"Writing {path} failed: {error.strerror or error}.", advice_on(error) or ROOM) from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         elif temporary.exists():
             temporary.unlink()
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what killed processes left half-written beside a path."""
+    import psutil
+
+    for file in path.parent.iterdir():
+        left = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", file.name)
+        if left and not psutil.pid_exists(int(left[1])):
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -74,6 +86,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable JSON: {error}.", "It may be half-written; make it again.") from None
+
+
+def this_process() -> dict[str, float]:
+    """Return what tells this process from all others, those of the same number before and after it included."""
+    import psutil
+
+    return {"pid": os.getpid(), "born": psutil.Process().create_time()}
+
+
+def at_work(process: Mapping[str, float]) -> bool:
+    """Whether another process than this one, as `this_process` described it there, still runs."""
+    import psutil
+
+    try:
+        found = psutil.Process(int(process["pid"]))
+        same = abs(found.create_time() - process["born"]) < CLOCK_STEP
+        return same and found.pid != os.getpid() and found.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, KeyError):
+        return False
 
 
 def content_hash(value: Any) -> str:
@@ -104,6 +135,7 @@ class RunFolder:
 
     `status` is `running` while at work, `done` at the end, `interrupted` after Ctrl-C. `hash` identifies what was asked
     for (command, options, inputs' hashes): a later command, or the same one, knows whether the output still fits.
+    `process` is the one at work, which no second one disturbs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,7 +167,7 @@ class RunFolder:
             return state
         if state == "fresh" and self.record:
             shutil.rmtree(self.path)
-        self._write(record)
+        self._write({**record, "process": this_process()})
         return state
 
     def plan(
@@ -161,21 +193,28 @@ class RunFolder:
             and the record that run.json is to hold.
 
         Raises:
-            UserError: the folder holds something else, or an unfinished run without resume or overwrite.
+            UserError: the folder holds something else, an unfinished run without resume or overwrite, a run at which
+                another process is at work, or, with overwrite, what this run reads.
         """
         wanted = content_hash({"command": command, "options": dict(options), "inputs": dict(inputs)})
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file, and the output is a folder.", "Choose another --out.")
-        record = {} if overwrite else self.record
-        if not self.record and self.path.is_dir() and any(self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty and is no run of recalign.", "Choose another --out.")
-        if record and record.get("hash") != wanted:
-            held = record.get("command")
-            changes = _changes(record.get("options", {}), options) if held == command else [f"not of {command}"]
+            raise UserError(f"{self.path} is a file, and the output is a folder.", OTHER_FOLDER)
+        held = self.record
+        if not held and self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty and is no run of recalign.", OTHER_FOLDER)
+        if held.get("status") == "running" and at_work(held.get("process", {})):
             raise UserError(
-                f"{self.path} holds another run ({held}; {', '.join(changes[:4]) or 'its inputs changed'}).",
-                "Choose another --out, or pass --overwrite.",
+                f"Process {held['process']['pid']} is at work in {self.path} (recalign {held['command']}).",
+                "Wait for it or stop it, or choose another --out.",
             )
+        record = held
+        if overwrite:
+            self._check_expendable(held, command, options)
+            record = {}
+        elif not self._saved_anything(held):
+            record = {}
+        if record and record.get("hash") != wanted:
+            raise self._another(record, command, options)
         if record.get("status") == "done":
             return "done", record
         if record and not resume:
@@ -195,12 +234,39 @@ class RunFolder:
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Mark the run as done and store its results."""
-        record = self.record
-        self._write({**record, "status": "done", "finished": time.time(), "results": dict(results)})
+        self._close(status="done", finished=time.time(), results=dict(results))
 
     def interrupt(self) -> None:
         """Mark the run as interrupted; what was saved stays resumable."""
-        self._write({**self.record, "status": "interrupted"})
+        self._close(status="interrupted")
+
+    def _close(self, **facts: Any) -> None:
+        """Note how the run ended."""
+        self._write({key: value for key, value in self.record.items() if key != "process"} | facts)
+
+    def _saved_anything(self, held: Mapping[str, Any]) -> bool:
+        """Whether there is something to lose: a finished run, or a file beside run.json that is not empty."""
+        files = (file for file in self.path.rglob("*") if file.name != RUN_FILE and file.is_file())
+        return held.get("status") == "done" or any(file.stat().st_size for file in files)
+
+    def _check_expendable(self, held: Mapping[str, Any], command: str, options: Mapping[str, Any]) -> None:
+        """Refuse to delete a run of another command, or what this one reads (the model that it starts from)."""
+        if held and held.get("command") != command:
+            raise self._another(held, command, options)
+        for name, value in _flat(options).items():
+            read = Path(value).resolve() if isinstance(value, str) and os.path.exists(value) else None
+            if held and read is not None and self.path.resolve() in (read, *read.parents):
+                raise UserError(f"--overwrite would delete {value}, which this run reads ({name}).", OTHER_FOLDER)
+
+    def _another(self, held: Mapping[str, Any], command: str, options: Mapping[str, Any]) -> UserError:
+        """Say what the folder holds instead of what is asked for."""
+        theirs = held.get("command")
+        if theirs != command:
+            return UserError(f"{self.path} holds another run ({theirs}; not of {command}).", OTHER_FOLDER)
+        changes = ", ".join(_changes(held.get("options", {}), options)[:4]) or "its inputs changed"
+        return UserError(
+            f"{self.path} holds another run ({theirs}; {changes}).", "Choose another --out, or pass --overwrite."
+        )
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_json(self.path / RUN_FILE, record)

@@ -1,5 +1,6 @@
 """The command line: start-up cost, exit codes, errors for people and for scripts."""
 
+import errno
 import json
 import os
 import subprocess
@@ -126,6 +127,57 @@ def test_a_value_of_the_wrong_type_is_shown(arguments, said, capsys, tmp_path):
     told = capsys.readouterr().err
     assert said in told
     assert told.count(repr(arguments[-1].partition("=")[2] or arguments[-1])) <= 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["plugins"]], ids=str)
+def test_without_a_command_there_is_help_and_no_error(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    captured = capsys.readouterr()
+    assert stop.value.code in (0, 2)  # of Typer's versions
+    assert "Usage:" in captured.out + captured.err
+    assert "error" not in captured.err
+
+
+def test_a_folder_that_may_not_be_written_is_the_users_to_mend(command, capsys):
+    def run() -> dict:
+        """Do."""
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/x")
+
+    assert command(run) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: /data/x: Permission denied.\nCheck who may")
+
+
+def test_a_reader_who_leaves_does_not_end_the_work():
+    program = (
+        "import sys\nfrom recalign import console\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(3):\n    console.show('a table')\n"
+        "console.write('{}')\nsys.stderr.write('all done')"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
+        process.stdout.close()
+        _, told = process.communicate(b"now\n")
+    assert (process.returncode, told) == (0, b"all done")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_a_result_that_does_not_fit_on_the_disk_is_told(command, capsys, monkeypatch):
+    def run(json: bool = False) -> dict:
+        """Do."""
+        return {}
+
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert command(run, "--json") == 2
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_closed_streams_are_no_fault():
+    script = f'"{sys.executable}" -m recalign plugins list --json >&- 2>&-'
+    assert subprocess.run(script, shell=True, check=False).returncode == 0  # noqa: S602 - our own words
 
 
 def test_a_fault_of_ours_exits_1_with_traceback(command, capsys):

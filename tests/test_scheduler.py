@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from recalign.errors import UserError
@@ -11,7 +12,7 @@ from recalign.planning import plan
 from recalign.recipe import load_recipe
 from recalign.scheduler import execute, survey
 from recalign.signatures import signature_of
-from recalign.workspace import RunFolder
+from recalign.workspace import RunFolder, write_json
 from tests import fake_commands
 from tests.fake_commands import calls, fail
 
@@ -158,10 +159,12 @@ def test_keep_going_runs_what_does_not_need_the_failure_and_still_fails():
 
 def test_a_recipe_at_work_elsewhere_is_not_run_twice(monkeypatch):
     ROOT.mkdir(parents=True)
-    (ROOT / "recipe.lock").write_text(str(os.getppid()))
+    other = psutil.Process(os.getppid())
+    owner = {"pid": other.pid, "born": other.create_time()}
+    write_json(ROOT / "recipe.lock", owner)
     with pytest.raises(UserError, match="is running a recipe"):
         run()
-    (ROOT / "recipe.lock").write_text("999999999")  # of a process that is gone
+    write_json(ROOT / "recipe.lock", {**owner, "born": 0.0})  # of a process that is gone
     assert run() == ALL
     assert not (ROOT / "recipe.lock").exists()
 

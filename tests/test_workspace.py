@@ -3,11 +3,24 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from recalign.errors import UserError
-from recalign.workspace import RunFolder, atomic, content_hash, file_hash, home, read_json, write_json
+from recalign.workspace import (
+    RunFolder,
+    at_work,
+    atomic,
+    content_hash,
+    file_hash,
+    home,
+    read_json,
+    this_process,
+    write_json,
+)
 
 
 def test_home_is_runs_unless_the_environment_names_another(monkeypatch, tmp_path):
@@ -45,6 +58,26 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
             (temporary / name).write_text(name)
     assert os.listdir(folder) == ["two"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".data.999999999.tmp").mkdir()
+    (tmp_path / ".data.999999999.tmp" / "half").write_text("x")
+    (tmp_path / f".data.{os.getppid()}.tmp").write_text("of a process at work")
+    (tmp_path / ".other.999999999.tmp").write_text("of another file")
+    with atomic(tmp_path / "data") as temporary:
+        temporary.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == [f".data.{os.getppid()}.tmp", ".other.999999999.tmp", "data"]
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(errno.ENOSPC, "Free some space"), (errno.EROFS, "who may"), (errno.ENAMETOOLONG, "name")]
+)
+def test_what_the_system_refuses_comes_with_advice(tmp_path, code, advice):
+    with pytest.raises(UserError) as error, atomic(tmp_path / "a"):
+        raise OSError(code, os.strerror(code))
+    assert os.strerror(code) in error.value.what
+    assert advice in error.value.hint
 
 
 def test_json_refuses_nan_and_says_what_is_unreadable(tmp_path):
@@ -109,6 +142,7 @@ class TestRunFolder:
     def test_what_differs_is_said_inside_tables_too_and_another_command_by_its_name(self, tmp_path):
         run = RunFolder(tmp_path / "align")
         run.begin("align", {"params": {"tau": 0.3, "beta": 1}}, {})
+        run.finish({})
         with pytest.raises(UserError, match=r"\(align; params.tau: 0.3 -> 0.5\)"):
             run.begin("align", {"params": {"tau": 0.5, "beta": 1}}, {})
         with pytest.raises(UserError, match=r"\(align; not of sft\)"):
@@ -124,6 +158,50 @@ class TestRunFolder:
         assert "--resume" in error.value.hint
         assert run.begin("sft", {"seed": 0}, {}, resume=True) == "resume"
         assert (run.path / "checkpoint").exists()
+
+    def test_an_unfinished_run_that_saved_nothing_gives_way(self, tmp_path):
+        run = RunFolder(tmp_path / "align")
+        run.begin("align", {"group_size": 70}, {})
+        (run.path / "checkpoints").mkdir()
+        (run.path / "log.jsonl").touch()
+        assert run.begin("align", {"group_size": 8}, {}) == "fresh"
+        assert os.listdir(run.path) == ["run.json"]
+
+    def test_two_processes_do_not_work_in_one_folder(self, tmp_path):
+        run = RunFolder(tmp_path / "sft")
+        begin = f"from recalign.workspace import RunFolder; RunFolder({str(run.path)!r}).begin('sft', {{}}, {{}})"
+        code = f"{begin}; print('begun', flush=True); input()"
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline() == b"begun\n"
+            (run.path / "checkpoint").write_text("x")
+            for how in ({}, {"resume": True}, {"overwrite": True}):
+                with pytest.raises(UserError, match=f"Process {other.pid} is at work in .*recalign sft"):
+                    run.begin("sft", {}, {}, **how)
+            other.kill()
+        assert run.begin("sft", {}, {}, resume=True) == "resume"
+
+    def test_a_later_process_of_the_same_number_is_another_one(self):
+        me = this_process()
+        assert not at_work(me)  # nobody disturbs himself
+        parent = psutil.Process().parent()
+        assert at_work({"pid": parent.pid, "born": parent.create_time()})
+        assert not at_work({"pid": parent.pid, "born": parent.create_time() - 60})
+        assert not at_work({})
+
+    def test_overwrite_spares_runs_of_other_commands_and_what_it_reads(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        run = RunFolder(tmp_path / "sft")
+        run.begin("sft", {}, {})
+        (run.path / "model").mkdir()
+        run.finish({})
+        with pytest.raises(UserError, match="not of decode") as error:
+            run.begin("decode", {}, {}, overwrite=True)
+        assert "--overwrite" not in error.value.hint
+        for start in ("sft", str(run.path / "model")):
+            with pytest.raises(UserError, match="would delete"):
+                run.begin("sft", {"training": {"model": start}, "metric": ""}, {}, overwrite=True)
+        assert run.done
+        assert run.begin("sft", {"model": "builtin:tiny", "metric": ""}, {}, overwrite=True) == "fresh"
 
     def test_overwrite_deletes_what_a_run_left(self, tmp_path):
         run = RunFolder(tmp_path / "sft")
