@@ -38,5 +38,6 @@ def test_every_decoder_is_in_a_table(name):
     assert re.search(rf"^\| `{name}` \|", (METHODS / "decoders.md").read_text("utf-8"), re.MULTILINE)
 
 
-def test_the_example_of_the_decoders_comes_out():
-    assert examples_come_out("decoders")
+@pytest.mark.parametrize("name", ["rewards", "decoders"])
+def test_the_examples_of_rewards_and_decoders_come_out(name):
+    assert examples_come_out(name)
