@@ -15,7 +15,6 @@ from tests.fake_dataset import write_dataset
 STEPS = ["--prompts-per-step", 24, "--steps", 3, "--eval-every", 3]  # of all rows: the order does not matter
 ALIGNED = {
     "bear": ["-p", "normalise=tokens", *STEPS],  # weights would be normalised in each process
-    "msl": ["-p", "adaptive=true", *STEPS],
     "sprec": ["-p", "rounds=2", "-p", "round_rows=16", "--prompts-per-step", 16],
     "rere": ["--reward", "ranking", "-p", "group_size=4", *STEPS],
 }
@@ -25,7 +24,7 @@ ACCUMULATED = ["--objective", "dpo", "--batch-size", 4, "--epochs", 2, "--valid-
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A dataset with 15 valid first tokens a row, and a random model that recommends no training row's target."""
+    """A dataset, and a random model that recommends no training row's target."""
     folder = tmp_path_factory.mktemp("processes")
     dataset = write_dataset(folder / "data", identifier="atomic", task="next")
     rows = dataset.rows("train")[:]
