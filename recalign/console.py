@@ -9,10 +9,30 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
+BAR, WIDE = 40, 120
+"""Columns of a progress bar, and of a terminal that has room for it beside the figures."""
 FILE_WIDTH = 160
 """Columns of a table that goes into a file or a pipe, where there is no terminal to measure."""
+
+
+class _Note(ProgressColumn):
+    """The figures behind a progress bar: what is cut first where a line is too long."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
 
 
 class _Console(Console):
@@ -102,13 +122,14 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
         description: what is being done, such as "reference lists".
         total: number of units, or None where it is not known.
     """
+    whole = {"table_column": Column(no_wrap=True)}
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        BarColumn(bar_width=BAR if stderr.width >= WIDE else BAR // 4),
+        MofNCompleteColumn(**whole),
+        TimeElapsedColumn(**whole),
+        TimeRemainingColumn(**whole),
+        _Note(),
         console=stderr,
         disable=stderr.quiet,
         transient=False,

@@ -37,10 +37,14 @@ def did_you_mean(value: str, options: Iterable[str]) -> str:
         options: what would have been accepted.
     """
     known = sorted(options)
-    close = difflib.get_close_matches(value, known, n=3, cutoff=0.5)
-    if close:
-        return "Did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
-    return "Known: " + ", ".join(known) + "." if known else "Nothing is known here."
+    everything = "Known: " + ", ".join(known) + "." if known else "Nothing is known here."
+    return closest(value, known) or everything
+
+
+def closest(value: str, options: Iterable[str]) -> str:
+    """Return a hint that names the closest options, or nothing when none is close. Arguments: as `did_you_mean`."""
+    close = difflib.get_close_matches(value, sorted(options), n=3, cutoff=0.5)
+    return "Did you mean " + " or ".join(f"'{name}'" for name in close) + "?" if close else ""
 
 
 def advice_on(error: OSError) -> str:

@@ -1,6 +1,7 @@
 """The command line: start-up cost, exit codes, errors for people and for scripts."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -252,6 +253,18 @@ def test_a_bar_leaves_one_line_where_stderr_is_no_terminal(capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert len(lines) == 1
     assert "2/2" in lines[0]
+
+
+def test_a_bar_in_a_narrow_terminal_keeps_its_figures_and_cuts_the_note(monkeypatch):
+    from rich.console import Console
+
+    out = io.StringIO()
+    monkeypatch.setattr(console, "stderr", Console(file=out, width=80))
+    with console.progress("list-dpo, reward ndcg@5", 3) as advance:
+        advance(3, "loss 0.5022  reward 0.09078  valid reward 0.1543")
+    line = next(line for line in out.getvalue().splitlines() if line.strip())
+    assert "list-dpo, reward ndcg@5" in line and "3/3 0:00:0" in line and "loss 0.5022" in line
+    assert line.rstrip().endswith("…")
 
 
 def test_module_runs_like_the_script():

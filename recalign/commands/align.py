@@ -34,6 +34,8 @@ from recalign.commands.options import (
     WarmupOption,
     adapter,
     loggers,
+    passes,
+    rate,
 )
 
 
@@ -77,9 +79,9 @@ def align(
     max_length: MaxLengthOption = None,
     template: TemplateOption = None,
     lora: LoraOption = False,
-    lora_rank: LoraRankOption = 16,
-    lora_alpha: LoraAlphaOption = 32.0,
-    lora_target: LoraTargetOption = "all-linear",
+    lora_rank: LoraRankOption = None,
+    lora_alpha: LoraAlphaOption = None,
+    lora_target: LoraTargetOption = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     num_processes: Annotated[int, typer.Option(help="Start so many processes on this machine.", min=1)] = 1,
@@ -101,7 +103,7 @@ def align(
     from recalign.data.prepare import ensure_default_dataset
     from recalign.evaluation.expression import parse_reward
     from recalign.params import parse_assignments
-    from recalign.registry import find
+    from recalign.registry import create
     from recalign.training.align import AlignOptions, train_aligned
     from recalign.training.options import TrainingOptions
     from recalign.training.processes import relaunch
@@ -109,8 +111,23 @@ def align(
     from recalign.training.sft import ensure_default_model
 
     params = parse_assignments(param or [])
-    find("objective", objective)  # a misspelt name must not cost a training run first
+    create("objective", objective, params)  # a misspelt name must not cost a training run first
     parse_reward(reward)
+    training = TrainingOptions(
+        seed=seed,
+        epochs=passes(epochs, steps),
+        max_steps=steps,
+        learning_rate=rate(learning_rate),
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=0.0,
+        max_grad_norm=max_grad_norm,
+        eval_every=eval_every,
+        patience=patience,
+        keep_checkpoints=keep_checkpoints,
+        report_to=loggers(report_to),
+    )
+    layers = adapter(lora, lora_rank, lora_alpha, lora_target)
     dataset = PreparedDataset(data or ensure_default_dataset(seed))
     start = model or str(ensure_default_model(dataset, seed))
     folder = out or workspace.home() / f"align-{objective}-{slug(reward)}"
@@ -121,24 +138,11 @@ def align(
         objective=objective,
         reward=reward,
         params=params,
-        training=TrainingOptions(
-            seed=seed,
-            epochs=epochs or 0.0,
-            max_steps=steps,
-            learning_rate=learning_rate or 0.0,
-            schedule=schedule,
-            warmup=warmup,
-            weight_decay=0.0,
-            max_grad_norm=max_grad_norm,
-            eval_every=eval_every,
-            patience=patience,
-            keep_checkpoints=keep_checkpoints,
-            report_to=loggers(report_to),
-        ),
+        training=training,
         rollout=RolloutOptions(prompts_per_step, prompts, valid_rows, updates_per_rollout, token_budget),
         exclude_history=exclude_history,
         template=template,
-        lora=adapter(lora, lora_rank, lora_alpha, lora_target),
+        lora=layers,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         max_length=max_length,

@@ -51,9 +51,11 @@ def baseline(
     sasrec and bert4rec are trained, and kept for `recalign decode --decoder d3`; the others take seconds.
 
     Examples:
-        recalign baseline item-knn
-        recalign baseline sasrec -p hidden=128
-        recalign decode --decoder d3 -p assistant=runs/baseline-sasrec-test
+    - recalign baseline item-knn
+
+    - recalign baseline sasrec -p hidden=128
+
+    - recalign decode --decoder d3 -p assistant=runs/baseline-sasrec-test
     """
     import time
 
@@ -85,25 +87,27 @@ def baseline(
         return {"out": str(folder.path), **folder.record["results"]}
     started = time.perf_counter()
     scorer, model = _scorer(recommender, dataset, params, seed)
+    trained = time.perf_counter()
     rows = dataset.rows(split)[:]
     predictions = recommend_by(scorer, dataset, rows, wanted, exclude_history=exclude)
     folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite)
     write_predictions(folder.path, predictions, rows, dataset.catalogue)
     if model is not None:
         model.save(folder.path / RECOMMENDER, recommender)
-    seconds = time.perf_counter() - started
+    answered = time.perf_counter()
     results = {
         "decoder": recommender,
         "oracle": False,
         "task": dataset.task,
         "rows": len(rows),
-        "cost": {"seconds": seconds},
+        "seconds": trained - started,
+        "cost": {"prompts": len(rows), "seconds": answered - trained},
         **identity(dataset.catalogue),
         **({} if model is None else {"fit": model.fit}),
     }
     folder.finish(results)
     kept = "" if model is None else f", trained for {model.fit['epochs']} epochs (number {model.fit['epoch']} is kept)"
-    console.say(f"{folder.path}: {len(rows)} rows by {recommender} in {seconds:.1f} s{kept}.")
+    console.say(f"{folder.path}: {len(rows)} rows by {recommender} in {answered - started:.1f} s{kept}.")
     return {"out": str(folder.path), **results}
 
 

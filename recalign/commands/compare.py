@@ -47,8 +47,9 @@ def compare(
     """Compare evaluated runs, the first one being the reference.
 
     Examples:
-        recalign compare runs/sft runs/align-blade-ndcg
-        recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --baseline sft
+    - recalign compare runs/sft runs/align-blade-ndcg
+
+    - recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --baseline sft
     """
     from recalign.evaluation import report
     from recalign.evaluation.compare import compare as compare_runs

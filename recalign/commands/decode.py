@@ -62,8 +62,9 @@ def decode(
     """Recommend items to the users of a split.
 
     Examples:
-        recalign decode --model runs/sft
-        recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
+    - recalign decode --model runs/sft
+
+    - recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
     """
     from recalign import registry
     from recalign.data.dataset import PreparedDataset

@@ -58,10 +58,13 @@ def eval(  # noqa: A001
     """Measure predictions.
 
     Examples:
-        recalign eval runs/sft/decode-greedy-test
-        recalign eval runs/align-blade-ndcg --metrics ndcg@5,recall@5,mgu
-        recalign eval runs/sft --targets warm
-        recalign eval runs/sft/decode-beam-test --exact runs/sft/decode-exact-test
+    - recalign eval runs/sft/decode-greedy-test
+
+    - recalign eval runs/align-blade-ndcg --metrics ndcg@5,recall@5,mgu
+
+    - recalign eval runs/sft --targets warm
+
+    - recalign eval runs/sft/decode-beam-test --exact runs/sft/decode-exact-test
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.evaluate import evaluate
@@ -101,6 +104,7 @@ def eval(  # noqa: A001
         )
         run.finish(results)
     console.show(_table(results))
+    console.say(f"{folder}: {results['rows']} rows of {split}; the figures of every row are in {run.path}.")
     return results
 
 
@@ -124,9 +128,9 @@ def _table(results: dict[str, Any]) -> Table:
 
     label = results["label"] + (" (oracle)" if results["oracle"] else "")
     table = Table(title=f"{results['rows']} rows of {results['split']}", caption="95% bootstrap intervals over users")
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for heading in (label, *results["baselines"]):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, found in results["metrics"].items():
         interval = Interval(found["mean"], found["low"], found["high"], found["n"])
         others = [number(baseline["metrics"][name]["mean"]) for baseline in results["baselines"].values()]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from recalign.errors import UserError
 
 if TYPE_CHECKING:
     from recalign.training.lora import LoraOptions
@@ -66,9 +68,11 @@ TemplateOption = Annotated[
     ),
 ]
 LoraOption = Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")]
-LoraRankOption = Annotated[int, typer.Option(help="Rank of the adapter.", min=1)]
-LoraAlphaOption = Annotated[float, typer.Option(help="Scale of the adapter: alpha / rank.", min=0)]
-LoraTargetOption = Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")]
+LoraRankOption = Annotated[int | None, typer.Option(help="With --lora: rank of the adapter (16).", min=1)]
+LoraAlphaOption = Annotated[float | None, typer.Option(help="With --lora: its scale is alpha / rank (32).", min=0)]
+LoraTargetOption = Annotated[
+    str | None, typer.Option(help="With --lora: layers to adapt, separated by commas (all-linear).")
+]
 KeepCheckpointsOption = Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)]
 ReportToOption = Annotated[str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")]
 
@@ -84,13 +88,43 @@ ExcludeHistoryOption = Annotated[
 ]
 
 
-def adapter(lora: bool, rank: int, alpha: float, target: str) -> LoraOptions | None:
-    """Read --lora and what belongs to it."""
+def adapter(lora: bool, rank: int | None, alpha: float | None, target: str | None) -> LoraOptions | None:
+    """Read --lora and what belongs to it.
+
+    Raises:
+        UserError: something is said of an adapter, and none is asked for.
+    """
+    given = {"rank": rank, "alpha": alpha, "target": tuple(target.split(",")) if target else None}
+    stated: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not lora and stated:
+        raise UserError(f"--lora-{next(iter(stated))} is given without --lora.", "Add --lora.")
     if not lora:
         return None
     from recalign.training.lora import LoraOptions
 
-    return LoraOptions(rank, alpha, tuple(target.split(",")))
+    return LoraOptions(**stated)
+
+
+def rate(learning_rate: float | None) -> float:
+    """Read --learning-rate; 0 stands for the default.
+
+    Raises:
+        UserError: it is 0, with which nothing is learnt.
+    """
+    if learning_rate == 0:
+        raise UserError("With --learning-rate 0 nothing is learnt.", "Leave it out for the default.")
+    return learning_rate or 0.0
+
+
+def passes(epochs: float | None, steps: int) -> float:
+    """Read --epochs; 0 stands for the default, or for a number of updates in their place.
+
+    Raises:
+        UserError: no epoch and no update.
+    """
+    if epochs == 0 and not steps:
+        raise UserError("--epochs 0 trains nothing.", "Leave it out for the default.")
+    return epochs or 0.0
 
 
 def loggers(report_to: str) -> tuple[str, ...]:

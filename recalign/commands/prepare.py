@@ -16,28 +16,51 @@ def prepare(
     ] = "synthetic",
     path: Annotated[Path | None, typer.Argument(help="What the source reads; synthetic reads nothing.")] = None,
     *,
-    task: Annotated[str | None, typer.Option(help="next: one target a row; list: several.")] = None,
-    history: Annotated[int | None, typer.Option(help="Items of a history at most.")] = None,
-    min_history: Annotated[int | None, typer.Option(help="Items of a history at least.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="next: one target a row; list: several (default: as the source suggests, else next)."),
+    ] = None,
+    history: Annotated[int | None, typer.Option(help="Items of a history at most (10).")] = None,
+    min_history: Annotated[int | None, typer.Option(help="Items of a history at least (1).")] = None,
     targets: Annotated[int | None, typer.Option(help="Targets a row: 1 for next, 10 for list.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Events between training windows.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Events between training windows: 1 for next, half the targets for list.")
+    ] = None,
     windows_per_user: Annotated[
         int | None, typer.Option(help="Training windows a user at most, evenly spread (default: all).")
     ] = None,
     list_length: Annotated[int | None, typer.Option(help="Titles of a response: 1 for next, 5 for list.")] = None,
-    split: Annotated[str | None, typer.Option(help="time (8:1:1), user, leave-one-out, or given (windows).")] = None,
-    folds: Annotated[int | None, typer.Option(help="Split user: number of folds.")] = None,
-    fold: Annotated[int | None, typer.Option(help="Split user: the fold that is tested, from 1.")] = None,
-    valid_share: Annotated[float | None, typer.Option(help="Share that validates (0.1).")] = None,
-    test_share: Annotated[float | None, typer.Option(help="Share that tests, without folds (0.1).")] = None,
-    k_core: Annotated[int | None, typer.Option(help="Users and items keep at least so many interactions.")] = None,
-    popularity_cut: Annotated[float | None, typer.Option(help="Keep the top percent of items.")] = None,
-    candidates: Annotated[
-        int | None, typer.Option(help="Size of candidate sets, such as 20 (1 + 19 negatives).")
+    split: Annotated[
+        str | None,
+        typer.Option(help="What is held out: time (8:1:1, default), user, leave-one-out, or given (windows)."),
     ] = None,
-    relevance: Annotated[str | None, typer.Option(help='all, rating, or "rating>=4" (also >, <=, <).')] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Split user: number of folds (default: as --test-share says).")
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Split user: the fold that is tested, counted from 1 (default).")
+    ] = None,
+    valid_share: Annotated[
+        float | None, typer.Option(help="Share of time, users or given windows that validates (0.1).")
+    ] = None,
+    test_share: Annotated[
+        float | None, typer.Option(help="Share of time or users that tests, without folds (0.1).")
+    ] = None,
+    k_core: Annotated[int | None, typer.Option(help="Users and items keep at least so many interactions (0).")] = None,
+    popularity_cut: Annotated[
+        float | None,
+        typer.Option(help="Keep the top percent of items by interactions (default: all stay)."),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Size of candidate sets, such as 20 (1 + 19 negatives); default: none.")
+    ] = None,
+    relevance: Annotated[
+        str | None,
+        typer.Option(help='Targets that rewards count: all (default), rating, or "rating>=4" (also >, <=, <).'),
+    ] = None,
     identifier: Annotated[
-        str | None, typer.Option(help="title, semantic (3-4 new tokens) or atomic (one): how a model writes an item.")
+        str | None,
+        typer.Option(help="How a model writes an item: title (default), semantic (3-4 new tokens) or atomic (one)."),
     ] = None,
     semantic_levels: Annotated[int | None, typer.Option(help="Semantic: tokens an item (3).")] = None,
     semantic_codebook: Annotated[int | None, typer.Option(help="Semantic: different tokens a level (by size).")] = None,
@@ -45,9 +68,12 @@ def prepare(
         str | None, typer.Option(help="Semantic: item_id and embedding in .parquet or .npz, in place of our own.")
     ] = None,
     exclude_history: Annotated[
-        str | None, typer.Option(help="auto, yes or no: never recommend items of the history.")
+        str | None,
+        typer.Option(help="Never recommend items of the history: yes, no or auto (default: as training targets do)."),
     ] = None,
-    collisions: Annotated[str | None, typer.Option(help="Items of one title: suffix, merge or refuse.")] = None,
+    collisions: Annotated[
+        str | None, typer.Option(help="Items of one title: suffix (default), merge or refuse.")
+    ] = None,
     drop_invalid: Annotated[
         bool | None, typer.Option("--drop-invalid", help="Leave out unusable titles and events of unknown items.")
     ] = None,
@@ -55,7 +81,7 @@ def prepare(
         bool | None, typer.Option("--drop-cold", help="Leave out items without training interactions, and their rows.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Hugging Face tokenizer that measures titles in the report.")
+        str | None, typer.Option(help="Hugging Face tokenizer that measures titles in the report (default: words).")
     ] = None,
     param: ParamOption = None,
     out: OutOption = None,
@@ -68,11 +94,11 @@ def prepare(
 
     Example: recalign prepare recbole ml-100k --task list --history 20 --split user --folds 5 --relevance "rating>=4"
     """
-    from recalign import workspace
+    from recalign import console, workspace
     from recalign.data.prepare import prepare_dataset
     from recalign.params import parse_assignments
 
-    return prepare_dataset(
+    results = prepare_dataset(
         source,
         path,
         out or workspace.home() / "data",
@@ -107,3 +133,7 @@ def prepare(
         seed=seed,
         overwrite=overwrite,
     )
+    if not results["reused"]:
+        rows = {split: f"{figures['rows']:,} {split}" for split, figures in results["counts"]["rows"].items()}
+        console.say(f"{results['path']}: {rows['train']}, {rows['valid']} and {rows['test']} rows.")
+    return results

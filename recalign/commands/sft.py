@@ -32,6 +32,8 @@ from recalign.commands.options import (
     WarmupOption,
     adapter,
     loggers,
+    passes,
+    rate,
 )
 
 
@@ -78,9 +80,9 @@ def sft(
     max_length: MaxLengthOption = None,
     template: TemplateOption = None,
     lora: LoraOption = False,
-    lora_rank: LoraRankOption = 16,
-    lora_alpha: LoraAlphaOption = 32.0,
-    lora_target: LoraTargetOption = "all-linear",
+    lora_rank: LoraRankOption = None,
+    lora_alpha: LoraAlphaOption = None,
+    lora_target: LoraTargetOption = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     log_every: Annotated[int, typer.Option(help="Updates between lines of log.jsonl.", min=1)] = 10,
@@ -109,9 +111,9 @@ def sft(
         params=parse_assignments(param or []),
         training=TrainingOptions(
             seed=seed,
-            epochs=epochs,
+            epochs=passes(epochs, max_steps),
             max_steps=max_steps,
-            learning_rate=learning_rate or 0.0,
+            learning_rate=rate(learning_rate),
             batch_size=batch_size,
             gradient_accumulation=gradient_accumulation,
             schedule=schedule,

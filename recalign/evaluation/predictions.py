@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,7 +156,8 @@ def find_predictions(path: Path | None) -> Path:
         return path
     inside = sorted(file.parent for file in path.glob(f"*/{PREDICTIONS_FILE}"))
     if not inside:
-        raise UserError(f"{path} holds no predictions.", f"Make some with `recalign decode --model {path}`.")
+        made = f"recalign decode --model {quote(str(path))}"
+        raise UserError(f"{path} holds no predictions.", f"Make some with `{made}`.")
     if len(inside) > 1:
         names = ", ".join(str(folder) for folder in inside)
         raise UserError(f"{path} holds several predictions: {names}.", "Name one of them.")

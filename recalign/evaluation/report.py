@@ -128,7 +128,7 @@ def to_rich(grid: Grid) -> Table:
         grid = grid.turned()
     table = Table(title=grid.title)
     for place, heading in enumerate(grid.headings):
-        table.add_column(heading, justify="right" if place else "left")
+        table.add_column(heading, justify="right" if place else "left", overflow="fold")
     for i, row in enumerate(grid.rows):
         table.add_row(*(Text(cell, style="bold" if (i, j) in grid.bold else "") for j, cell in enumerate(row)))
     return table

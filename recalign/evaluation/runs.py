@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError
@@ -50,7 +51,7 @@ class EvalRun:
                 raise UserError(f"{found[0]} holds an unfinished evaluation.", "Run `recalign eval` again.")
             if found:
                 return cls(found[0], read_json(found[0] / METRICS_FILE))
-        raise UserError(f"{path} holds no evaluation.", f"Make one with `recalign eval {path}`.")
+        raise UserError(f"{path} holds no evaluation.", f"Make one with `recalign eval {quote(str(path))}`.")
 
     @property
     def label(self) -> str:

@@ -57,9 +57,9 @@ class BeforeAfter:
         table = Table(
             title=title or None, caption="95% bootstrap intervals over users; p: Wilcoxon signed-rank, paired"
         )
-        table.add_column("metric")
+        table.add_column("metric", no_wrap=True)
         for heading in (before, after, "difference", "p"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", overflow="fold")
         for change in self.changes:
             cells = (
                 figure(change.before),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from recalign.errors import UserError, did_you_mean
+from recalign.errors import UserError, closest, did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,11 +23,22 @@ def existing(path: Path) -> Path:
     """Return the path.
 
     Raises:
-        UserError: there is nothing there.
+        UserError: there is nothing there (with did-you-mean).
     """
     if not path.exists():
-        siblings = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"{path} does not exist.", did_you_mean(str(path), siblings[:1000]) if siblings else "")
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"{path} does not exist.", closest(path.name, beside) or "Check the path.")
+    return path
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the path.
+
+    Raises:
+        UserError: there is nothing there, or a file.
+    """
+    if not existing(path).is_dir():
+        raise UserError(f"{path} is a file, not a folder.", "Name the folder that it is in.")
     return path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.reading import existing, existing_file, require, scan, typed
+from recalign.sources.reading import existing_file, existing_folder, require, scan, typed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,9 +41,9 @@ class Windows(Source):
         """The windows' files and, last, the titles' file.
 
         Raises:
-            UserError: a file is missing, or the titles' file is not clear.
+            UserError: no such folder, a file is missing, or the titles' file is not clear.
         """
-        existing(path)
+        existing_folder(path)
         found = [path / name for split, name in FILES.items() if split != "valid" or (path / name).is_file()]
         titles = [path / self.params.titles] if self.params.titles else sorted(path.glob("*.json"))
         if len(titles) != 1:

@@ -107,6 +107,9 @@ def test_defaults_depend_on_where_the_model_comes_from(start, tmp_path):
         (["--reward", "ndgc"], "Did you mean 'ndcg'"),
         (["--reward", "ndcg@10"], "looks at 10 positions, and the lists have 3"),
         (["-p", "tua=0.3"], "Did you mean 'tau'"),
+        (["--learning-rate", "0"], "nothing is learnt"),
+        (["--epochs", "0", "--steps", "0"], "--epochs 0 trains nothing"),
+        (["--lora-alpha", "8"], "--lora-alpha is given without --lora"),
         (["--model", "nowhere/at/all"], "does not exist"),
     ],
 )

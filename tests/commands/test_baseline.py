@@ -92,7 +92,12 @@ def test_trained_baselines_recommend_and_do_so_again_alike(dataset, tmp_path, na
     for run in ("a", "b"):
         baseline(name, data=dataset.path, param=["epochs=2", "hidden=16"], out=tmp_path / run, size=5)
         found.append(read_predictions(tmp_path / run, dataset, "test", 5)[0].items)
-    assert RunFolder(tmp_path / "a").record["results"]["fit"]["epochs"] == 2
+    results = RunFolder(tmp_path / "a").record["results"]
+    assert results["fit"]["epochs"] == 2
+    evaluate(tmp_path / "a", metrics="ndcg@5", baselines=False)
+    cost = json.loads((tmp_path / "a" / "eval" / "metrics.json").read_text())["cost"]
+    assert cost["training_seconds"] == results["seconds"] > 0
+    assert cost["decode_seconds"] == results["cost"]["seconds"] > 0
     assert np.array_equal(*found)
     assert (found[0] >= 0).all()
     assert len(np.unique(found[0])) > 5

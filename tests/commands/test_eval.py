@@ -1,3 +1,4 @@
+import io
 import json
 
 import polars as pl
@@ -94,6 +95,29 @@ def test_the_same_seed_gives_the_same_figures(decoded, tmp_path):
     again = evaluate(decoded, out=tmp_path / "again")
     assert first["metrics"] == again["metrics"]
     assert first["baselines"] == again["baselines"]
+
+
+def test_the_last_line_says_what_was_measured_and_where_the_figures_are(decoded, capsys):
+    evaluate(decoded, metrics="ndcg@3", targets="all")
+    said = f"{decoded}: 4 rows of test; the figures of every row are in {decoded / 'eval'}."
+    assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+def test_a_narrow_terminal_folds_names_instead_of_cutting_them(tmp_path, dataset, monkeypatch):
+    from rich.console import Console
+
+    out = io.StringIO()
+    monkeypatch.setattr("recalign.commands.eval.console.stdout", Console(file=out, width=70))
+    evaluate(write_decoded(tmp_path / "align-list-dpo-ndcg5", dataset, LISTS), metrics="popularity")
+    assert "…" not in out.getvalue()
+    assert "│ popularity │" in out.getvalue()
+
+
+def test_a_hint_with_a_path_can_be_typed(tmp_path):
+    (tmp_path / "my runs").mkdir()
+    with pytest.raises(UserError) as error:
+        evaluate(tmp_path / "my runs")
+    assert f"--model '{tmp_path}/my runs'`" in error.value.hint
 
 
 def test_oracles_are_marked(tmp_path, dataset, capsys):

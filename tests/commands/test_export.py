@@ -33,10 +33,22 @@ def test_an_adapter_is_exported_as_a_plain_model(tmp_path, capsys):
 
 def test_what_exists_is_replaced_only_when_asked(tmp_path, capsys):
     hub = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert run("export", "--model", hub, "--out", tmp_path / "out") == 0
+    (tmp_path / "out" / "old.txt").write_text("of the last export")
     assert run("export", "--model", hub, "--out", tmp_path / "out") == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert (tmp_path / "out" / "mine.txt").exists()
+    assert (tmp_path / "out" / "old.txt").exists()
     assert run("export", "--model", hub, "--out", tmp_path / "out", "--overwrite") == 0
     assert (tmp_path / "out" / "model.safetensors").exists()
+    assert not (tmp_path / "out" / "old.txt").exists()
+
+
+def test_what_is_no_exported_model_is_never_replaced(tmp_path, capsys):
+    hub = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("mine")
+    assert run("export", "--model", hub, "--out", tmp_path / "home", "--overwrite") == 2
+    assert "is no exported model" in capsys.readouterr().err
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "mine"
+    assert run("export", "--model", hub, "--out", hub, "--overwrite") == 2
+    assert "is the model itself" in capsys.readouterr().err

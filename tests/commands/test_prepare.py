@@ -48,6 +48,15 @@ def test_options_reach_the_dataset(tmp_path):
     assert {**wanted, "identifier": "atomic", "targets": 1}.items() <= told.items()
 
 
+def test_the_last_line_says_where_the_rows_are_and_how_many(tmp_path, capsys):
+    assert run("synthetic", "-p", "users=50", "--out", tmp_path / "d") == 0
+    sizes = {split: len(PreparedDataset(tmp_path / "d").rows(split)) for split in ("train", "valid", "test")}
+    said = f"{tmp_path / 'd'}: {sizes['train']} train, {sizes['valid']} valid and {sizes['test']} test rows."
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert run("synthetic", "-p", "users=50", "--out", tmp_path / "d") == 0
+    assert "nothing to do" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

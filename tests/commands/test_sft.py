@@ -49,6 +49,10 @@ def test_parameters_reach_the_objective(data, capsys):
         (["--template", "alpacca"], "alpaca"),
         (["--lora"], "--lora"),
         (["--metric", "ndgc@3"], "ndcg"),
+        (["--learning-rate", "0"], "nothing is learnt"),
+        (["--epochs", "0"], "--epochs 0 trains nothing"),
+        (["--lora-rank", "4"], "--lora-rank is given without --lora"),
+        (["--lora-target", "q_proj"], "--lora-target is given without --lora"),
     ],
 )
 def test_wrong_input_ends_with_code_2_and_advice(data, capsys, options, word):

@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 
 from recalign.errors import UserError
-from recalign.sources.reading import require, scan, typed
+from recalign.sources.reading import existing, require, scan, typed
 
 COLUMNS = {"user_id": ("user", "id"), "timestamp": ("time", "time"), "rating": ("stars", "number")}
 
@@ -93,6 +93,17 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     assert "event.csv does not exist" in error.value.what and "events.csv" in error.value.hint
     with pytest.raises(UserError, match="is a folder"):
         scan(tmp_path)
+
+
+def test_a_missing_path_suggests_names_beside_it_and_no_others(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError) as error:
+        existing(tmp_path / "ml-100k")
+    assert error.value.hint == "Check the path."
+    (tmp_path / "ml-1m").mkdir()
+    with pytest.raises(UserError) as error:
+        existing(tmp_path / "ml-100k")
+    assert error.value.hint == "Did you mean 'ml-1m'?"
 
 
 def test_quotes_are_plain_text_without_a_quoting_character(tmp_path):

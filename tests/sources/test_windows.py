@@ -80,6 +80,11 @@ def test_broken_folders_say_what_is_wrong(tmp_path, changes, said):
     assert said in error.value.what
 
 
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"train\.csv is a file, not a folder"):
+        read(write(tmp_path) / "train.csv")
+
+
 def test_windows_can_be_neither_split_again_nor_filtered(tmp_path):
     for options in ({"split": "time"}, {"k_core": 3}):
         with pytest.raises(UserError, match="ready-made windows"):
