@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recalign import cli
@@ -73,6 +74,44 @@ def test_ci_runs_the_readmes_test_command():
 def test_links_lead_somewhere(path):
     targets = [link for link in re.findall(r"\]\(([^)#]+)\)", DOCS[path]) if "://" not in link]
     assert [link for link in targets if not (path.parent / link).exists()] == []
+
+
+def write_atomic_files(folder):
+    """A small stand-in for MovieLens-100k: 50 users who rate 20 of 40 items."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    events = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for user in range(50):
+        for time, item in enumerate(random.permutation(40)[:20]):
+            events.append(f"{user}\t{item}\t{random.integers(3, 6)}\t{1000 * user + time}")
+    items = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"]
+    items += [f"{item}\tFilm {item}\t1995\t{('Drama', 'Comedy')[item % 2]}" for item in range(40)]
+    (folder / "ml-100k.inter").write_text("\n".join(events) + "\n")
+    (folder / "ml-100k.item").write_text("\n".join(items) + "\n")
+
+
+QUICK = {
+    "prepare": ["--windows-per-user", "1"],
+    "sft": ["--max-steps", "2", "--valid-rows", "8"],
+    "align": [*"--steps 1 --prompts-per-step 2 --valid-rows 8 -p group_size=2 -p reference_lists=2".split()],
+}
+"""Options that make a walk through the docs short."""
+
+
+@pytest.mark.parametrize(("file", "heading"), [("README.md", "One command at a time"), ("docs/tutorial.md", "")])
+def test_the_commands_shown_work_one_after_the_other(file, heading, tmp_path, monkeypatch, capsys):
+    write_atomic_files(tmp_path / "ml-100k")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECALIGN_HOME")
+    text = (ROOT / file).read_text(encoding="utf-8").partition(f"## {heading}")[2]
+    text = text.partition("\n## ")[0] if heading else text
+    lines = [line for block in fenced(text, "sh") for line in block.splitlines()]
+    shown = [shlex.split(line)[1:] for line in lines if line.startswith("recalign ") and " run " not in line]
+    assert [arguments[0] for arguments in shown][-1] in ("compare", "export")
+    for arguments in shown:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*arguments, *QUICK.get(arguments[0], [])])
+        assert not stop.value.code, (arguments, capsys.readouterr().err)
 
 
 def test_the_recipe_in_the_docs_is_sound(tmp_path):
