@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from recalign.data.dataset import Row
     from recalign.generation.engine import Engine
 
-LOGITS = 2**26
-"""Logits that a jump with full-vocabulary scores may hold at once (256 MB in float32)."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -131,8 +128,7 @@ class _Search:
             titles = (trie.hi[beams.node] - trie.lo[beams.node]).masked_fill(none, 0).sum(dim=1)
             titles = titles + (self.finished[self.live] > -torch.inf).sum(dim=1)
             together = torch.where((titles <= self.width)[:, None], depth, together)
-            most = max(1, LOGITS // (here.numel() * self.how.engine.vocabulary_size))
-            together = torch.where(here == 0, 0, together.minimum(here + most))
+            together = torch.where(here == 0, 0, together)
         depth = together.expand_as(here)
         moves = (depth > here) & ~none
         further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).flatten(), 1)

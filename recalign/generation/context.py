@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from recalign.generation.attention import Grid, KeyValues, Pass, ReadOn, ReadPrompts, ReadWithin, Stored, own
+from recalign.generation.attention import Grid, KeyValues, Pass, ReadOn, ReadPrompts, ReadWithin, Stored
 from recalign.generation.kernels import replaced_forward
 
 WORTH_A_PASS = 16
@@ -136,7 +136,7 @@ class SharedContext(Context):
             self._store(prefix, 0, [prompts[0][:common]], 0)
             self.prompts.start_with(prefix)
         rest = [prompt[common:-1] for prompt in prompts]
-        for start, stop in _in_passes(list(map(len, rest)), TOKENS_A_PASS[self.device.type == "cpu"]):
+        for start, stop in in_passes(list(map(len, rest)), TOKENS_A_PASS[self.device.type == "cpu"]):
             self._store(self.prompts, start, rest[start:stop], common)
         every = torch.arange(len(prompts), device=self.device)
         last = torch.tensor([int(prompt[-1]) for prompt in prompts], device=self.device)
@@ -290,8 +290,8 @@ def _last_used(taken: torch.Tensor) -> int:
     return int(used[-1]) + 1 if len(used) else 0
 
 
-def _in_passes(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Cut prompts of some sizes into runs [start, stop) of at most `most` tokens, padding included, or one prompt."""
+def in_passes(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Cut lanes of some sizes into runs [start, stop) of at most `most` tokens, padding included, or one lane."""
     start, widest = 0, 0
     for index, size in enumerate(sizes):
         widest = max(widest, size)
@@ -328,70 +328,3 @@ def _only(model: PreTrainedModel, columns: torch.Tensor | None) -> Iterator[bool
     weight, bias = head.weight[columns], None if head.bias is None else head.bias[columns]
     with replaced_forward(head, lambda hidden: F.linear(hidden, weight, bias)):
         yield True
-
-
-class PlainContext(Context):
-    """The same by a full forward pass of prompt and continuation each time: for models that take no other attention."""
-
-    def __init__(self, model: PreTrainedModel, cost: Cost, token_budget: int) -> None:
-        self.model, self.cost = model, cost
-        self.token_budget = token_budget
-
-    def begin(self, prompts: Sequence[np.ndarray], segments: int = 1, *, branching: bool = False) -> torch.Tensor:
-        """Encode the prompts as a padded batch."""
-        self.prompts = [np.asarray(prompt, dtype=np.int64) for prompt in prompts for _ in range(segments)]
-        self.sequences: list[list[np.ndarray]] = [[] for _ in self.prompts]
-        self.segments = len(self.prompts)
-        self.cost.prompts += len(prompts)
-        self.cost.prompt_tokens += sum(map(len, prompts))
-        return self._forward([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
-
-    def extend(
-        self,
-        segments: torch.Tensor,
-        parents: torch.Tensor,
-        tokens: torch.Tensor,
-        counts: torch.Tensor,
-        *,
-        every: bool = False,
-        columns: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read every lane again from its prompt's first token."""
-        slots, inputs = [], []
-        for segment, parent, row, count in zip(
-            segments.tolist(), parents.tolist(), tokens.cpu().numpy(), counts.tolist(), strict=True
-        ):
-            known = self.sequences[segment]
-            before = self.prompts[segment] if parent < 0 else known[parent]
-            known.extend(np.concatenate([before, row[: step + 1]]) for step in range(count))
-            slots.append(len(known) - 1)
-            inputs.extend(known[-count:] if every else known[-1:])
-        logits = self._forward(inputs)
-        return logits if columns is None else logits[:, columns], torch.tensor(slots, device=self.model.device)
-
-    def prune(self, slots: torch.Tensor) -> None:
-        """Nothing: tokens that no lane goes on from cost nothing."""
-
-    def keep(self, segments: torch.Tensor) -> None:
-        """Drop the others' tokens."""
-        self.segments = len(segments)
-        self.prompts = [self.prompts[segment] for segment in segments.tolist()]
-        self.sequences = [self.sequences[segment] for segment in segments.tolist()]
-
-    def _forward(self, inputs: list[np.ndarray]) -> torch.Tensor:
-        longest = max(map(len, inputs))
-        batch = max(1, self.token_budget // longest)
-        logits = [self._padded(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
-        return torch.cat(logits)
-
-    def _padded(self, inputs: list[np.ndarray]) -> torch.Tensor:
-        lengths = torch.tensor([len(tokens) for tokens in inputs])
-        padded = torch.zeros(len(inputs), int(lengths.max()), dtype=torch.long)
-        for row, tokens in zip(padded, inputs, strict=True):
-            row[: len(tokens)] = torch.from_numpy(tokens)
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-        device = self.model.device
-        self.cost.forward_passes += 1
-        with own(self.model):
-            out = self.model(input_ids=padded.to(device), attention_mask=mask.to(device), use_cache=False)
-        return out.logits[torch.arange(len(inputs)), lengths - 1]

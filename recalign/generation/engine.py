@@ -17,9 +17,10 @@ from recalign.errors import UserError
 from recalign.generation.attention import ALONE, shared
 from recalign.generation.beam import BeamSearch
 from recalign.generation.constraint import ListConstraint
-from recalign.generation.context import Context, Cost, PlainContext, SharedContext
+from recalign.generation.context import Context, Cost, SharedContext
 from recalign.generation.exact import ExactSearch
 from recalign.generation.kernels import laid_out
+from recalign.generation.plain import PlainContext
 from recalign.generation.prefixes import Scoring
 from recalign.generation.probe import beyond_window, obstacle_to_sharing, tell
 from recalign.generation.sampling import Completions, Sampler, join

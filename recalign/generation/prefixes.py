@@ -11,6 +11,7 @@ import torch
 
 from recalign.api import Rescorer, TitleChoices
 from recalign.generation.constraint import Choices
+from recalign.generation.context import in_passes
 from recalign.generation.scoring import masked_log_softmax
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ Scoring = Literal["renormalised", "full"]
 """Log-probabilities over the trie's valid tokens (as MSL and BEAR decode), or over the whole vocabulary (as
 transformers' `prefix_allowed_tokens_fn` decodes)."""
 
+LOGITS = 2**26
+"""Logits over the vocabulary that are held at once (256 MB in float32), or those of one prefix."""
 WORTH_COPYING = 3
 """Rows of the head are copied, and only they multiplied, where that is at most every third."""
 
@@ -144,10 +147,28 @@ class Reader:
             Logits [R, C] of the wanted tokens, log-probabilities with the full vocabulary. And the prefixes, whose
             scores then include the tokens of which the model had not been asked.
         """
-        node, read, slot = prefixes.node[rows], prefixes.read[rows], prefixes.slot[rows]
-        counts = self.trie.depth[node].long() - read
+        counts = self.trie.depth[prefixes.node[rows]].long() - prefixes.read[rows]
         if not counts.any():  # the root: the prompts' own logits
             return self._normalised(self.first[prompt[rows]]).gather(1, wanted), prefixes
+        passes = [(0, len(rows))]
+        if self.full:
+            passes = list(in_passes(counts.tolist(), max(1, LOGITS // self.first.shape[1])))
+        parts = []
+        for start, stop in passes:
+            part, prefixes = self._pass(prompt, prefixes, rows[start:stop], counts[start:stop], wanted[start:stop])
+            parts.append(part)
+        return torch.cat(parts), prefixes
+
+    def _pass(
+        self,
+        prompt: torch.Tensor,
+        prefixes: Prefixes,
+        rows: torch.Tensor,
+        counts: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> tuple[torch.Tensor, Prefixes]:
+        """As `_read`, `counts` [R] tokens each, in one pass."""
+        node, read, slot = prefixes.node[rows], prefixes.read[rows], prefixes.slot[rows]
         tokens = self.trie.child_token[self.path(node, read, int(counts.max())) - 1].long()
         every = self.full and bool((counts > 1).any())
         columns, wanted = (None, wanted) if self.full else _columns(wanted, self.first.shape[1])

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from recalign import console
 from recalign.generation.attention import NAME, shared
-from recalign.generation.context import Context, Cost, PlainContext, SharedContext
+from recalign.generation.context import Context, Cost, SharedContext
+from recalign.generation.plain import PlainContext
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest logit; half precision: see below
 HALF_TOLERANCE = 5e-2

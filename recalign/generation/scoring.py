@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 
 def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -38,3 +42,9 @@ def draw(logps: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     column = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(dim=1)
     last = mass.shape[1] - 1 - (mass > 0).flip(1).int().argmax(dim=1)  # rounding must not step past the last valid one
     return torch.minimum(column, last)
+
+
+def selects_logits(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether a model's forward takes `logits_to_keep`, the places whose logits are wanted."""
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    return "logits_to_keep" in inspect.signature(plain.forward).parameters

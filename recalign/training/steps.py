@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from peft import PeftModel
 
 from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
 from recalign.generation.engine import Engine
+from recalign.generation.scoring import selects_logits
 from recalign.registry import blamed
 from recalign.training.examples import IGNORED, Example, TokenBatch, collate
 from recalign.training.models import Policy
@@ -79,9 +78,7 @@ class TokenStep:
 
     @cached_property
     def _selects_logits(self) -> bool:
-        model = self.policy.model
-        plain = model.get_base_model() if isinstance(model, PeftModel) else model
-        return "logits_to_keep" in inspect.signature(plain.forward).parameters
+        return selects_logits(self.policy.model)
 
     def _valid_tokens(self, examples: Sequence[Example]) -> ValidTokens:
         """Find where the responses had a choice, and between which tokens; S counts their tokens end to end."""

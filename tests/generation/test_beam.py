@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from recalign.errors import UserError
-from tests.generation.doubles import END, make_engine, random_paths, row, tiny_model
+from recalign.generation import prefixes
+from recalign.generation.context import SharedContext
+from tests.generation.doubles import END, VOCABULARY, make_engine, random_paths, row, tiny_model
 from tests.generation.oracle import all_responses, token_logps
 
 
@@ -99,6 +101,31 @@ def test_pruned_and_finished_beams_leave_no_trace(scoring):
     for one, found, values in zip(rows, items.tolist(), scores.tolist(), strict=True):
         scored = dict(every_score(engine, one, [], scoring))
         np.testing.assert_allclose(values, [scored[item] for item in found], atol=2e-5)
+
+
+@pytest.mark.parametrize("search", ["beam", "exact"])
+def test_few_logits_over_the_vocabulary_are_held_at_once(search, monkeypatch):
+    paths = random_paths(60, seed=6, longest=9, width=6)
+    rows = [row(i, np.random.default_rng(i).integers(0, 60, size=2 + i).tolist()) for i in range(4)]
+    held, extend = [], SharedContext.extend
+
+    def watched(*arguments, **options):
+        logits, slots = extend(*arguments, **options)
+        held.append(len(logits))
+        return logits, slots
+
+    monkeypatch.setattr(SharedContext, "extend", watched)
+    found = []
+    for tokens in (1000, 12):
+        held.clear()
+        monkeypatch.setattr(prefixes, "LOGITS", tokens * VOCABULARY + 5)
+        engine = make_engine(paths, task="next")
+        options = {"width": 6} if search == "beam" else {}
+        items, scores = getattr(engine, search)(rows, size=6, scoring="full", **options)[:2]
+        found.append((items.tolist(), scores))
+        assert max(held) > 12 if tokens > 12 else max(held) <= 12
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=0)
 
 
 def every_score(engine, one, excluded, scoring):

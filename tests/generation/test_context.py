@@ -7,7 +7,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from recalign.generation import attention
 from recalign.generation.attention import own, shared
-from recalign.generation.context import Cost, PlainContext, SharedContext
+from recalign.generation.context import Cost, SharedContext
+from recalign.generation.plain import PlainContext
 from recalign.generation.probe import obstacle_to_sharing
 from tests.generation.doubles import VOCABULARY, make_engine, random_paths, row, tiny_model
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from recalign.generation.context import PlainContext
+from recalign.generation.context import Cost
+from recalign.generation.plain import PlainContext
 from recalign.generation.probe import attention_window, beyond_window, obstacle_to_sharing
 from tests.generation.doubles import make_engine, random_paths, row, tiny_model
 from tests.generation.oracle import token_logps
@@ -27,6 +29,25 @@ def test_the_best_titles_are_those_of_full_forward_passes(kind, options, scoring
     beam, _ = engine.beam(ROWS, width=30, size=5, scoring=scoring)
     assert beam.tolist() == items.tolist()
     assert len(said) == 1
+
+
+@torch.no_grad()
+def test_logits_are_those_of_last_tokens_only():
+    model, places = tiny_model("mistral", sliding_window=8), []
+    model.register_forward_hook(lambda *arguments: places.append(arguments[2].logits.shape[1]))
+    prompts = [np.arange(length) + 3 for length in (9, 4, 9, 6)]
+    found = PlainContext(model, Cost(), 4096).begin(prompts)
+    assert places == [3]  # of four prompts of three lengths
+    for prompt, logits in zip(prompts, found, strict=True):
+        torch.testing.assert_close(logits, model(torch.from_numpy(prompt)[None]).logits[0, -1], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_model_that_cannot_select_logits_gives_the_same(monkeypatch):
+    model, prompts = tiny_model("llama"), [np.arange(length) + 3 for length in (9, 4, 6)]
+    found = PlainContext(model, Cost(), 4096).begin(prompts)
+    monkeypatch.setattr("recalign.generation.plain.selects_logits", lambda _: False)
+    torch.testing.assert_close(PlainContext(model, Cost(), 4096).begin(prompts), found)
 
 
 @pytest.mark.parametrize("window", [8, 15])
