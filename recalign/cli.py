@@ -14,7 +14,7 @@ import typer
 
 from recalign import __version__, console
 from recalign.errors import UserError, advice_on
-from recalign.signatures import UsageError, usage_text, with_signature_of
+from recalign.signatures import UsageError, signature_of, usage_text, with_signature_of
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),
@@ -110,10 +110,17 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(_fault(error, as_json))
         sys.exit(_fail(f"{error.filename or 'Writing failed'}: {error.strerror}.", hint, as_json, code=2))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("interrupted.", "What was saved is resumable with --resume.", as_json, code=130))
+        sys.exit(_fail("interrupted.", _how_to_go_on(arguments), as_json, code=130))
     except Exception as error:
         sys.exit(_fault(error, as_json))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    command = next((name for name in COMMANDS if name in arguments[:1]), None)
+    if command is not None and signature_of(command).takes("resume"):
+        return "What was saved is resumable with --resume."
+    return "The same command goes on; what is done is not done again."
 
 
 def _fault(error: Exception, as_json: bool) -> int:

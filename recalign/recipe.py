@@ -57,9 +57,10 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(source)
     if path.suffix != ".toml":
         if source not in embedded_recipes():
+            beside = path.with_name(f"{path.name}.toml") if path.name else path
+            known = [*embedded_recipes(), *([str(beside)] if beside.is_file() else [])]
             raise UserError(
-                f"There is no recipe '{source}'.",
-                f"{did_you_mean(source, embedded_recipes())} A file's name ends in .toml.",
+                f"There is no recipe '{source}'.", f"{did_you_mean(source, known)} A file's name ends in .toml."
             )
         path = recipe_folder() / f"{source}.toml"
     try:

@@ -192,12 +192,17 @@ def test_a_fault_of_ours_exits_1_with_traceback(command, capsys):
     assert "Traceback" in captured.err
 
 
-def test_ctrl_c_exits_130_and_names_resume(command, capsys):
+def test_ctrl_c_exits_130_and_says_how_to_go_on(command, capsys, monkeypatch):
     def run() -> dict:
         """Do."""
         raise KeyboardInterrupt
 
     assert command(run) == 130
+    assert "The same command goes on" in capsys.readouterr().err  # `run` takes no --resume
+    monkeypatch.setattr(cli, "app", lambda **_: run())
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sft"])
+    assert stop.value.code == 130
     assert "--resume" in capsys.readouterr().err
 
 

@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from recalign import console
 from recalign.data.dataset import PreparedDataset
 from recalign.data.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.data.tokens import TitleTokens, title_tokens
@@ -219,6 +220,11 @@ def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: st
         raise UserError(
             f"{name} writes items as '{recorded.get('identifier')}', {dataset.path} as '{dataset.identifier}'.",
             "Prepare the dataset with the model's --identifier.",
+        )
+    if recorded.get("dataset") not in (None, dataset.hash):
+        console.warn(
+            f"{name} was trained on another preparation of these items than {dataset.path}. Where the two are split "
+            "differently, it has been trained on rows that are held out here."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -119,7 +120,11 @@ def limit_threads(model: PreTrainedModel | PeftModel) -> None:
 
 
 def quieten_libraries() -> None:
-    """Turn off progress bars and remarks of transformers: what matters reaches the user through our own errors."""
+    """Turn off progress bars and remarks of transformers: what matters reaches the user through our own errors.
+
+    Warnings of what a later version will rename concern those who call it, peft for one, and nobody else.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
 

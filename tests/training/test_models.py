@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from recalign.data.dataset import PreparedDataset
+from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
 from recalign.training.lora import LoraOptions
 from recalign.training.models import export_model, load_policy, reference_policy
+from recalign.training.weights import quieten_libraries
 from recalign.workspace import RunFolder
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model, sentencepiece_tokenizer
@@ -264,6 +268,28 @@ def test_another_catalogue_is_refused(tmp_path, dataset):
     other = write_dataset(tmp_path / "other", titles=[*TITLES[1:], TITLES[0]])
     with pytest.raises(UserError, match="another catalogue"):
         load_policy(tmp_path / "saved", other)
+
+
+def test_another_preparation_of_the_same_items_is_warned_of(tmp_path, capsys):
+    synthetic = {"params": {"users": 40, "items": 30}}
+    for fold in (1, 2):
+        options = {"split": "user", "folds": 4, "fold": fold}
+        prepare_dataset("synthetic", None, tmp_path / f"fold{fold}", options=options, **synthetic)
+    one, two = (PreparedDataset(tmp_path / f"fold{fold}") for fold in (1, 2))
+    load_policy("builtin:tiny", one).save(tmp_path / "saved")
+    load_policy(tmp_path / "saved", one)
+    assert "trained on rows that are held out here" not in capsys.readouterr().err
+    load_policy(tmp_path / "saved", two)
+    assert "trained on rows that are held out here" in capsys.readouterr().err
+
+
+def test_libraries_do_not_tell_users_of_their_own_renamings():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        quieten_libraries()
+        for module in ("transformers.modeling_utils", "recalign.x"):
+            warnings.warn_explicit(f"from {module}", FutureWarning, "x.py", 1, module=module)
+    assert [str(warning.message) for warning in told] == ["from recalign.x"]
 
 
 def test_another_identifier_is_refused(tmp_path, dataset):
