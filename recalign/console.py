@@ -124,7 +124,7 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
     """
     whole = {"table_column": Column(no_wrap=True)}
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=BAR if stderr.width >= WIDE else BAR // 4),
         MofNCompleteColumn(**whole),
         TimeElapsedColumn(**whole),

@@ -309,6 +309,13 @@ def test_an_unknown_recipe_suggests_the_embedded_ones():
         load_recipe("quickstart.toml")
 
 
+def test_a_recipe_named_without_its_suffix_is_found_beside(tmp_path):
+    (tmp_path / "mine.toml").touch()
+    with pytest.raises(UserError) as error:
+        load_recipe(str(tmp_path / "mine"))
+    assert f"'{tmp_path / 'mine.toml'}'" in error.value.hint
+
+
 def test_the_embedded_recipes_are_found():
     assert {"quickstart", "blade-ml-100k", "blade-ml-100k-gpu"} <= set(embedded_recipes())
 

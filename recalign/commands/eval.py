@@ -121,6 +121,7 @@ def _check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Pa
 
 def _table(results: dict[str, Any]) -> Table:
     """One row a metric, one column a system; the model's figures carry their 95% intervals."""
+    from rich.markup import escape
     from rich.table import Table
 
     from recalign.evaluation.significance import Interval
@@ -130,7 +131,7 @@ def _table(results: dict[str, Any]) -> Table:
     table = Table(title=f"{results['rows']} rows of {results['split']}", caption="95% bootstrap intervals over users")
     table.add_column("metric", no_wrap=True)
     for heading in (label, *results["baselines"]):
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(escape(heading), justify="right", overflow="fold")
     for name, found in results["metrics"].items():
         interval = Interval(found["mean"], found["low"], found["high"], found["n"])
         others = [number(baseline["metrics"][name]["mean"]) for baseline in results["baselines"].values()]

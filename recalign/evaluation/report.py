@@ -121,14 +121,15 @@ def _cost(comparison: Comparison) -> Grid:
 
 def to_rich(grid: Grid) -> Table:
     """Make a table for the console; one of many columns is turned, because a screen is higher than it is wide."""
+    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     if len(grid.headings) > WIDE and len(grid.headings) > len(grid.rows):
         grid = grid.turned()
-    table = Table(title=grid.title)
+    table = Table(title=escape(grid.title))
     for place, heading in enumerate(grid.headings):
-        table.add_column(heading, justify="right" if place else "left", overflow="fold")
+        table.add_column(escape(heading), justify="right" if place else "left", overflow="fold")
     for i, row in enumerate(grid.rows):
         table.add_row(*(Text(cell, style="bold" if (i, j) in grid.bold else "") for j, cell in enumerate(row)))
     return table

@@ -52,14 +52,15 @@ class BeforeAfter:
 
     def render(self, title: str = "", before: str = "before", after: str = "after") -> Table:
         """Make a rich table; stars mark differences whose 95% interval leaves out zero."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(
-            title=title or None, caption="95% bootstrap intervals over users; p: Wilcoxon signed-rank, paired"
+            title=escape(title) or None, caption="95% bootstrap intervals over users; p: Wilcoxon signed-rank, paired"
         )
         table.add_column("metric", no_wrap=True)
         for heading in (before, after, "difference", "p"):
-            table.add_column(heading, justify="right", overflow="fold")
+            table.add_column(escape(heading), justify="right", overflow="fold")
         for change in self.changes:
             cells = (
                 figure(change.before),

@@ -113,6 +113,11 @@ def test_a_narrow_terminal_folds_names_instead_of_cutting_them(tmp_path, dataset
     assert "│ popularity │" in out.getvalue()
 
 
+def test_brackets_in_names_are_no_markup(decoded, capsys):
+    evaluate(decoded, metrics="ndcg@3", label="[bold]x[/]")
+    assert "[bold]x[/]" in capsys.readouterr().out
+
+
 def test_a_hint_with_a_path_can_be_typed(tmp_path):
     (tmp_path / "my runs").mkdir()
     with pytest.raises(UserError) as error:

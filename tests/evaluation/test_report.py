@@ -1,4 +1,5 @@
 import pytest
+from rich.console import Console
 
 from recalign.commands.eval import eval as evaluate
 from recalign.evaluation.compare import compare
@@ -86,6 +87,13 @@ def test_a_wide_table_is_turned_on_the_console():
     assert turned.rows[1] == ("m1", "b", "B")
     assert turned.bold == {(1, 2)}
     assert turned.turned() == grid
+
+
+def test_names_with_brackets_are_shown_as_they_are(capsys):
+    console = Console(width=80)
+    console.print(to_rich(Grid("t [b]", ("system", "sft[1] [b]"), (("ndcg", "0.1"),))))
+    text = capsys.readouterr().out
+    assert "t [b]" in text and "sft[1] [b]" in text
 
 
 def test_main_metrics_are_ndcg_and_recall_or_hits_at_five_and_ten():

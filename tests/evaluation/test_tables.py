@@ -38,11 +38,12 @@ def test_the_table_shows_every_metric_with_its_interval(small):
     rows = list(small.rows("test"))
     table = before_after(small, rows, lists([[3], [3], [3], [3]]), lists([[1], [2], [0], [3]]), ["recall@1"])
     console = Console(record=True, width=160)
-    console.print(table.render("Held-out users", before="sft", after="blade"))
+    console.print(table.render("Held-out [b]users", before="sft[1]", after="blade"))
     text = console.export_text()
     assert "recall@1" in text
     assert "0.5000 [" in text
     assert "blade" in text
+    assert "sft[1]" in text and "Held-out [b]users" in text  # no markup
 
 
 def test_figures_are_written_with_interval_sign_and_star():
