@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from recalign import console
-from recalign.commands.options import DataOption, JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
+from recalign.commands.options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, file_hash, home
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PredictionsArgument = Annotated[
     Path | None,
     typer.Argument(help="A decode folder, or a model run with one (default: the workspace's newest predictions)."),
+]
+DatasetOption = Annotated[
+    Path | None, typer.Option(help="Prepared dataset (default: the one that the predictions were made from).")
 ]
 MetricsOption = Annotated[
     str | None,
@@ -43,7 +46,7 @@ BaselinesOption = Annotated[bool, typer.Option("--baselines/--no-baselines", hel
 
 def eval(  # noqa: A001
     predictions: PredictionsArgument = None,
-    data: DataOption = None,
+    data: DatasetOption = None,
     metrics: MetricsOption = None,
     exact: ExactOption = None,
     targets: TargetsOption = "all",

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
 DataOption = Annotated[
     Path | None,
-    typer.Option(help="Prepared dataset (default: the workspace's `data`, made from the embedded default)."),
+    typer.Option(
+        help="Prepared dataset (default: the workspace's `data`, which sft and align make of made-up data if need be)."
+    ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option(help="A run folder of sft or align, a Hugging Face folder or hub name, or builtin:tiny.")
+    str | None,
+    typer.Option(
+        help="A run folder of sft or align, a Hugging Face folder or hub name, or builtin:tiny (default: of sft "
+        "builtin:tiny, of align the workspace's `sft`, of decode its newest model)."
+    ),
 ]
 OutOption = Annotated[
     Path | None, typer.Option(help="Output folder (default: in the workspace, RECALIGN_HOME or runs/).")
