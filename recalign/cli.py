@@ -62,6 +62,8 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     @with_signature_of(function)
     def wrapped(**options: Any) -> None:
         console.configure(json=options.get("json", False), quiet=options.get("quiet", False))
+        if options.get("resume") and options.get("overwrite"):
+            raise UserError("--overwrite deletes what --resume would go on with.", "Leave one of them out.")
         try:
             result = function(**options)
         except KeyboardInterrupt:

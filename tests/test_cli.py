@@ -150,6 +150,13 @@ def test_a_folder_that_may_not_be_written_is_the_users_to_mend(command, capsys):
     assert captured.err.startswith("error: /data/x: Permission denied.\nCheck who may")
 
 
+def test_going_on_and_starting_afresh_exclude_each_other(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sft", "--resume", "--overwrite", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "--overwrite deletes what --resume would go on with." in capsys.readouterr().err
+
+
 def test_a_reader_who_leaves_does_not_end_the_work():
     program = (
         "import sys\nfrom recalign import console\n"
