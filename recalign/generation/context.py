@@ -169,10 +169,10 @@ class SharedContext(Context):
         if self.branching:
             self.depth[segment, slots], self.ancestors[segment, slots] = depth, visible
             visible = visible[:, : _last_used(self.taken)]
-            self.prompts.grow(self.longest + _room(visible.shape[1], TREE))
+            self.prompts.grow(self.longest + room(visible.shape[1], TREE))
             reading = ReadWithin(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
         else:
-            self.own.grow(_room(visible.shape[1], CHAIN))
+            self.own.grow(room(visible.shape[1], CHAIN))
             by_prompt, bias = Grid.of(prompt, len(self.lengths)), grid.scatter(visible)
             reading = ReadOn(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
         ends = counts.cumsum(0) - 1
@@ -311,11 +311,12 @@ def _common_beginning(prompts: Sequence[np.ndarray]) -> int:
     return common if common >= WORTH_A_PASS else 0
 
 
-def _room(used: int, least: int) -> int:
-    """Slots to hold for `used` tokens: `least`, or twice that and so on, so that growing costs little."""
-    while least < used:
-        least *= 2
-    return least
+def room(used: int, least: int) -> int:
+    """Slots to hold for `used` tokens: `least`, and a quarter more again and again, so that growing costs little."""
+    size = least
+    while size < used:
+        size += max(least, size // 4)
+    return size
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from recalign.errors import UserError
 from recalign.generation.attention import ALONE, shared
 from recalign.generation.beam import BeamSearch
 from recalign.generation.constraint import ListConstraint
-from recalign.generation.context import Context, Cost, SharedContext
+from recalign.generation.context import CHAIN, TREE, Context, Cost, SharedContext, room
 from recalign.generation.exact import ExactSearch
 from recalign.generation.kernels import laid_out
 from recalign.generation.plain import PlainContext
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from recalign.training.models import Policy
 
 __all__ = ["Completions", "Cost", "Engine"]
+
+SLOTS: dict[Scoring, int] = {"renormalised": 8, "full": 24}
+"""Tokens that a search holds beside a prompt, by beam; more than it took on Amazon Office."""
+FULL_EXACT = 80
+"""The same of exact search over full-vocabulary scores, by item."""
 
 
 class Engine:
@@ -169,7 +174,7 @@ class Engine:
         if size > width:
             raise UserError(f"A beam of width {width} cannot return {size} items.", "Widen the beam or ask for less.")
         search = BeamSearch(self, width, scoring, length_penalty, rescorer=rescorer)
-        items, scores = self._search(search, rows, 8 * width)
+        items, scores = self._search(search, rows, SLOTS[scoring] * width)
         return items[:, :size], scores[:, :size]
 
     def thresholds(self, rows: Sequence[Row], *, width: int) -> Thresholds:
@@ -182,7 +187,7 @@ class Engine:
         Returns:
             The thresholds, on the CPU.
         """
-        _, going, ending, decided = self._search(ThresholdSearch(self, width), rows, 8 * width)
+        _, going, ending, decided = self._search(ThresholdSearch(self, width), rows, SLOTS["renormalised"] * width)
         return Thresholds(going, ending, decided)
 
     def exact(
@@ -207,19 +212,21 @@ class Engine:
             Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where there are fewer
             than K items; and how many trie nodes were opened, [U].
         """
-        search = ExactSearch(self, size, scoring, breadth or size, rescorer)
-        items, scores, opened = self._search(search, rows, 16 * size)
+        breadth = breadth or size
+        slots = FULL_EXACT if scoring == "full" else SLOTS[scoring]
+        search = ExactSearch(self, size, scoring, breadth, rescorer)
+        items, scores, opened = self._search(search, rows, slots * max(size, breadth))
         self.cost.nodes_opened += int(opened.sum())
         return items, scores, opened
 
     def _search(
-        self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], room: int
+        self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], slots: int
     ) -> tuple[torch.Tensor, ...]:
         """Run a search batch by batch; its results in the order of the rows, on the CPU."""
         prompts = [self.policy.prompter.encode(row) for row in rows]
         order, parts = [], []
         with self.inference():
-            for batch in self.batches(prompts, room):
+            for batch in self.batches(prompts, room(slots, TREE)):
                 parts.append(search.run([rows[i] for i in batch], [prompts[i] for i in batch]))
                 order.extend(batch)
         place = torch.argsort(torch.tensor(order))
@@ -228,14 +235,16 @@ class Engine:
         return items, *others
 
     def _generate(self, sampler: Sampler, rows: Sequence[Row], group_size: int) -> Completions:
-        titles = self.policy.titles
-        room = titles.longest_response(sampler.list_length)
-        if sampler.constrained:  # the longest lists are rare
-            room = sampler.list_length * (len(self.trie.path_node) // self.trie.items + len(titles.separator) + 1) + 1
+        titles, count = self.policy.titles, sampler.list_length
+        slots = titles.longest_response(count)
+        if sampler.constrained:  # the longest lists are rare, and of the last title only what is no choice is not read
+            lengths = self.trie.path_start.diff().double()
+            mean, spread = float(lengths.mean()), float(lengths.std(correction=0))
+            slots = min(slots, int(count * (mean + len(titles.separator)) + 3 * spread * (count - 1) ** 0.5))
         prompts = [self.policy.prompter.encode(row) for row in rows]
         order, parts = [], []
         with self.inference():
-            for batch in self.batches(prompts, group_size * room):
+            for batch in self.batches(prompts, group_size * room(slots, CHAIN)):
                 parts.append(sampler.run([rows[i] for i in batch], [prompts[i] for i in batch], group_size))
                 order.extend(batch)
         completions = join(parts, order, group_size, titles.end)
@@ -244,17 +253,17 @@ class Engine:
 
     # ------------------------------------------------------------ shared with beam search
 
-    def batches(self, prompts: Sequence[np.ndarray], room: int) -> Iterator[list[int]]:
+    def batches(self, prompts: Sequence[np.ndarray], beside: int) -> Iterator[list[int]]:
         """Yield indices of prompts of like length, each batch within the token budget.
 
         Args:
             prompts: [P] token ids.
-            room: tokens to expect beside each prompt.
+            beside: tokens to hold beside each prompt.
         """
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         start = 0
         while start < len(order):
-            size = max(1, self.token_budget // (len(prompts[order[start]]) + room))
+            size = max(1, self.token_budget // (len(prompts[order[start]]) + beside))
             yield order[start : start + size]
             start += size
 

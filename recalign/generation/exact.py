@@ -109,6 +109,8 @@ class _Frontier:
         if not alive.all():
             self.live, self.open = self.live[alive], self.open.take(alive)
             self.reader.keep(alive)
+        if len(self.live):
+            self.reader.prune(self.open)
 
 
 def _by_prompt(prefixes: Prefixes, owner: torch.Tensor, mine: torch.Tensor, count: int) -> Prefixes:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedModel
 
 
 def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -44,7 +42,7 @@ def draw(logps: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     return torch.minimum(column, last)
 
 
-def selects_logits(model: PreTrainedModel | PeftModel) -> bool:
+def selects_logits(model: torch.nn.Module) -> bool:
     """Whether a model's forward takes `logits_to_keep`, the places whose logits are wanted."""
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
     return "logits_to_keep" in inspect.signature(plain.forward).parameters

@@ -6,6 +6,7 @@ import torch
 
 from recalign.evaluation.cost import MemoryWatch, peak_memory_mb
 from recalign.evaluation.expression import parse_reward
+from recalign.generation.context import SharedContext
 from recalign.generation.engine import Engine
 from recalign.registry import create
 from recalign.training.logps import Sampled, completion_logps, hidden_before, microbatches, takes_packing
@@ -14,7 +15,7 @@ from recalign.training.rollout_step import RolloutStep
 from recalign.training.schedule import Prompts
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
-from tests.generation.doubles import tiny_model
+from tests.generation.doubles import make_engine, random_paths, row, tiny_model
 from tests.generation.test_fallback import UNSHARED
 from tests.training.test_logps import VOCABULARY, gradients, plain_logps, sampled_lists
 
@@ -82,6 +83,50 @@ def test_plain_rows_count_their_copies_of_the_prompt(whole):
         assert (np.diff(rows) > 0).all()
     if whole:
         assert all({*np.flatnonzero(groups == g)} <= {*rows} for rows, _ in parts for g in set(groups[rows]))
+
+
+@pytest.mark.parametrize("budget", [600, 2000])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("beam", {"width": 5, "size": 5}),
+        ("beam", {"width": 5, "size": 5, "scoring": "full"}),
+        ("exact", {"size": 5}),
+        ("exact", {"size": 5, "scoring": "full"}),
+        ("sample", {"group_size": 6, "list_length": 1}),
+        ("sample", {"group_size": 4, "list_length": 3}),
+    ],
+)
+def test_decoding_holds_the_token_budget(method, options, budget, monkeypatch):
+    held, extend = [], SharedContext.extend
+
+    def watched(self, *arguments, **keywords):
+        found = extend(self, *arguments, **keywords)
+        own = 0 if self.branching else self.own.rows * self.own.room
+        held.append(self.prompts.rows * self.prompts.room + own)
+        return found
+
+    monkeypatch.setattr(SharedContext, "extend", watched)
+    engine = make_engine(random_paths(60, longest=9), token_budget=budget, task="next")
+    rows = [row(i, np.random.default_rng(i).integers(0, 60, size=5 + i % 9).tolist()) for i in range(40)]
+    held.clear()
+    getattr(engine, method)(rows, **options)
+    assert max(held) <= budget
+
+
+def test_exact_search_forgets_what_it_has_closed(monkeypatch):
+    slots, extend = [], SharedContext.extend
+
+    def watched(self, *arguments, **keywords):
+        found = extend(self, *arguments, **keywords)
+        slots.append(int(self.taken.sum(dim=1).max()))
+        return found
+
+    monkeypatch.setattr(SharedContext, "extend", watched)
+    engine = make_engine(random_paths(400, longest=6, width=20), task="next")
+    slots.clear()
+    opened = engine.exact([row(0, [1])], size=3, scoring="full")[2]
+    assert max(slots) < int(opened) / 2  # of more tokens that were read than nodes that were opened
 
 
 def test_what_a_step_takes_is_watched():
