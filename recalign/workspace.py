@@ -143,9 +143,16 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The content of run.json, or {} where there is none."""
+        """The content of run.json, or {} where there is none.
+
+        Raises:
+            UserError: the file is broken.
+        """
         file = self.path / RUN_FILE
-        return dict(read_json(file)) if file.is_file() else {}
+        try:
+            return dict(read_json(file)) if file.is_file() else {}
+        except UserError as error:
+            raise UserError(error.what, f"Delete {self.path}, or choose another --out.") from None
 
     @property
     def done(self) -> bool:
