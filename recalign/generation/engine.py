@@ -280,6 +280,31 @@ class Engine:
                 model.train(training)
                 self.cost.seconds += time.perf_counter() - started
 
+    def begin(
+        self,
+        rows: Sequence[Row],
+        prompts: Sequence[np.ndarray],
+        list_length: int,
+        segments: int = 1,
+        *,
+        branching: bool = False,
+    ) -> tuple[Context, torch.Tensor]:
+        """Encode the prompts [P] of some rows in a new context; return it and the logits after each: [P, V].
+
+        Raises:
+            UserError: the logits are no numbers.
+        """
+        context = self.context(prompts, list_length)
+        logits = context.begin(prompts, segments, branching=branching)
+        broken = logits.isnan().any(dim=1)
+        if broken.any():
+            raise UserError(
+                f"The model's logits are nan after the prompt of user '{rows[int(broken.int().argmax())].user_id}'.",
+                "Its weights are broken, or its training diverged: use an earlier checkpoint, or train at a lower "
+                "--learning-rate.",
+            )
+        return context, logits
+
     def context(self, prompts: Sequence[np.ndarray], list_length: int) -> Context:
         """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
         model = self.policy.model

@@ -85,8 +85,7 @@ class Reader:
         self.constraint = engine.constraint(1)
         self.trie, self.full = self.constraint.trie, scoring == "full"
         self.state = self.constraint.start(engine.excluded_by(rows))  # [P]
-        self.context = engine.context(prompts, 1)
-        self.first = self.context.begin(prompts, branching=True)  # [P, V]
+        self.context, self.first = engine.begin(rows, prompts, 1, branching=True)  # [P, V]
         self.rows = torch.arange(len(rows), device=self.first.device)  # [P] which of the rows each prompt is
         self.segments = self.rows  # [P] of the context
         self.rescore = rescorer.begin(rows) if rescorer is not None else None

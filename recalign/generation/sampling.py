@@ -137,8 +137,8 @@ class _Batch:
         engine = sampler.engine
         self.temperature, self.penalty, self.group_size = sampler.temperature, sampler.repetition_penalty, group_size
         self.keys = stream_keys(sampler.seed, sampler.epoch, [row.index for row in rows], group_size)
-        self.context = engine.context(prompts, sampler.list_length)
-        self.logits = self.context.begin(prompts, group_size).repeat_interleave(group_size, dim=0)  # [A, V]
+        self.context, logits = engine.begin(rows, prompts, sampler.list_length, group_size)
+        self.logits = logits.repeat_interleave(group_size, dim=0)  # [A, V]
         self.live = torch.arange(len(self.keys), device=self.logits.device)  # [A] rows still being written
         self.read_to = torch.zeros_like(self.live)  # [A] tokens that the model has read
         self.slots = torch.full_like(self.live, -1)

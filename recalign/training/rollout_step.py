@@ -74,6 +74,7 @@ class RolloutStep:
         self.packed = takes_packing(policy.model)
         self.rollout: Rollout | None = None
         self.old_logps: torch.Tensor | None = None
+        self.reference_logps: torch.Tensor | None = None  # of this rollout, once they were asked for
 
     def loss(self, model: torch.nn.Module, batch: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
         """Run one update's backward passes.
@@ -92,7 +93,8 @@ class RolloutStep:
         figures: dict[str, float] = {}
         memory = MemoryWatch(self.policy.device)
         if update % self.updates_per_rollout == 0 or self.rollout is None:
-            self.rollout, self.old_logps = self._roll_out(update // self.updates_per_rollout), None
+            self.rollout = self._roll_out(update // self.updates_per_rollout)
+            self.old_logps = self.reference_logps = None
             rollout = self.rollout
             figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
             figures["seconds_rollout"] = rollout.seconds
@@ -125,6 +127,9 @@ class RolloutStep:
         figures: dict[str, float] = defaultdict(float)
         known = self.old_logps
         old = torch.zeros(sampled.tokens.shape, device=device) if known is None else known
+        asked, referred = self.reference_logps is None and measure_kl, self.reference_logps
+        if asked:
+            referred = torch.zeros(sampled.tokens.shape, device=device)
         every = rollout.all_groups.rewards.numel()
         packed = self.packed and not beyond_window(self.policy.model, sampled.reach)
         layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
@@ -136,16 +141,15 @@ class RolloutStep:
             if known is None:
                 # The first update after a rollout: what sampled is the present policy, and the ratio is exactly 1.
                 old[rows] = logps.detach()
-            reference_logps = None
-            if measure_kl:
+            if asked:
                 started = time.perf_counter()
                 with torch.no_grad(), self.reference() as model:
-                    reference_logps = completion_logps(model, part, packed=packed)
+                    referred[rows] = completion_logps(model, part, packed=packed)
                 figures["seconds_reference"] += time.perf_counter() - started
             batch = PolicyBatch(
                 logps=logps,
                 old_logps=old[rows],
-                reference_logps=reference_logps,
+                reference_logps=referred[rows] if measure_kl else None,
                 advantages=rollout.advantages[rows].to(device),
                 mask=rollout.completions.mask[rows].to(device),
                 groups=torch.from_numpy(part.groups).to(device),
@@ -158,7 +162,7 @@ class RolloutStep:
                 figures[name] += value * len(rows) / len(sampled)
         if known is None:
             figures["sampling_gap"] = rollout.gap(old.cpu())
-        self.old_logps = old
+        self.old_logps, self.reference_logps = old, referred
         if process()[1] > 1:
             distributed.all_reduce(total)
             add_up_gradients(self.policy.model)

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
-from tests.generation.doubles import make_engine, random_paths, row
+from recalign.errors import UserError
+from recalign.generation.context import SharedContext
+from tests.generation.doubles import make_engine, random_paths, row, tiny_model
 from tests.generation.test_beam import every_score, trained
 
 
@@ -75,3 +78,40 @@ def test_results_do_not_depend_on_the_batch():
 def test_a_catalogue_smaller_than_the_list_gives_each_item_once():
     items, scores, _ = make_engine(random_paths(4)).exact([row(0, [1])], size=6)
     assert sorted(items[0, :4].tolist()) == [0, 1, 2, 3] and items[0, 4:].tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("search", ["beam", "exact", "sample", "greedy"])
+def test_a_model_whose_logits_are_no_numbers_is_refused(search):
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[3 + 7] = torch.nan  # the token of item 7 in a history
+    engine = make_engine(random_paths(30), model=model, task="next")
+    options = {
+        "beam": {"width": 3, "size": 3},
+        "exact": {"size": 3},
+        "sample": {"group_size": 2, "list_length": 1},
+        "greedy": {"list_length": 1},
+    }[search]
+    with pytest.raises(UserError, match=r"logits are nan after the prompt of user '1'.\n.*earlier checkpoint"):
+        getattr(engine, search)([row(0, [1]), row(1, [2, 7])], **options)
+
+
+@pytest.mark.parametrize(("scoring", "passes"), [("renormalised", 0), ("full", 1)])
+@pytest.mark.parametrize("search", ["beam", "exact"])
+def test_forced_tokens_are_no_passes(search, scoring, passes, monkeypatch):
+    calls, extend = [], SharedContext.extend
+    monkeypatch.setattr(SharedContext, "extend", lambda *a, **options: calls.append(1) or extend(*a, **options))
+    paths = [np.array([first, *range(3, 14)]) for first in range(20, 29)]  # one choice, and eleven tokens after it
+    engine = make_engine(paths, task="next")
+    calls.clear()
+    options = {"width": 4} if search == "beam" else {"breadth": 9}
+    items, scores = getattr(engine, search)([row(0, [1]), row(1, [2])], size=4, scoring=scoring, **options)[:2]
+    assert len(calls) == passes
+    assert (items >= 0).all() and torch.isfinite(scores).all()
+
+
+def test_prompts_of_like_length_are_batched_within_the_budget():
+    engine = make_engine(random_paths(10), token_budget=100)
+    prompts = [np.zeros(length) for length in (5, 40, 7, 90, 30, 6, 200)]
+    batches = [[len(prompts[index]) for index in batch] for batch in engine.batches(prompts, 10)]
+    assert batches == [[200], [90], [40, 30], [7, 6, 5]]

@@ -125,6 +125,33 @@ def test_several_updates_on_one_rollout_move_the_ratio(run):
     assert max(line["clipped"] for line in log if "clipped" in line) > 0.0
 
 
+@pytest.mark.parametrize("token_budget", [60, 100_000])
+def test_the_reference_is_asked_once_a_rollout(run, monkeypatch, token_budget):
+    real, asked, handed = rollout_step.completion_logps, [], []
+
+    def counted(model, part, **options):
+        asked.append(0 if torch.is_grad_enabled() else len(part))
+        return real(model, part, **options)
+
+    class Spy(Grpo):
+        def loss(self, batch):
+            handed.append(batch.reference_logps)
+            return super().loss(batch)
+
+    monkeypatch.setattr(rollout_step, "completion_logps", counted)
+    monkeypatch.setitem(globals(), "create", lambda _, name, params: Spy(Spy.Params(**params)))
+    training = replace(TRAINING, max_steps=4)
+    params = {"kl_beta": 0.1, "group_size": 6}
+    _, _, log = run(params=params, training=training, updates_per_rollout=2, token_budget=token_budget)
+    assert sum(asked) == 2 * 4 * 6  # of four updates on two rollouts
+    parts = len(handed) // 4
+    assert parts == 1 if token_budget > 60 else parts > 1
+    for rollout in (handed[: 2 * parts], handed[2 * parts :]):
+        for first, again in zip(rollout[:parts], rollout[parts:], strict=True):
+            assert torch.equal(first, again) and (first != 0).any()
+    assert ["seconds_reference" in line for line in log if "loss" in line] == [True, False, True, False]
+
+
 def test_lora_trains_the_adapter_alone_and_measures_kl_to_the_base(run, dataset, tmp_path):
     load_policy("builtin:tiny,hidden=32", dataset).save(tmp_path / "base")
     policy = load_policy(tmp_path / "base", dataset, lora=LoraOptions(rank=4), trainable=True)
