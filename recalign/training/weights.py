@@ -61,7 +61,8 @@ def find_model_folder(name: str | Path) -> Path | None:
     """
     path = Path(name)
     if not path.exists():
-        if str(name).count("/") != 1 or path.is_absolute() or path.parent.is_dir():  # not of a hub name's form
+        owned = str(name).count("/") == 1 and not path.is_absolute() and not path.parent.is_dir()  # owner/name
+        if not owned and str(name) != path.name:  # nor a name alone, such as gpt2
             raise UserError(
                 f"{name} does not exist.", "Name a run folder, a Hugging Face folder or hub name, or builtin:tiny."
             )
@@ -219,7 +220,10 @@ def _loading(source: str, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        here = Path(source).exists()
         raise UserError(
-            f"The {what} of {source} cannot be loaded: {first}",
-            "It may be half-written, no causal language model, without safetensors weights, or not reachable.",
+            f"The {what} of {source} cannot be loaded{'' if here else ' from the hub'}: {first}",
+            "It may be half-written, no causal language model, without safetensors weights, or not reachable."
+            if here
+            else "There is no folder of this name either. The hub may lack it or be out of reach.",
         ) from error

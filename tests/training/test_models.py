@@ -317,10 +317,12 @@ def test_a_missing_folder_is_refused(tmp_path, dataset):
         load_policy(tmp_path / "nothing", dataset)
 
 
-def test_an_unreachable_hub_name_is_refused(dataset, monkeypatch):
+@pytest.mark.parametrize("name", ["no-such-organisation/no-such-model", "no-such-model"])
+def test_an_unreachable_hub_name_is_refused(dataset, monkeypatch, name):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load_policy("no-such-organisation/no-such-model", dataset)
+    with pytest.raises(UserError, match="cannot be loaded from the hub") as error:
+        load_policy(name, dataset)
+    assert "no folder of this name" in error.value.hint
 
 
 def test_an_unfinished_run_is_refused(tmp_path, dataset):
