@@ -2,10 +2,13 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recalign.data.tokens import TitleTokens
 
@@ -82,3 +85,37 @@ def test_generated_paths_are_all_different_and_of_a_titles_length(modules):
 def test_generated_titles_are_distinct(modules):
     catalogue = modules["setting"].generated_catalogue(300, seed=0)
     assert len(set(catalogue.titles)) == len(catalogue) == 300
+
+
+OFFICE = FOLDER.parents[1] / "shared" / "data" / "office"
+
+
+@pytest.fixture(scope="module")
+def office(modules):
+    if not OFFICE.is_dir():
+        pytest.skip("Amazon Office is not here")
+    size = modules["setting"].Size(hidden=32, layers=2, training=2)
+    return modules["setting"].make_setting(size, OFFICE)
+
+
+@pytest.mark.parametrize("scoring", ["full", "renormalised"])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_beams_on_office_titles_are_those_of_generate(modules, office, family, scoring):
+    setting, peers = office, modules["peers"]
+    if family == "qwen2":
+        shape = {**office.policy.model.config.to_dict(), "model_type": "qwen2", "num_key_value_heads": 1}
+        torch.manual_seed(0)
+        model = Qwen2ForCausalLM(Qwen2Config.from_dict(shape)).eval()
+        setting = replace(office, policy=replace(office.policy, model=model))
+    rows, titles = setting.test[-3:], setting.policy.titles
+    items, scores = setting.engine().beam(rows, width=10, size=10, scoring=scoring)
+    wanted, values = peers.generate_beams(
+        setting.policy.model,
+        peers.DictTrie(titles),
+        setting.prompts(rows),
+        width=10,
+        longest=max(map(len, titles.paths)),
+        renormalised=scoring == "renormalised",
+    )
+    np.testing.assert_allclose(scores, values, atol=1e-5, rtol=1e-5)
+    modules["decoding"].same_lists(items.numpy(), scores.numpy(), wanted, values, tolerance=1e-5)
