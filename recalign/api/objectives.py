@@ -210,7 +210,7 @@ class GroupParams(Params):
 class SamplingParams(GroupParams):
     """How a rollout objective samples."""
 
-    temperature: float = Field(0.8, gt=0, description="sampling temperature")
+    temperature: float = Field(0.8, ge=0.01, description="sampling temperature")
     repetition_penalty: float = Field(
         1.0,
         ge=1.0,

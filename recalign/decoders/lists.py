@@ -23,7 +23,7 @@ class ListParams(Params):
 class SamplingParams(ListParams):
     """Parameters of every decoder that samples lists."""
 
-    temperature: float = Field(0.8, gt=0, description="sampling temperature (BLADE's setting)")
+    temperature: float = Field(0.8, ge=0.01, description="sampling temperature (BLADE's setting)")
 
 
 def writable_length(engine: Engine, size: int, name: str) -> int:

@@ -125,7 +125,7 @@ class Engine:
             rows: P rows.
             group_size: G.
             list_length: K titles a list.
-            temperature: divides the logits, above 0.
+            temperature: divides the logits; below 0.01 they may overflow.
             repetition_penalty: as in transformers, over prompt and completion.
             seed: of all streams.
             epoch: another epoch samples anew.

@@ -60,6 +60,18 @@ def test_best_of_n_keeps_the_list_that_the_reward_likes():
         assert kept == options[hit.index(max(hit))]
 
 
+@pytest.mark.parametrize(("kind", "name"), [("decoder", "sample"), ("decoder", "bon"), ("objective", "grpo")])
+def test_temperatures_at_which_logits_overflow_are_refused(kind, name):
+    with pytest.raises(UserError, match=r"temperature = .*0\.01"):
+        registry.create(kind, name, {"temperature": 1e-40})
+
+
+def test_the_coldest_samples_are_greedy_lists():
+    engine = make_engine(PATHS, exclude_history=True)
+    cold = decode_rows(engine, registry.create("decoder", "sample", {"temperature": 0.01}), rows(), 4)
+    assert cold.items.tolist() == decode_rows(engine, registry.create("decoder", "greedy"), rows(), 4).items.tolist()
+
+
 def test_oracles_must_be_asked_for():
     with pytest.raises(UserError, match="is an oracle"):
         registry.create("decoder", "bon", {"reward": "ndcg@5"})

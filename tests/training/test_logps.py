@@ -124,7 +124,16 @@ def test_chunks_are_recomputed_to_the_same_values_and_gradients(monkeypatch):
     whole = completion_logps(model, sampled)
     wanted = gradients(model, whole)
     monkeypatch.setattr(logps_module, "CHUNK", 30)
+    held, real = [], logps_module.logits_of
+
+    def counted(*arguments):
+        logits = real(*arguments)
+        held.append(logits.shape)
+        return logits
+
+    monkeypatch.setattr(logps_module, "logits_of", counted)
     chunked = completion_logps(model, sampled)
+    assert len(held) > 3 and max(sites * columns for sites, columns in held) <= 30
     torch.testing.assert_close(chunked, whole)
     for name, gradient in gradients(model, chunked).items():
         torch.testing.assert_close(gradient, wanted[name], atol=1e-5, rtol=1e-4)
