@@ -136,7 +136,7 @@ class SharedContext(Context):
             self._store(prefix, 0, [prompts[0][:common]], 0)
             self.prompts.start_with(prefix)
         rest = [prompt[common:-1] for prompt in prompts]
-        for start, stop in in_passes(list(map(len, rest)), TOKENS_A_PASS[self.device.type == "cpu"]):
+        for start, stop in _in_passes(list(map(len, rest)), TOKENS_A_PASS[self.device.type == "cpu"]):
             self._store(self.prompts, start, rest[start:stop], common)
         every = torch.arange(len(prompts), device=self.device)
         last = torch.tensor([int(prompt[-1]) for prompt in prompts], device=self.device)
@@ -290,8 +290,8 @@ def _last_used(taken: torch.Tensor) -> int:
     return int(used[-1]) + 1 if len(used) else 0
 
 
-def in_passes(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Cut lanes of some sizes into runs [start, stop) of at most `most` tokens, padding included, or one lane."""
+def _in_passes(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Cut prompts of some sizes into runs [start, stop) of at most `most` tokens, padding included, or one prompt."""
     start, widest = 0, 0
     for index, size in enumerate(sizes):
         widest = max(widest, size)

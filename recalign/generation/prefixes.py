@@ -11,7 +11,6 @@ import torch
 
 from recalign.api import Rescorer, TitleChoices
 from recalign.generation.constraint import Choices
-from recalign.generation.context import in_passes
 from recalign.generation.scoring import masked_log_softmax
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ Scoring = Literal["renormalised", "full"]
 transformers' `prefix_allowed_tokens_fn` decodes)."""
 
 LOGITS = 2**26
-"""Logits over the vocabulary that are held at once (256 MB in float32), or those of one prefix."""
+"""Logits over the vocabulary that are held at once (256 MB in float32), and those of one prefix at most."""
 WORTH_COPYING = 3
 """Rows of the head are copied, and only they multiplied, where that is at most every third."""
 
@@ -149,12 +148,14 @@ class Reader:
         counts = self.trie.depth[prefixes.node[rows]].long() - prefixes.read[rows]
         if not counts.any():  # the root: the prompts' own logits
             return self._normalised(self.first[prompt[rows]]).gather(1, wanted), prefixes
-        passes = [(0, len(rows))]
+        passes = [(rows, counts, wanted)]
         if self.full:
-            passes = list(in_passes(counts.tolist(), max(1, LOGITS // self.first.shape[1])))
+            last = (counts.cumsum(0) - 1) // max(1, LOGITS // self.first.shape[1])
+            sizes = torch.unique_consecutive(last, return_counts=True)[1].tolist()
+            passes = list(zip(*(tensor.split(sizes) for tensor in passes[0]), strict=True))
         parts = []
-        for start, stop in passes:
-            part, prefixes = self._pass(prompt, prefixes, rows[start:stop], counts[start:stop], wanted[start:stop])
+        for lanes in passes:
+            part, prefixes = self._pass(prompt, prefixes, *lanes)
             parts.append(part)
         return torch.cat(parts), prefixes
 
