@@ -39,7 +39,7 @@ def test_the_digest_tells_order_type_and_borders_apart():
         digest = Digest()
         for step in steps:
             digest.array(step) if isinstance(step, np.ndarray) else digest.texts(step)
-        return digest.hex()
+        return digest.hashes()["hash"]
 
     assert of(["a", "b"]) == of(["a", "b"])
     different = [of(["a", "b"]), of(["b", "a"]), of(["ab"]), of(["a"], ["b"])]
@@ -50,6 +50,18 @@ def test_the_digest_tells_order_type_and_borders_apart():
         of(np.array([1]), np.array([2])),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_what_is_not_measured_is_in_the_whole_hash_alone():
+    def of(code, item):
+        digest = Digest()
+        digest.texts([code], measured=False)
+        digest.array(np.array([item]))
+        return digest.hashes()
+
+    plain, written, other = of("a", 1), of("b", 1), of("a", 2)
+    assert plain["hash"] != written["hash"] and plain["measured_hash"] == written["measured_hash"]
+    assert plain["hash"] != other["hash"] and plain["measured_hash"] != other["measured_hash"]
 
 
 def test_what_was_consumed_before_the_history_is_kept_for_exclusion(tmp_path):
