@@ -78,7 +78,7 @@ class Plan:
 
 PLANS = {
     "full": Plan(),
-    "quick": Plan({"training": 15}, step_prompts=2, repeats=3, seconds=12.0),
+    "quick": Plan({"training": 15}, step_prompts=2, repeats=3, seconds=10.0),
     "smoke": Plan(
         {"hidden": 32, "layers": 1, "vocabulary": 800, "titles": 80, "training": 1},
         prompts=2,
