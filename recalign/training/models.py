@@ -221,7 +221,7 @@ def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: st
             f"{name} writes items as '{recorded.get('identifier')}', {dataset.path} as '{dataset.identifier}'.",
             "Prepare the dataset with the model's --identifier.",
         )
-    if recorded.get("dataset") not in (None, dataset.hash):
+    if recorded.get("dataset") not in (None, dataset.hash) and recorded.get("measured") != dataset.measured_hash:
         console.warn(
             f"{name} was trained on another preparation of these items than {dataset.path}. Where the two are split "
             "differently, it has been trained on rows that are held out here."
@@ -274,6 +274,7 @@ def _settings(
         "base_model": base_model,
         "catalogue": dataset.catalogue.fingerprint,
         "dataset": dataset.hash,
+        "measured": dataset.measured_hash,
         "identifier": dataset.identifier,
         "titles": titles.fingerprint,
         "template": template.name,

@@ -279,6 +279,10 @@ def test_another_preparation_of_the_same_items_is_warned_of(tmp_path, capsys):
     load_policy("builtin:tiny", one).save(tmp_path / "saved")
     load_policy(tmp_path / "saved", one)
     assert "trained on rows that are held out here" not in capsys.readouterr().err
+    options = {"split": "user", "folds": 4, "fold": 1, "history": 5}
+    prepare_dataset("synthetic", None, tmp_path / "short", options=options, **synthetic)
+    load_policy(tmp_path / "saved", PreparedDataset(tmp_path / "short"))  # the same rows, less of them is shown
+    assert "trained on rows that are held out here" not in capsys.readouterr().err
     load_policy(tmp_path / "saved", two)
     assert "trained on rows that are held out here" in capsys.readouterr().err
 
