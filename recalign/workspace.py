@@ -18,6 +18,8 @@ from recalign.errors import ROOM, UserError, advice_on
 
 RUN_FILE = "run.json"
 OTHER_FOLDER = "Choose another --out."
+ABANDONED = 24 * 3600.0
+"""Seconds after which a half-written file of a process that is not on this machine is nobody's."""
 CLOCK_STEP = 1.0
 """Seconds by which two readings of a process's birth may differ where the clock is set meanwhile."""
 
@@ -59,13 +61,15 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes left half-written beside a path."""
+    """Remove what killed processes left half-written beside a path; another machine's may still be at work on it."""
     import psutil
 
     for file in path.parent.iterdir():
         left = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", file.name)
         if left and not psutil.pid_exists(int(left[1])):
-            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody else may remove it too
+                if time.time() - file.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

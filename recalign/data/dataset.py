@@ -128,6 +128,11 @@ class PreparedDataset:
         """Hash of what models are measured by: the same for two datasets that write the same items differently."""
         return str(self.info.get("measured_hash", self.hash))
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others, for the record of a run: path, hashes, options."""
+        hashes = {"hash": self.hash, "measured_hash": self.measured_hash}
+        return {"path": str(self.path), **hashes, "options": self.info["options"]}
+
     @property
     def task(self) -> str:
         """`next` (one target a row) or `list` (several)."""

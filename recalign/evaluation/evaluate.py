@@ -188,12 +188,7 @@ def evaluate(
         "split": split,
         "seed": training_seed(model_record.get("options", {})),
         "options": model_record.get("options", {}),
-        "data": {
-            "path": str(dataset.path),
-            "hash": dataset.hash,
-            "measured_hash": dataset.measured_hash,
-            "options": dataset.info["options"],
-        },
+        "data": dataset.identity(),
         "list_length": size,
         **found.as_dict(),
         "baselines": {name: measured.as_dict() for name, measured in beside.items()},

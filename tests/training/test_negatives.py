@@ -96,6 +96,8 @@ def test_rows_with_too_few_items_are_found_before_anything_is_drawn(dataset, wor
 def test_where_the_longest_row_leaves_enough_no_row_is_read(dataset, world, monkeypatch):
     monkeypatch.setattr(Rows, "__getitem__", None)
     Negatives(world[0], "uniform", 14, 0).check(dataset.rows("train"))
+    with pytest.raises(TypeError):  # a row would have been read
+        dataset.rows("train")[0]
 
 
 def test_the_row_with_the_fewest_items_is_named(world):
