@@ -14,10 +14,10 @@ from grpo import our_step
 from machine import gemm_ceiling, generated_paths
 from peers import DictTrie, generate_beams
 from recalign.api import Catalogue, Row
-from recalign.data.prompts import Prompter
-from recalign.data.tokens import TitleTokens
-from recalign.generation import kernels
-from recalign.generation.engine import Engine
+from recalign.decoding import prepacked as kernels
+from recalign.decoding.engine import Engine
+from recalign.text.item_tokens import TitleTokens
+from recalign.text.prompts import Prompter
 from setting import Setting
 from supervised import update
 from timing import timed

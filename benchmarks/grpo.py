@@ -20,14 +20,14 @@ from transformers import TrainerCallback
 
 from peers import DictTrie, left_padded
 from recalign.api import PolicyBatch, Row
-from recalign.evaluation.expression import parse_reward
-from recalign.generation.engine import Engine
+from recalign.decoding.engine import Engine
+from recalign.metrics.expression import parse_reward
+from recalign.models.policy import reference_policy
 from recalign.objectives.grpo import Grpo
-from recalign.training.logps import completion_logps
-from recalign.training.models import reference_policy
-from recalign.training.rollout_step import RolloutStep
-from recalign.training.rollouts import as_sampled
-from recalign.training.schedule import Prompts
+from recalign.training.logprobs.completions import completion_logps
+from recalign.training.online.prompt_order import PromptOrder
+from recalign.training.online.rollout_step import RolloutStep
+from recalign.training.online.rollouts import as_sampled
 from setting import Setting
 from timing import Pairs, timed
 
@@ -221,7 +221,7 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
         Grpo(grpo_params(group_size), name="grpo"),
         parse_reward("recall").bind(setting.catalogue),
         rows,
-        Prompts(np.arange(len(rows)), len(rows), seed=0),
+        PromptOrder(np.arange(len(rows)), len(rows), seed=0),
         None,
         reference_policy(policy),
     )

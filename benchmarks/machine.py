@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from recalign.data.tokens import TitleTokens
-from recalign.generation.kernels import laid_out
-from recalign.generation.trie import TitleTrie
+from recalign.decoding.prepacked import prepacked
+from recalign.text.item_tokens import TitleTokens
+from recalign.text.trie import TitleTrie
 from timing import Pairs, alternate
 
 
@@ -40,7 +40,7 @@ def gemm_ceiling(rows: int, width: int = 256, seconds: float = 0.3) -> tuple[flo
     inputs, layer = torch.randn(rows, width), torch.nn.Linear(width, int(width * 2.7), bias=False)
     rates = []
     with torch.no_grad():
-        for way in (contextlib.nullcontext(), laid_out(layer)):
+        for way in (contextlib.nullcontext(), prepacked(layer)):
             times: list[float] = []
             with way:
                 while sum(times) < seconds:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from recalign.data.tokens import TitleTokens
+from recalign.text.item_tokens import TitleTokens
 
 
 class DictTrie:

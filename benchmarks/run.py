@@ -140,7 +140,7 @@ class Bench:
         return self._beam("renormalised", self.rows[: self.plan.few_prompts])
 
     def _beam(self, scoring: str, rows: list[Row]) -> Result:
-        from decoding import beam
+        from inference import beam
 
         width = min(10, len(self.setting.catalogue))
         limits = {"repeats": self.plan.repeats, "seconds": self.plan.seconds}
@@ -149,14 +149,14 @@ class Bench:
 
     def exact_over_beam(self) -> Result:
         """Exact top-10 against our own beam of 10."""
-        from decoding import exact_over_beam
+        from inference import exact_over_beam
 
         pairs = exact_over_beam(self.setting, self.rows, repeats=3 * self.plan.repeats, seconds=self.plan.seconds)
         return _ratio(pairs, inverse=True)
 
     def rollouts(self) -> Result:
         """Constrained samples."""
-        from decoding import rollouts
+        from inference import rollouts
 
         rows = self.rows[: self.plan.step_prompts]
         limits = {"repeats": self.plan.repeats, "seconds": self.plan.seconds}

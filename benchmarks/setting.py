@@ -15,11 +15,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recalign.api import Catalogue, Row
-from recalign.data.prompts import Prompter, load_template
-from recalign.data.tokens import title_tokens
-from recalign.generation.engine import Engine
-from recalign.training.models import Policy
-from recalign.training.tokenizers import train_tokenizer
+from recalign.decoding.engine import Engine
+from recalign.models.policy import Policy
+from recalign.models.tokenizers import train_tokenizer
+from recalign.text.item_tokens import title_tokens
+from recalign.text.prompts import Prompter, load_template
 
 OFFICE = Path(__file__).resolve().parents[2] / "shared" / "data" / "office"
 BPE_TOKENS = 3300  # Office titles then have 20.7 tokens in the mean, as with Llama's tokenizer

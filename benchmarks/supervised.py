@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import torch
 
-from recalign import registry
 from recalign.api import Row
-from recalign.generation.engine import Engine
-from recalign.training.examples import AnswerExamples, collate
-from recalign.training.steps import TokenStep
+from recalign.decoding.engine import Engine
+from recalign.plugins import registry
+from recalign.training.offline.examples import AnswerExamples, collate
+from recalign.training.offline.token_step import TokenStep
 from setting import Setting
 from timing import Pairs, alternate
 

@@ -14,7 +14,7 @@ import typer
 
 from recalign import __version__, console
 from recalign.errors import UserError, advice_on
-from recalign.signatures import UsageError, signature_of, usage_text, with_signature_of
+from recalign.workflow.signatures import UsageError, signature_of, usage_text, with_signature_of
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),

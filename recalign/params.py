@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recalign.errors import UserError, did_you_mean
 
-PLUGIN_KINDS = ("objective", "reward", "decoder", "source")
+PLUGIN_KINDS = ("objective", "metric", "decoder", "source")
 
 
 class Params(BaseModel):

@@ -54,7 +54,7 @@ def call(capsys):
 @pytest.fixture
 def said(monkeypatch):
     """What users are told of models that share no prompts."""
-    from recalign.generation import probe
+    from recalign.decoding import compatibility as probe
 
     lines: list[str] = []
     probe._tell_once.cache_clear()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from recalign.commands.options import OutOption, OverwriteOption, ParamOption, ResumeOption, SeedOption
+from recalign.commands.shared_options import OutOption, OverwriteOption, ParamOption, ResumeOption, SeedOption
 from recalign.workspace import RunFolder
 
 calls: list[tuple[str, str]] = []
@@ -89,7 +89,7 @@ def compare(
 
 def install(monkeypatch: Any) -> None:
     """Put these functions where the real commands' modules are looked up."""
-    from recalign.signatures import signature_of
+    from recalign.workflow.signatures import signature_of
 
     calls.clear()
     fail.clear()

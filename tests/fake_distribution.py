@@ -26,7 +26,7 @@ def install(folder: Path, package: str, entry_points: dict[str, dict[str, str]],
 
 REWARD = '''"""A made-up reward."""
 import numpy as np
-from recalign.api import Field, Params, Reward, hookimpl
+from recalign.api import Field, Params, Metric, hookimpl
 
 
 class LengthParams(Params):
@@ -35,7 +35,7 @@ class LengthParams(Params):
     weight: float = Field(1.0, ge=0, description="multiplies the value")
 
 
-class Length(Reward):
+class Length(Metric):
     """How many positions the list has."""
 
     Params = LengthParams
@@ -45,6 +45,6 @@ class Length(Reward):
 
 
 @hookimpl
-def recalign_reward():
+def recalign_metric():
     return Length
 '''

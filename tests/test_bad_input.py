@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from recalign.training.models import load_policy
+from recalign.models.policy import load_policy
 from recalign.workspace import RunFolder
 from tests.disks import full_disk
 from tests.evaluation.prepared import write_decoded, write_small
@@ -217,7 +217,7 @@ def test_recipes_with_typing_errors(call, tmp_path, text, said):
     ],
 )
 def test_rewards(call, start, plugin, tmp_path, body, said):
-    plugin("reward", "Reward", body)
+    plugin("metric", "Metric", body)
     code, told = call("align", *model_and_data(start), "--reward", "ndcg + bad", *ALIGN, "--out", tmp_path / "out")
     assert code == 2
     assert said in told
@@ -303,7 +303,7 @@ def test_a_full_disk_while_training(call, start, tmp_path):
 
 
 def test_a_full_disk_at_the_end_of_training(call, start, tmp_path, monkeypatch):
-    from recalign.training.models import Policy
+    from recalign.models.policy import Policy
 
     save = Policy.save
 
@@ -348,7 +348,7 @@ def test_a_full_disk_while_evaluating_and_comparing(call, tmp_path):
 
 def test_ctrl_c_while_preparing(call, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("recalign.data.prepare.write_rows", interrupt)
+        patch.setattr("recalign.preparation.pipeline.write_rows", interrupt)
         assert call("prepare", "synthetic", "-p", "users=50", "--out", tmp_path / "out")[0] == 130
     assert not (tmp_path / "out").exists()
 
@@ -356,11 +356,11 @@ def test_ctrl_c_while_preparing(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "where"),
     [
-        ("sft", "recalign.training.steps.TokenStep.loss"),
-        ("sft", "recalign.training.lessons.validation_loss"),
-        ("align", "recalign.training.references.ReferenceLists.ensure"),
-        ("align", "recalign.training.rollout_step.RolloutStep.loss"),
-        ("decode", "recalign.generation.decode.decode_rows"),
+        ("sft", "recalign.training.offline.token_step.TokenStep.loss"),
+        ("sft", "recalign.training.offline.lessons.validation_loss"),
+        ("align", "recalign.training.online.reference_lists.ReferenceLists.ensure"),
+        ("align", "recalign.training.online.rollout_step.RolloutStep.loss"),
+        ("decode", "recalign.decoding.batches.decode_rows"),
     ],
 )
 def test_ctrl_c_in_a_resumable_step(call, start, tmp_path, monkeypatch, command, where):
@@ -384,7 +384,7 @@ def test_ctrl_c_while_evaluating_and_comparing(call, tmp_path, monkeypatch):
     folder = write_decoded(tmp_path / "sft", dataset, [[1, 3, 2]] * 4)
     for command, where in [
         (["eval", folder], "recalign.evaluation.evaluate.measure_baselines"),
-        (["compare", folder], "recalign.evaluation.report.write_report"),
+        (["compare", folder], "recalign.comparison.report.write_report"),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(where, interrupt)

@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from recalign.training.tokenizers import train_tokenizer
+from recalign.models.tokenizers import train_tokenizer
 from recalign.workspace import RunFolder
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model

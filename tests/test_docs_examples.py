@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from recalign.registry import list_plugins
+from recalign.plugins.registry import list_plugins
 
 METHODS = Path(__file__).parent.parent / "docs" / "methods"
 OBJECTIVES = sorted(entry.name for entry in list_plugins("objective") if entry.package == "recalign")
-REWARDS = sorted(entry.name for entry in list_plugins("reward") if entry.package == "recalign")
+REWARDS = sorted(entry.name for entry in list_plugins("metric") if entry.package == "recalign")
 DECODERS = sorted(entry.name for entry in list_plugins("decoder") if entry.package == "recalign")
 
 

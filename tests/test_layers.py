@@ -41,7 +41,7 @@ LEVELS = [
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-PUBLIC = ("recalign.api", "recalign.errors", "recalign.evaluation.expression", "recalign.evaluation.assistants")
+PUBLIC = ("recalign.api", "recalign.errors", "recalign.metrics.expression", "recalign.recommenders.assistants")
 
 TORCH_BELONGS = {"objectives", "training", "generation", "decoders"}
 

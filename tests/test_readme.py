@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from recalign import cli
-from recalign.planning import plan
-from recalign.recipe import embedded_recipes, load_recipe
-from recalign.signatures import UsageError, signature_of
+from recalign.workflow.plan import plan
+from recalign.workflow.recipe import embedded_recipes, load_recipe
+from recalign.workflow.signatures import UsageError, signature_of
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from recalign.api import INVALID, Field, ListBatch, Params, Reward, hookimpl
+from recalign.api import INVALID, Field, ListBatch, Metric, Params, hookimpl
 
 
 class NoveltyParams(Params):
@@ -15,7 +15,7 @@ class NoveltyParams(Params):
     smoothing: float = Field(1.0, gt=0, description="added to every item's count, so that unseen items stay finite")
 
 
-class Novelty(Reward):
+class Novelty(Metric):
     """Mean of -log2 p(i) over a list's positions; p(i) = (n_i + smoothing) / (sum of n + I * smoothing).
 
     n_i counts the training interactions of item i, I the items. A repeated item counts each time; text that is no item
@@ -41,6 +41,6 @@ class Novelty(Reward):
 
 
 @hookimpl
-def recalign_reward() -> type[Reward]:
+def recalign_metric() -> type[Metric]:
     """Hand over the class."""
     return Novelty

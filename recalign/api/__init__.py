@@ -28,14 +28,14 @@ from recalign.api.objectives import (
     TokenObjective,
     ValidTokens,
 )
-from recalign.api.rewards import ListBatch, Reward
+from recalign.api.rewards import ListBatch, Metric
 from recalign.api.sources import RawData, Source
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
-from recalign.data.semantic import item_vectors
 from recalign.errors import UserError
-from recalign.hookspecs import hookimpl
 from recalign.params import Params
+from recalign.plugins.hookspecs import hookimpl
+from recalign.preparation.semantic_ids import item_vectors
 
 __all__ = [
     "AnswerBatch",
@@ -58,7 +58,7 @@ __all__ = [
     "PreferenceParams",
     "RawData",
     "Rescorer",
-    "Reward",
+    "Metric",
     "RolloutObjective",
     "RolloutParams",
     "Rounds",

@@ -44,7 +44,7 @@ class ListBatch:
 Reads = Literal["targets", "history", "genres", "popularity", "logps", "ranks"]
 
 
-class Reward(Plugin, ABC):
+class Metric(Plugin, ABC):
     """One value per ranked list; the same code serves `align` and `eval`.
 
     Implement `score_one` (plain) or override `score` (vectorised). A reward reads only what it declares.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from recalign.commands.options import (
+from recalign.commands.shared_options import (
     DataOption,
     DtypeOption,
     JsonOption,
@@ -100,15 +100,15 @@ def align(
     """
     from recalign import console, workspace
     from recalign.data.dataset import PreparedDataset
-    from recalign.data.prepare import ensure_default_dataset
-    from recalign.evaluation.expression import parse_reward
+    from recalign.metrics.expression import parse_reward
     from recalign.params import parse_assignments
-    from recalign.registry import create
-    from recalign.training.align import AlignOptions, train_aligned
-    from recalign.training.options import TrainingOptions
+    from recalign.plugins.registry import create
+    from recalign.preparation.pipeline import ensure_default_dataset
+    from recalign.training.alignment import AlignOptions, train_aligned
+    from recalign.training.online.rollout_training import RolloutOptions
     from recalign.training.processes import relaunch
-    from recalign.training.rollout_training import RolloutOptions
-    from recalign.training.sft import ensure_default_model
+    from recalign.training.supervised import ensure_default_model
+    from recalign.training.training_options import TrainingOptions
 
     params = parse_assignments(param or [])
     create("objective", objective, params)  # a misspelt name must not cost a training run first

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recalign import console
-from recalign.commands.options import (
+from recalign.commands.shared_options import (
     DataOption,
     ExcludeHistoryOption,
     JsonOption,
@@ -24,8 +24,8 @@ from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.baselines import Scorer
-    from recalign.training.sequential import SequentialModel
+    from recalign.recommenders.sequential import SequentialModel
+    from recalign.recommenders.simple import Scorer
 
 TRAINED = ("sasrec", "bert4rec")
 
@@ -60,10 +60,10 @@ def baseline(
     import time
 
     from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.assistants import RECOMMENDER, identity
-    from recalign.evaluation.baselines import SIMPLE, recommend_by
     from recalign.evaluation.predictions import write_predictions
     from recalign.params import parse_assignments
+    from recalign.recommenders.assistants import RECOMMENDER, identity
+    from recalign.recommenders.simple import SIMPLE, recommend_by
 
     if recommender not in (*SIMPLE, *TRAINED):
         raise UserError(f"There is no baseline '{recommender}'.", did_you_mean(recommender, [*SIMPLE, *TRAINED]))
@@ -115,13 +115,13 @@ def _scorer(
     name: str, dataset: PreparedDataset, params: dict[str, str], seed: int
 ) -> tuple[Scorer, SequentialModel | None]:
     """Make the scorer, and the trained model where it is one."""
-    from recalign.evaluation.baselines import BASELINES, SIMPLE, Training
     from recalign.params import Params, build_params
+    from recalign.recommenders.simple import BASELINES, SIMPLE, Training
 
     if name in SIMPLE:
         build_params(Params, params, f"baseline '{name}'")
         return BASELINES[SIMPLE[name]](Training.of(dataset, seed)), None
-    from recalign.training.sequential import KINDS, train_sequential
+    from recalign.recommenders.sequential import KINDS, train_sequential
 
     model = train_sequential(name, dataset, build_params(KINDS[name], params, f"baseline '{name}'"), seed)
     return model.scores, model

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recalign import console
-from recalign.commands.options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
+from recalign.commands.shared_options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, content_hash, home
 
 if TYPE_CHECKING:
-    from recalign.evaluation.runs import EvalRun
+    from recalign.comparison.evaluations import Evaluation
 
 RunsArgument = Annotated[
     list[Path] | None,
@@ -51,9 +51,9 @@ def compare(
 
     - recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --baseline sft
     """
-    from recalign.evaluation import report
-    from recalign.evaluation.compare import compare as compare_runs
-    from recalign.evaluation.metrics import split_metrics
+    from recalign.comparison import report
+    from recalign.comparison.systems import compare as compare_runs
+    from recalign.evaluation.per_user import split_metrics
 
     groups = _groups(runs or [], group or [])
     wanted = None if metrics is None else split_metrics(metrics)
@@ -76,11 +76,11 @@ def compare(
     return dict(run.record["results"])
 
 
-def _groups(runs: list[Path], named: list[str]) -> dict[str, list[EvalRun]]:
+def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
     """Open all runs: named groups first where there are any, then the others, grouped by what they are."""
-    from recalign.evaluation.runs import EvalRun, group_by_label
+    from recalign.comparison.evaluations import Evaluation, group_by_label
 
-    groups: dict[str, list[EvalRun]] = {}
+    groups: dict[str, list[Evaluation]] = {}
     for text in named:
         name, equals, paths = text.partition("=")
         members = [path.strip() for path in paths.split(",") if path.strip()]
@@ -88,8 +88,8 @@ def _groups(runs: list[Path], named: list[str]) -> dict[str, list[EvalRun]]:
             raise UserError(f"--group {text!r} is not of the form name=run1,run2.", "Write --group blade=a,b,c.")
         if name.strip() in groups:
             raise UserError(f"--group {name.strip()} is given twice.", "Name each group once.")
-        groups[name.strip()] = [EvalRun.find(Path(path)) for path in members]
-    for name, members in group_by_label([EvalRun.find(path) for path in runs]).items():
+        groups[name.strip()] = [Evaluation.find(Path(path)) for path in members]
+    for name, members in group_by_label([Evaluation.find(path) for path in runs]).items():
         if name in groups:
             raise UserError(f"'{name}' is the name of a --group and of a run.", "Choose another name for the group.")
         groups[name] = members

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from recalign import console
-from recalign.commands.options import (
+from recalign.commands.shared_options import (
     DataOption,
     DtypeOption,
     ExcludeHistoryOption,
@@ -66,13 +66,13 @@ def decode(
 
     - recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
     """
-    from recalign import registry
     from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.decode import DecodeRun
-    from recalign.generation.decode import check_task
+    from recalign.decoding.batches import check_task
+    from recalign.decoding.decode_run import DecodeRun
+    from recalign.models.policy import load_policy
+    from recalign.models.weights import find_model_folder
     from recalign.params import parse_assignments
-    from recalign.training.models import load_policy
-    from recalign.training.weights import find_model_folder
+    from recalign.plugins import registry
     from recalign.workspace import file_hash
 
     name = model or _newest_model()
@@ -106,7 +106,7 @@ def decode(
     rows = dataset.rows(split)
     run = DecodeRun(folder, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
     results = run(rows[: min(limit or len(rows), len(rows))], exclude_history, token_budget)
-    console.say(policy.kept_trie.line)
+    console.say(policy.cached_trie.line)
     _summarise(folder.path, results)
     return {"out": str(folder.path), **results}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from recalign import console
-from recalign.commands.options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
+from recalign.commands.shared_options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, file_hash, home
 
@@ -71,7 +71,7 @@ def eval(  # noqa: A001
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.evaluate import evaluate
-    from recalign.evaluation.metrics import default_metrics, parse_metrics, split_metrics
+    from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
     from recalign.evaluation.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
     from recalign.evaluation.pruning import pruning_rates, read_exact, split_cutoffs
     from recalign.evaluation.targets import counting

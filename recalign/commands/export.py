@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recalign.commands.options import (
+from recalign.commands.shared_options import (
     JsonOption,
     OverwriteOption,
     QuietOption,
@@ -33,8 +33,8 @@ def export(
     """
     from recalign import console
     from recalign.errors import UserError
-    from recalign.training.models import export_model
-    from recalign.training.weights import find_model_folder
+    from recalign.models.policy import export_model
+    from recalign.models.weights import find_model_folder
 
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if not (out / MODEL_FILE).is_file():

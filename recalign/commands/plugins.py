@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from recalign import console
-from recalign.commands.options import JsonOption, QuietOption
+from recalign.commands.shared_options import JsonOption, QuietOption
 from recalign.errors import UserError, did_you_mean
 from recalign.params import describe_params
-from recalign.registry import KINDS, PluginEntry, find_entry, list_plugins, load
+from recalign.plugins.registry import KINDS, PluginEntry, find_entry, list_plugins, load
 
 KindOption = Annotated[str | None, typer.Option(help="objective, reward, decoder or source.")]
 
@@ -68,7 +68,7 @@ def check(
     quiet: QuietOption = False,
 ) -> dict[str, Any]:
     """Import every plugin of a package, look at its declarations and run it on a tiny batch."""
-    from recalign.checks import check as check_entry
+    from recalign.plugins.check import check as check_entry
 
     wanted = _normalised(package)
     entries = [entry for entry in list_plugins() if _normalised(entry.package) == wanted]
@@ -97,7 +97,7 @@ def new(
     quiet: QuietOption = False,
 ) -> dict[str, Any]:
     """Write a package with one plugin, a test that passes and a README."""
-    from recalign.scaffold import write_package
+    from recalign.plugins.scaffold import write_package
 
     folder = out or Path("recalign-" + name.replace("_", "-"))
     files = write_package(kind, name, folder)

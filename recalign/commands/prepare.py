@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from recalign.commands.options import JsonOption, OutOption, OverwriteOption, ParamOption, QuietOption, SeedOption
+from recalign.commands.shared_options import (
+    JsonOption,
+    OutOption,
+    OverwriteOption,
+    ParamOption,
+    QuietOption,
+    SeedOption,
+)
 
 
 def prepare(
@@ -95,8 +102,8 @@ def prepare(
     Example: recalign prepare recbole ml-100k --task list --history 20 --split user --folds 5 --relevance "rating>=4"
     """
     from recalign import console, workspace
-    from recalign.data.prepare import prepare_dataset
     from recalign.params import parse_assignments
+    from recalign.preparation.pipeline import prepare_dataset
 
     results = prepare_dataset(
         source,

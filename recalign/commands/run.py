@@ -14,12 +14,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from recalign import console
-from recalign.commands.options import JsonOption, OutOption, QuietOption
+from recalign.commands.shared_options import JsonOption, OutOption, QuietOption
 from recalign.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from recalign.planning import Step
-    from recalign.scheduler import Status
+    from recalign.workflow.plan import Step
+    from recalign.workflow.scheduler import Status
 
 SHOWN = 60
 """A plan of more steps than this is shown a line a [[step]] instead of one a run."""
@@ -56,9 +56,9 @@ def run(
 
     - recalign run experiment.toml --jobs 2 --set data.path=../ml-100k --set seed=[0]
     """
-    from recalign.planning import plan
-    from recalign.recipe import load_recipe
-    from recalign.scheduler import execute, survey
+    from recalign.workflow.plan import plan
+    from recalign.workflow.recipe import load_recipe
+    from recalign.workflow.scheduler import execute, survey
     from recalign.workspace import home
 
     loaded = load_recipe(recipe, overrides or ())
@@ -118,7 +118,7 @@ def _plan_tree(title: str, steps: list[Step], statuses: dict[str, Status]) -> Tr
 
 def _summary(name: str, steps: list[Step], outcome: dict[str, str], root: Path) -> dict[str, Any]:
     """Print where the time went, a line a [[step]], and return all of it."""
-    from recalign.scheduler import Ledger
+    from recalign.workflow.scheduler import Ledger
     from recalign.workspace import RunFolder
 
     ledger = Ledger(root)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from recalign.commands.options import (
+from recalign.commands.shared_options import (
     DataOption,
     DtypeOption,
     JsonOption,
@@ -99,10 +99,10 @@ def sft(
     """
     from recalign import console, workspace
     from recalign.data.dataset import PreparedDataset
-    from recalign.data.prepare import ensure_default_dataset
     from recalign.params import parse_assignments
-    from recalign.training.options import TrainingOptions
-    from recalign.training.sft import BUILTIN, SftOptions, train_supervised
+    from recalign.preparation.pipeline import ensure_default_dataset
+    from recalign.training.supervised import BUILTIN, SftOptions, train_supervised
+    from recalign.training.training_options import TrainingOptions
 
     dataset = PreparedDataset(data or ensure_default_dataset(seed))
     options = SftOptions(

@@ -12,7 +12,7 @@ from recalign.api import Params as AnyParams
 from recalign.decoders.lists import SamplingParams, as_predictions, writable_length
 
 if TYPE_CHECKING:
-    from recalign.generation.engine import Engine
+    from recalign.decoding.engine import Engine
 
 
 class BestOfN(Decoder):
@@ -28,7 +28,7 @@ class BestOfN(Decoder):
         allow_oracle: bool = Field(False, description="allow a reward that reads the targets (ndcg, recall)")
 
     def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
-        from recalign.evaluation.expression import parse_reward
+        from recalign.metrics.expression import parse_reward
 
         super().__init__(params, name=name)
         self.reward = parse_reward(self.params.reward)

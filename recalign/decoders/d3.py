@@ -14,8 +14,8 @@ from recalign.api import Params as AnyParams
 from recalign.decoders.rescored import SearchParams, search_titles
 
 if TYPE_CHECKING:
-    from recalign.evaluation.baselines import Scorer
-    from recalign.generation.engine import Engine
+    from recalign.decoding.engine import Engine
+    from recalign.recommenders.simple import Scorer
 
 ALPHA = 0.7
 CELLS = 2**26  # shares of rows and nodes held at a time (512 MB)
@@ -112,7 +112,7 @@ class D3(Decoder):
 
     def _assistant(self, engine: Engine) -> Scorer:
         """Load the assistant on first use; another catalogue asks for it anew."""
-        from recalign.evaluation.assistants import load_assistant
+        from recalign.recommenders.assistants import load_assistant
 
         if self._loaded is None or self._loaded[0] is not engine.catalogue:
             self._loaded = (engine.catalogue, load_assistant(Path(self.params.assistant), engine.catalogue))

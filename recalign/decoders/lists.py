@@ -11,7 +11,7 @@ from recalign.api import INVALID, Field, Params, Predictions, UserError
 if TYPE_CHECKING:
     import torch
 
-    from recalign.generation.engine import Engine
+    from recalign.decoding.engine import Engine
 
 
 class ListParams(Params):

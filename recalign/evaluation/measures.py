@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from recalign.api import Catalogue, ListBatch, Predictions, Reward, Row
-from recalign.rewards.batches import CutLists, Relevance, cut, distinct_rows
+from recalign.api import Catalogue, ListBatch, Metric, Predictions, Row
+from recalign.metrics.batches import CutLists, Relevance, cut, distinct_rows
 
 
-class _Hits(Reward):
+class _Hits(Metric):
     """What hit and mrr share."""
 
     reads = frozenset({"targets"})
@@ -40,7 +40,7 @@ class MRR(_Hits):
         return np.max(relevant / np.arange(1, relevant.shape[1] + 1), axis=1, initial=0.0)
 
 
-class _Share(Reward):
+class _Share(Metric):
     """Share of a list's positions with some property; an empty list has none."""
 
     def marked(self, heads: CutLists, lists: ListBatch) -> np.ndarray:
@@ -95,7 +95,7 @@ class Unseen(_Share):
         return (heads.items >= 0) & (self.catalogue.popularity[heads.items] == 0)
 
 
-class Popularity(Reward):
+class Popularity(Metric):
     """Mean number of training interactions of the items that a list names; 0 for a list without items."""
 
     reads = frozenset({"popularity"})
@@ -107,7 +107,7 @@ class Popularity(Reward):
         return total / np.maximum(heads.counted.sum(axis=1), 1)
 
 
-MEASURES: dict[str, type[Reward]] = {
+MEASURES: dict[str, type[Metric]] = {
     "hit": Hit,
     "mrr": MRR,
     "validity": Validity,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recalign.api import Predictions, Row
-from recalign.evaluation.metrics import metric_names, per_user, summarise
+from recalign.evaluation.per_user import metric_names, per_user, summarise
 from recalign.evaluation.significance import Interval, Paired, paired
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ class Dpo(PreferenceObjective):
 
     D_p is the target's log-ratio, D_d a rejected title's; several negatives are several pairs.
 
-    Source: Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Reward Model", NeurIPS
+    Source: Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Metric Model", NeurIPS
     2023, Eq. 7.
     """
 

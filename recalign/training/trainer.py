@@ -22,9 +22,9 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
-from recalign.training.examples import EpochSampler
-from recalign.training.models import Policy
-from recalign.training.options import CHECKPOINTS, TrainingOptions
+from recalign.models.policy import Policy
+from recalign.training.offline.examples import EpochSampler
+from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import read_json, write_json
 
 LOG_FILE, OBJECTIVE_FILE = "log.jsonl", "objective.json"

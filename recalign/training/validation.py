@@ -11,13 +11,13 @@ from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 
 from recalign.data.dataset import Row
+from recalign.decoding.engine import Engine
 from recalign.errors import UserError
-from recalign.evaluation.expression import RewardExpression
-from recalign.evaluation.metrics import evaluate_lists
-from recalign.generation.engine import Engine
-from recalign.training.examples import AnswerExamples, collate
+from recalign.evaluation.per_user import evaluate_lists
+from recalign.metrics.expression import RewardExpression
+from recalign.training.offline.examples import AnswerExamples, collate
+from recalign.training.offline.token_step import TokenStep
 from recalign.training.processes import process
-from recalign.training.steps import TokenStep
 
 BEAM_WIDTH = 10
 

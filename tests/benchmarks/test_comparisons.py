@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from recalign.data.tokens import TitleTokens
+from recalign.text.item_tokens import TitleTokens
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def modules():
     sys.path.insert(0, str(FOLDER))
     try:
-        yield {name: importlib.import_module(name) for name in ("decoding", "peers", "timing", "machine", "setting")}
+        yield {name: importlib.import_module(name) for name in ("inference", "peers", "timing", "machine", "setting")}
     finally:
         sys.path.remove(str(FOLDER))
 
@@ -47,7 +47,7 @@ def test_dict_trie_of_lists_goes_back_to_the_root_and_repeats_no_title(modules):
 
 
 def test_unlike_results_are_refused(modules):
-    same_lists = modules["decoding"].same_lists
+    same_lists = modules["inference"].same_lists
     items, scores = np.array([[1, 2, 3]]), np.array([[-1.0, -2.0, -3.0]])
     same_lists(items, scores, items, scores + 1e-6)
     with pytest.raises(AssertionError, match="scores differ"):
@@ -58,7 +58,7 @@ def test_unlike_results_are_refused(modules):
 
 def test_items_of_equal_score_may_change_places(modules):
     scores = np.array([[-1.0, -2.0, -2.0]])
-    modules["decoding"].same_lists(np.array([[1, 2, 3]]), scores, np.array([[1, 3, 2]]), scores)
+    modules["inference"].same_lists(np.array([[1, 2, 3]]), scores, np.array([[1, 3, 2]]), scores)
 
 
 def test_the_ratio_is_the_median_over_pairs(modules):
@@ -118,4 +118,4 @@ def test_beams_on_office_titles_are_those_of_generate(modules, office, family, s
         renormalised=scoring == "renormalised",
     )
     np.testing.assert_allclose(scores, values, atol=1e-5, rtol=1e-5)
-    modules["decoding"].same_lists(items.numpy(), scores.numpy(), wanted, values, tolerance=1e-5)
+    modules["inference"].same_lists(items.numpy(), scores.numpy(), wanted, values, tolerance=1e-5)

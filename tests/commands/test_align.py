@@ -11,8 +11,8 @@ import pytest
 from recalign import cli
 from recalign.api import UserError
 from recalign.commands.align import slug
-from recalign.training.align import AlignOptions, with_defaults
-from recalign.training.models import load_policy
+from recalign.models.policy import load_policy
+from recalign.training.alignment import AlignOptions, with_defaults
 from recalign.workspace import RunFolder
 from tests.fake_dataset import write_dataset
 
@@ -146,7 +146,7 @@ def test_a_half_written_model_is_refused(align, start, tmp_path):
 
 
 def test_a_half_written_checkpoint_is_passed_over_on_resuming(align, tmp_path, monkeypatch):
-    from recalign.training.rollout_step import RolloutStep
+    from recalign.training.online.rollout_step import RolloutStep
 
     loss = RolloutStep.loss
 

@@ -11,11 +11,11 @@ from recalign.commands.compare import compare
 from recalign.commands.decode import decode
 from recalign.commands.eval import eval as evaluate
 from recalign.data.dataset import PreparedDataset
-from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
-from recalign.evaluation.baselines import SIMPLE, recommend
 from recalign.evaluation.predictions import read_predictions
-from recalign.training.sequential import KINDS
+from recalign.preparation.pipeline import prepare_dataset
+from recalign.recommenders.sequential import KINDS
+from recalign.recommenders.simple import SIMPLE, recommend
 from recalign.workspace import RunFolder
 
 RECIPE = """

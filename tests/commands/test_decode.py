@@ -5,9 +5,9 @@ import pytest
 
 from recalign.commands.decode import decode
 from recalign.data.dataset import PreparedDataset
+from recalign.decoding import batches as decoding
 from recalign.errors import UserError
-from recalign.generation import decode as decoding
-from recalign.training.models import load_policy
+from recalign.models.policy import load_policy
 from recalign.workspace import RunFolder
 from tests.fake_dataset import TITLES, write_dataset
 

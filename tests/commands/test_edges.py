@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from recalign.data.dataset import PreparedDataset
-from recalign.training.models import load_policy
+from recalign.models.policy import load_policy
 from recalign.training.trainer import read_log
 from tests.fake_dataset import TITLES, write_dataset
 

@@ -7,8 +7,8 @@ import pytest
 from recalign.cli import main
 from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
-from recalign.evaluation.baselines import BASELINES
 from recalign.evaluation.evaluate import default_label
+from recalign.recommenders.simple import BASELINES
 from tests.evaluation.prepared import write_decoded, write_small
 
 LISTS = [[1, 3, 2], [2, 5, 3], [5, 0, 1], [0, 1, 3]]

@@ -5,8 +5,8 @@ import json
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recalign.training.lora import LoraOptions
-from recalign.training.models import load_policy
+from recalign.models.lora import LoraOptions
+from recalign.models.policy import load_policy
 from tests.commands.test_sft import run
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model

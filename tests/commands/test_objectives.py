@@ -6,7 +6,7 @@ import math
 import pytest
 
 from recalign.cli import main
-from recalign.training.models import load_policy
+from recalign.models.policy import load_policy
 from recalign.training.trainer import read_log
 from tests.fake_dataset import write_dataset
 

@@ -8,10 +8,10 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from recalign import cli, console
-from recalign.checks import check
 from recalign.commands import plugins
 from recalign.errors import UserError
-from recalign.registry import KINDS, PluginEntry
+from recalign.plugins.check import check
+from recalign.plugins.registry import KINDS, PluginEntry
 from tests.fake_distribution import REWARD, install
 
 FLAWS = {
@@ -54,16 +54,16 @@ def test_list_names_kind_package_and_version_of_every_plugin(capsys):
 
 
 def test_list_of_one_kind(capsys):
-    _, result, _ = call(capsys, "list", "--kind", "reward")
-    assert {row["kind"] for row in result["plugins"]} == {"reward"}
+    _, result, _ = call(capsys, "list", "--kind", "metric")
+    assert {row["kind"] for row in result["plugins"]} == {"metric"}
     code, result, _ = call(capsys, "list", "--kind", "rewards")
     assert code == 2
-    assert "'reward'" in result["hint"]
+    assert "'metric'" in result["hint"]
 
 
 def test_list_marks_clashes_and_broken_packages(site, capsys):
-    install(site, "fake-one", {"recalign.rewards": {"ndcg": "fake_one"}}, {"fake_one": REWARD})
-    install(site, "fake-two", {"recalign.rewards": {"gone": "fake_two"}}, {})
+    install(site, "fake-one", {"recalign.metrics": {"ndcg": "fake_one"}}, {"fake_one": REWARD})
+    install(site, "fake-two", {"recalign.metrics": {"gone": "fake_two"}}, {})
     code, result, _ = call(capsys, "list")
     problems = {(row["name"], row["package"]): row["problem"] for row in result["plugins"] if row["problem"]}
     assert code == 0
@@ -95,7 +95,7 @@ def test_show_of_an_unknown_name_suggests_the_nearest(capsys):
 
 
 def test_check_passes_a_sound_package(site, capsys):
-    install(site, "fake-sound", {"recalign.rewards": {"length": "fake_sound"}}, {"fake_sound": REWARD})
+    install(site, "fake-sound", {"recalign.metrics": {"length": "fake_sound"}}, {"fake_sound": REWARD})
     code, result, _ = call(capsys, "check", "fake_sound")
     assert code == 0
     assert result["checked"] == ["reward length"]
@@ -105,7 +105,7 @@ def test_check_passes_a_sound_package(site, capsys):
 def test_check_finds_flaws(site, capsys, flaw):
     old, new, message = FLAWS[flaw]
     assert old in REWARD
-    install(site, "fake-flaw", {"recalign.rewards": {"length": "fake_flaw"}}, {"fake_flaw": REWARD.replace(old, new)})
+    install(site, "fake-flaw", {"recalign.metrics": {"length": "fake_flaw"}}, {"fake_flaw": REWARD.replace(old, new)})
     code, result, _ = call(capsys, "check", "fake-flaw")
     assert code == 2
     assert message in result["error"]
@@ -135,7 +135,7 @@ def test_new_writes_a_package_whose_test_and_check_pass(kind, site):
     assert check(PluginEntry(kind, f"my_{kind}", f"recalign-my-{kind}", "0.1.0", point)) == []
 
 
-@pytest.mark.parametrize(("kind", "name"), [("rewards", "x"), ("reward", "My-Thing"), ("reward", "class")])
+@pytest.mark.parametrize(("kind", "name"), [("metrics", "x"), ("metric", "My-Thing"), ("metric", "class")])
 def test_new_refuses_odd_kinds_and_names(kind, name, tmp_path):
     with pytest.raises(UserError):
         plugins.new(kind, name, tmp_path / "made")
@@ -145,4 +145,4 @@ def test_new_refuses_odd_kinds_and_names(kind, name, tmp_path):
 def test_new_never_writes_into_a_folder_with_something_in_it(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="not empty"):
-        plugins.new("reward", "x", tmp_path)
+        plugins.new("metric", "x", tmp_path)

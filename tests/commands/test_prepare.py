@@ -78,7 +78,7 @@ def test_bad_input_ends_with_exit_code_2_and_no_traceback(arguments, said, capsy
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(monkeypatch):
-    from recalign.data import prepare as module
+    from recalign.preparation import pipeline as module
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt

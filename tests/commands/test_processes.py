@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recalign.generation.engine import Engine
-from recalign.training.models import load_policy
+from recalign.decoding.engine import Engine
+from recalign.models.policy import load_policy
 from recalign.workspace import RunFolder
 from tests.fake_dataset import write_dataset
 

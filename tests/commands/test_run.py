@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from recalign import cli, console
-from recalign.recipe import embedded_recipes
-from recalign.signatures import signature_of
+from recalign.workflow.recipe import embedded_recipes
+from recalign.workflow.signatures import signature_of
 from recalign.workspace import RunFolder
 from tests import fake_commands
 

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recalign import registry
 from recalign.api import Decoder, Predictions
+from recalign.decoding.batches import check_task, decode_rows
 from recalign.errors import UserError
-from recalign.generation.decode import check_task, decode_rows
-from tests.generation.doubles import make_engine, random_paths, row
+from recalign.plugins import registry
+from tests.decoding.doubles import make_engine, random_paths, row
 
 PATHS = random_paths(30)
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from recalign import registry
 from recalign.decoders import d3
 from recalign.decoders.d3 import Assisted
 from recalign.decoders.igd import Decisive
+from recalign.decoding.batches import decode_rows
 from recalign.errors import UserError
-from recalign.generation.decode import decode_rows
-from tests.generation.doubles import make_engine, random_paths, row
-from tests.generation.oracle import all_responses, next_tokens, token_logps
+from recalign.plugins import registry
+from tests.decoding.doubles import make_engine, random_paths, row
+from tests.decoding.oracle import all_responses, next_tokens, token_logps
 
 
 def rows(count=4, items=25):
@@ -154,7 +154,7 @@ def decode(name, engine, some, size=8, **params):
 @pytest.fixture
 def assistant(monkeypatch):
     """Let `-p assistant=made-up` stand for `scores_of`."""
-    monkeypatch.setattr("recalign.evaluation.assistants.load_assistant", lambda folder, catalogue: scores_of)
+    monkeypatch.setattr("recalign.recommenders.assistants.load_assistant", lambda folder, catalogue: scores_of)
     return "made-up"
 
 
@@ -271,7 +271,7 @@ def test_titles_of_one_token_and_titles_that_are_all_forced(name, assistant, mon
     assert decode(name, forced, rows(), 25, **params).lengths.tolist() == [25] * 4
 
     monkeypatch.setattr(
-        "recalign.evaluation.assistants.load_assistant", lambda *_: lambda some: np.ones((len(some), 1))
+        "recalign.recommenders.assistants.load_assistant", lambda *_: lambda some: np.ones((len(some), 1))
     )
     only = engine_of([np.array([3, 4, 5])], exclude_history=False)
     for search in ("beam", "exact"):

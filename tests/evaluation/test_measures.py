@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from recalign.api import Catalogue, ListBatch, Predictions, Row
-from recalign.evaluation.expression import parse_reward
 from recalign.evaluation.measures import MEASURES, corpus_measures
+from recalign.metrics.expression import parse_reward
 
 NAMES = ["a", "b", "c", "d"]
 CATALOGUE = Catalogue(NAMES, NAMES, [()] * 4, NAMES, np.array([4, 2, 1, 0]))

@@ -7,7 +7,7 @@ import torch
 
 from recalign.api import UserError
 from recalign.objectives.policy_gradient import proxy_reward
-from recalign.registry import create
+from recalign.plugins.registry import create
 
 
 def test_proxy_reward_by_hand():

@@ -7,7 +7,7 @@ import torch
 
 from recalign.api import UserError
 from recalign.objectives.policy_gradient import group_advantages, proxy_reward, strictly_below
-from recalign.registry import create
+from recalign.plugins.registry import create
 
 
 def test_strictly_below_counts_no_ties():

@@ -7,7 +7,7 @@ import torch
 
 from recalign.api import PolicyBatch, UserError
 from recalign.objectives.grpo import Grpo
-from recalign.registry import create
+from recalign.plugins.registry import create
 
 
 def batch_of(logps, old, advantages, mask, reference=None):

@@ -8,7 +8,7 @@ import torch
 
 from recalign.api import PolicyBatch
 from recalign.objectives.list_dpo import ListDpo, ListDpoParams
-from recalign.training.logps import microbatches
+from recalign.training.logprobs.completions import microbatches
 
 
 def policy_batch(ratios, signs, groups):

@@ -7,7 +7,7 @@ import torch
 
 from recalign.api import UserError
 from recalign.objectives.rere import Rere
-from recalign.registry import create
+from recalign.plugins.registry import create
 from tests.objectives.test_grpo import batch_of
 
 REWARDS = [-0.3904, -0.2463, 1.0, -0.1681]

@@ -7,7 +7,7 @@ import torch
 
 from recalign.api import AnswerBatch
 from recalign.objectives.sft import Sft
-from recalign.registry import create
+from recalign.plugins.registry import create
 
 
 def answers(logits, labels):

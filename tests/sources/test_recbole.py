@@ -1,9 +1,9 @@
 import pytest
 
-from recalign import registry
 from recalign.data.dataset import PreparedDataset
-from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
+from recalign.plugins import registry
+from recalign.preparation.pipeline import prepare_dataset
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\ti1\t3\t10\nu1\ti2\t5\t20\n"
 ITEM = (

@@ -2,8 +2,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recalign import registry
 from recalign.errors import UserError
+from recalign.plugins import registry
 
 
 def world(seed=0, **params):

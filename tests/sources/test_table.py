@@ -1,8 +1,8 @@
 import polars as pl
 import pytest
 
-from recalign import registry
 from recalign.errors import UserError
+from recalign.plugins import registry
 
 EVENTS = pl.DataFrame(
     {"user_id": ["a", "b"], "item_id": ["1", "2"], "timestamp": [5, 6], "title": ["X", "Y"], "genres": ["g| h", ""]}

@@ -1,9 +1,9 @@
 import pytest
 
-from recalign import registry
 from recalign.data.dataset import PreparedDataset
-from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
+from recalign.plugins import registry
+from recalign.preparation.pipeline import prepare_dataset
 
 FILES = {
     "train.csv": 'user_id,item_ids,timestamp\n7,"[1, 2, 3]",10\n8,"[3,2]",20\n9,"[1, 3]",25\n7,"[2, 3, 4]",30\n',

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from recalign.api import PreferenceObjective, UserError
-from recalign.generation.engine import Engine
-from recalign.registry import create
-from recalign.training.lessons import Check, preference_lesson, token_lesson
-from recalign.training.models import load_policy
+from recalign.decoding.engine import Engine
+from recalign.models.policy import load_policy
+from recalign.plugins.registry import create
+from recalign.training.offline.lessons import Check, preference_lesson, token_lesson
 from tests.fake_dataset import write_dataset
 
 SHORT = ["A", "B", "A B", "A B C", "C", "D", "D A", "Long Title Here"]

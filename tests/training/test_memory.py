@@ -4,20 +4,26 @@ import numpy as np
 import pytest
 import torch
 
+from recalign.decoding.engine import Engine
+from recalign.decoding.prompt_cache import SharedContext
 from recalign.evaluation.cost import MemoryWatch, peak_memory_mb
-from recalign.evaluation.expression import parse_reward
-from recalign.generation.context import SharedContext
-from recalign.generation.engine import Engine
-from recalign.registry import create
-from recalign.training.logps import Sampled, completion_logps, hidden_before, microbatches, takes_packing
-from recalign.training.models import load_policy, reference_policy
-from recalign.training.rollout_step import RolloutStep
-from recalign.training.schedule import Prompts
+from recalign.metrics.expression import parse_reward
+from recalign.models.policy import load_policy, reference_policy
+from recalign.plugins.registry import create
+from recalign.training.logprobs.completions import (
+    Sampled,
+    completion_logps,
+    hidden_before,
+    microbatches,
+    takes_tree_mask,
+)
+from recalign.training.online.prompt_order import PromptOrder
+from recalign.training.online.rollout_step import RolloutStep
+from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
+from tests.decoding.test_uncached import UNSHARED
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
-from tests.generation.doubles import make_engine, random_paths, row, tiny_model
-from tests.generation.test_fallback import UNSHARED
-from tests.training.test_logps import VOCABULARY, gradients, plain_logps, sampled_lists
+from tests.training.logprobs.test_completions import VOCABULARY, gradients, plain_logps, sampled_lists
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, pr
         create("objective", "grpo", {"group_size": group_size, "kl_beta": 0.01}),
         parse_reward("ndcg").bind(dataset.catalogue),
         dataset.rows("train"),
-        Prompts(np.arange(prompts), prompts, seed=0),
+        PromptOrder(np.arange(prompts), prompts, seed=0),
         None,
         reference_policy(policy),
         token_budget=budget,
@@ -144,7 +150,7 @@ def test_models_that_share_no_prompts_are_trained_on_what_they_would_say(kind, o
     sampled, constraint, bars = sampled_lists(temperature=0.8, list_length=4)
     assert sampled.reach > 15
     expected = plain_logps(model, sampled, constraint, bars)
-    actual = completion_logps(model, sampled, packed=takes_packing(model))
+    actual = completion_logps(model, sampled, packed=takes_tree_mask(model))
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert len(said) == 1
     wanted, got = gradients(model, expected), gradients(model, actual)
@@ -187,9 +193,9 @@ def test_hidden_states_of_a_packed_call_beyond_the_window_are_those_of_plain_row
 
 
 def test_prompts_too_few_for_all_processes_join_the_rollout_before():
-    prompts = Prompts(np.arange(9), per_step=4, seed=1, processes=3)
+    prompts = PromptOrder(np.arange(9), per_step=4, seed=1, processes=3)
     assert [len(prompts.at(step)) for step in range(4)] == [4, 5, 4, 5]
     assert sorted([*prompts.at(0), *prompts.at(1)]) == list(range(9))
     assert prompts.asked(1).tolist() == sorted(prompts.at(0))
-    assert [len(Prompts(np.arange(11), 4, 1, 3).at(step)) for step in range(3)] == [4, 4, 3]
-    assert len(Prompts(np.arange(3), 4, 1, 3).at(5)) == 3
+    assert [len(PromptOrder(np.arange(11), 4, 1, 3).at(step)) for step in range(3)] == [4, 4, 3]
+    assert len(PromptOrder(np.arange(3), 4, 1, 3).at(5)) == 3

@@ -9,10 +9,10 @@ from transformers import TrainerCallback
 
 from recalign.api import NoParams, TokenObjective
 from recalign.errors import UserError
-from recalign.training.examples import EpochSampler
-from recalign.training.models import load_policy
-from recalign.training.options import CHECKPOINTS, TrainingOptions
+from recalign.models.policy import load_policy
+from recalign.training.offline.examples import EpochSampler
 from recalign.training.trainer import RecalignTrainer, latest_checkpoint, read_log
+from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 
@@ -131,7 +131,7 @@ def test_resume_continues_the_same_loss_curve(tmp_path, stop_at):
 
 
 def test_resume_continues_an_adapter_that_was_trained_further(tmp_path):
-    from recalign.training.lora import LoraOptions
+    from recalign.models.lora import LoraOptions
 
     hub = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES))
     start = make_trainer(tmp_path, "start", model=hub, lora=LoraOptions(rank=2, target=("q_proj",)))

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import torch  # noqa: TID253
 
-from recalign import registry
 from recalign.data.dataset import PreparedDataset
-from recalign.generation.engine import Engine
-from recalign.training.examples import AnswerExamples, collate
-from recalign.training.models import load_policy
-from recalign.training.steps import TokenStep
+from recalign.decoding.engine import Engine
+from recalign.models.policy import load_policy
+from recalign.plugins import registry
+from recalign.training.offline.examples import AnswerExamples, collate
+from recalign.training.offline.token_step import TokenStep
 
 OBJECTIVES, BATCHES, SIZE = ("sft", "msl", "bear", "beam-exact"), 60, 64
 

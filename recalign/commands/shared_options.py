@@ -1,0 +1,138 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    from recalign.models.lora import LoraOptions
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prepared dataset (default: the workspace's `data`, which sft and align make of made-up data if need be)."
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A run folder of sft or align, a Hugging Face folder or hub name, or builtin:tiny (default: of sft "
+        "builtin:tiny, of align the workspace's `sft`, of decode its newest model)."
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Output folder (default: in the workspace, RECALIGN_HOME or runs/).")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of every random stream.", min=0)]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p",
+        "--param",
+        help="Plugin parameter key=value; `recalign plugins show NAME` lists them.",
+        metavar="KEY=VALUE",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summaries.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in the output folder.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what the output folder holds.")]
+
+# ------------------------------------------------------------ models
+
+DtypeOption = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
+]
+TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+
+# ------------------------------------------------------------ training
+
+ScheduleOption = Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="Of the learning rate.")]
+WarmupOption = Annotated[float, typer.Option(help="Share of updates in which the rate rises.", min=0, max=0.99)]
+PatienceOption = Annotated[
+    int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
+]
+ValidRowsOption = Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)]
+MaxLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Most tokens of prompt and response; histories lose their oldest items (default: as trained, or the "
+        "model's context).",
+        min=1,
+    ),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        help="compact, alpaca, chat or a Jinja file (default: as the model was trained, or what suits the tokenizer)."
+    ),
+]
+LoraOption = Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")]
+LoraRankOption = Annotated[int | None, typer.Option(help="With --lora: rank of the adapter (16).", min=1)]
+LoraAlphaOption = Annotated[float | None, typer.Option(help="With --lora: its scale is alpha / rank (32).", min=0)]
+LoraTargetOption = Annotated[
+    str | None, typer.Option(help="With --lora: layers to adapt, separated by commas (all-linear).")
+]
+KeepCheckpointsOption = Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)]
+ReportToOption = Annotated[str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")]
+
+# ------------------------------------------------------------ recommending
+
+SplitOption = Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")]
+SizeOption = Annotated[
+    int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
+]
+ExcludeHistoryOption = Annotated[
+    bool | None,
+    typer.Option("--exclude-history/--keep-history", help="Never recommend a row's past (default: as prepared)."),
+]
+
+
+def adapter(lora: bool, rank: int | None, alpha: float | None, target: str | None) -> LoraOptions | None:
+    """Read --lora and what belongs to it.
+
+    Raises:
+        UserError: something is said of an adapter, and none is asked for.
+    """
+    given = {"rank": rank, "alpha": alpha, "target": tuple(target.split(",")) if target else None}
+    stated: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not lora and stated:
+        raise UserError(f"--lora-{next(iter(stated))} is given without --lora.", "Add --lora.")
+    if not lora:
+        return None
+    from recalign.models.lora import LoraOptions
+
+    return LoraOptions(**stated)
+
+
+def rate(learning_rate: float | None) -> float:
+    """Read --learning-rate; 0 stands for the default.
+
+    Raises:
+        UserError: it is 0, with which nothing is learnt.
+    """
+    if learning_rate == 0:
+        raise UserError("With --learning-rate 0 nothing is learnt.", "Leave it out for the default.")
+    return learning_rate or 0.0
+
+
+def passes(epochs: float | None, steps: int) -> float:
+    """Read --epochs; 0 stands for the default, or for a number of updates in their place.
+
+    Raises:
+        UserError: no epoch and no update.
+    """
+    if epochs == 0 and not steps:
+        raise UserError("--epochs 0 trains nothing.", "Leave it out for the default.")
+    return epochs or 0.0
+
+
+def loggers(report_to: str) -> tuple[str, ...]:
+    """Read --report-to."""
+    return () if report_to == "none" else tuple(report_to.split(","))

@@ -1,0 +1,1 @@
+"""Evaluations side by side: aggregation, paired tests, report."""

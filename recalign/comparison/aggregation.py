@@ -1,0 +1,168 @@
+"""Pool runs into systems: seeds are averaged, folds joined, and what does not fit together is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recalign.comparison.evaluations import Evaluation
+from recalign.errors import UserError, did_you_mean
+from recalign.evaluation.cost import mean_of
+from recalign.evaluation.per_user import KEYS, metric_names, summarise
+from recalign.evaluation.significance import Interval
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the comparison.
+
+    Args:
+        name: as shown.
+        frame: per-user values: data, row, user_id and metrics; seeds averaged, folds one below the other, sorted.
+        summary: mean and interval of each metric.
+        runs: the runs that were pooled.
+        baseline: whether it is a simple baseline.
+        oracle: whether its decoder read the targets.
+        corpus: measures of all lists of a run together, averaged over the runs.
+        cost: see `cost.COLUMNS`.
+    """
+
+    name: str
+    frame: pl.DataFrame
+    summary: dict[str, Interval]
+    runs: tuple[Evaluation, ...]
+    baseline: bool
+    oracle: bool
+    corpus: dict[str, float]
+    cost: dict[str, float]
+
+
+def metrics_of(groups: Mapping[str, Sequence[Evaluation]], wanted: Sequence[str] | None) -> list[str]:
+    """Name the metrics to compare: those wanted, or all that a group has; where a system lacks one it has no value.
+
+    Raises:
+        UserError: no run has a wanted one, or the runs of one group differ in one.
+    """
+    found: dict[str, None] = {}
+    for runs in groups.values():
+        names = metric_names(runs[0].frame)
+        for run in runs[1:]:
+            differing = set(names) ^ set(metric_names(run.frame))
+            for metric in sorted(differing if wanted is None else differing.intersection(wanted)):
+                one, two = (runs[0], run) if metric in names else (run, runs[0])
+                raise UserError(
+                    f"{two.folder} has no metric '{metric}', {one.folder} has.",
+                    "Evaluate the runs of a group alike, or name the metrics to compare with --metrics.",
+                )
+        found.update(dict.fromkeys(names))
+    for metric in wanted or ():
+        if metric not in found:
+            raise UserError(f"No run has the metric '{metric}'.", did_you_mean(metric, found))
+    return list(found if wanted is None else wanted)
+
+
+def pool(name: str, runs: Sequence[Evaluation], metrics: Sequence[str], seed: int) -> System:
+    """Average the seeds and join the folds of one group."""
+    first = runs[0]
+    for run in runs[1:]:
+        _check_same_family(first, run)
+    frame = _average([run.frame for run in runs], metrics)
+    _check_tested_once(name, frame)
+    for run in runs:
+        rows = frame.filter(frame["data"] == run.measured_hash).height
+        if run.frame.height != rows:
+            raise UserError(
+                f"The runs of '{name}' answer different rows of one dataset: {run.folder} has {run.frame.height} of "
+                f"{rows}.",
+                "Decode and evaluate the same rows.",
+            )
+    oracle = any(run.results.get("oracle") for run in runs)
+    corpus = mean_of([run.results["corpus"] for run in runs])
+    cost = mean_of([run.results.get("cost", {}) for run in runs])
+    return System(name, frame, summarise(frame, seed), tuple(runs), False, oracle, corpus, cost)
+
+
+def pool_baselines(
+    groups: Mapping[str, Sequence[Evaluation]], model: System, metrics: Sequence[str], seed: int
+) -> list[System]:
+    """Join the folds of each baseline that was measured for every dataset; seeds of models do not concern them."""
+    by_data = {run.measured_hash: run for runs in groups.values() for run in reversed(runs) if run.baselines}
+    if set(by_data) != set(model.frame["data"].unique().to_list()):
+        return []
+    runs = tuple(by_data.values())
+    systems = []
+    for name in runs[0].baselines:
+        frames = [run.baselines[name] for run in runs if name in run.baselines]
+        if len(frames) == len(runs) and name not in groups:
+            frame = _average(frames, metrics)
+            corpus = mean_of([run.results["baselines"][name]["corpus"] for run in runs])
+            systems.append(System(name, frame, summarise(frame, seed), runs, True, False, corpus, {}))
+    for system in systems:
+        check_same_rows(model, system)
+    return systems
+
+
+def _average(frames: Sequence[pl.DataFrame], metrics: Sequence[str]) -> pl.DataFrame:
+    """Mean of each row over the frames that hold it, sorted by dataset and row; null for a metric that they lack."""
+    import polars as pl
+
+    columns = {name: pl.col(name) if name in frames[0].columns else pl.lit(None, pl.Float64) for name in metrics}
+    whole = pl.concat([frame.select(*KEYS, **columns) for frame in frames])
+    return whole.group_by(KEYS, maintain_order=True).mean().sort("data", "row")
+
+
+def _check_same_family(first: Evaluation, other: Evaluation) -> None:
+    """Refuse to pool runs of different splits, or of datasets that are not folds of one."""
+    hint = "A group pools folds of one dataset and seeds of one configuration."
+    if first.results["split"] != other.results["split"]:
+        raise UserError(
+            f"{first.folder} is on the split '{first.results['split']}', {other.folder} on '{other.results['split']}'.",
+            hint,
+        )
+    one, two = ({**run.results["data"]["options"], "fold": None} for run in (first, other))
+    differing = [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+    if first.data_hash != other.data_hash and differing:
+        key = differing[0]
+        raise UserError(
+            f"{first.folder} and {other.folder} are on different datasets ({key}: {one.get(key)!r} and "
+            f"{two.get(key)!r}).",
+            hint,
+        )
+
+
+def _check_tested_once(name: str, frame: pl.DataFrame) -> None:
+    """Refuse to pool folds that test a user twice: the paired tests would count them twice."""
+    folds = frame.select("data", "user_id").unique()
+    twice = folds.filter(folds["user_id"].is_duplicated())
+    if twice.height:
+        raise UserError(
+            f"The runs of '{name}' test user '{twice['user_id'].min()}' in more than one fold.",
+            "Pool folds of one `prepare --split user --folds N`, which test every user once.",
+        )
+
+
+def check_same_rows(first: System, other: System) -> None:
+    """Refuse systems that were not measured on exactly the same rows."""
+    one, two = first.runs[0], other.runs[0]
+    where = f"'{first.name}' ({one.folder}) and '{other.name}' ({two.folder})"
+    data = [set(system.frame["data"].unique().to_list()) for system in (first, other)]
+    if data[0] != data[1]:
+        paths = [sorted({run.results["data"]["path"] for run in system.runs}) for system in (first, other)]
+        raise UserError(
+            f"{where} are on different datasets: {', '.join(paths[0])} ({len(data[0])}) and {', '.join(paths[1])} "
+            f"({len(data[1])}).",
+            "Compare runs on one dataset or the same folds; only identifiers and the shown history may differ.",
+        )
+    if one.results["split"] != two.results["split"]:
+        raise UserError(
+            f"{where} are on different splits: '{one.results['split']}' and '{two.results['split']}'.",
+            "Decode the same split.",
+        )
+    if not first.frame.select(KEYS).equals(other.frame.select(KEYS)):
+        raise UserError(
+            f"{where} answer different rows ({first.frame.height} and {other.frame.height}).", "Decode the same rows."
+        )

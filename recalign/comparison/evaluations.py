@@ -1,0 +1,136 @@
+"""Evaluated runs on disk, and which of them belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from recalign.errors import UserError
+from recalign.workspace import RunFolder, read_json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+METRICS_FILE = "metrics.json"
+PER_RUN = {"seed", "data", "out", "resume", "overwrite", "json", "quiet", "fold"}
+"""Options, at any depth, that may differ between the runs of one group."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One eval folder.
+
+    Args:
+        folder: where it is.
+        results: its `metrics.json`.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+    @classmethod
+    def find(cls, path: Path) -> Evaluation:
+        """Open an eval folder, that of a decode folder, or the only one of a model run.
+
+        Raises:
+            UserError: there is none, it is unfinished, or there are several.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder.", "Name eval, decode or model run folders.")
+        for pattern in (METRICS_FILE, f"eval/{METRICS_FILE}", f"*/eval/{METRICS_FILE}"):
+            found = sorted(file.parent for file in path.glob(pattern))
+            if len(found) > 1:
+                names = ", ".join(str(folder) for folder in found)
+                raise UserError(f"{path} holds several evaluations: {names}.", "Name one of them.")
+            if found and not RunFolder(found[0]).done:
+                raise UserError(f"{found[0]} holds an unfinished evaluation.", "Run `recalign eval` again.")
+            if found:
+                return cls(found[0], read_json(found[0] / METRICS_FILE))
+        raise UserError(f"{path} holds no evaluation.", f"Make one with `recalign eval {quote(str(path))}`.")
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return str(self.results["label"])
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the dataset that it was evaluated on."""
+        return str(self.results["data"]["hash"])
+
+    @property
+    def measured_hash(self) -> str:
+        """Hash of what it was measured by, the same for datasets that differ in identifiers or shown history only."""
+        return str(self.results["data"].get("measured_hash", self.data_hash))
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """The per-user table, with the dataset's measured hash in the column `data`.
+
+        Raises:
+            UserError: the file is missing or unreadable, or lacks columns.
+        """
+        return self._read("per_user.parquet", ("row", "user_id"))
+
+    @cached_property
+    def baselines(self) -> dict[str, pl.DataFrame]:
+        """The per-user tables of the baselines, by name; empty where they were not measured."""
+        if not (self.folder / "baselines.parquet").is_file():
+            return {}
+        table = self._read("baselines.parquet", ("baseline", "row", "user_id"))
+        names = table["baseline"].unique(maintain_order=True).to_list()
+        return {name: table.filter(table["baseline"] == name).drop("baseline") for name in names}
+
+    def _read(self, name: str, required: Sequence[str]) -> pl.DataFrame:
+        import polars as pl
+
+        file = self.folder / name
+        try:
+            frame = pl.read_parquet(file)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise UserError(f"{file} is not readable: {error}.", "Run `recalign eval --overwrite` again.") from None
+        missing = [column for column in required if column not in frame.columns]
+        if missing:
+            raise UserError(f"{file} lacks the column '{missing[0]}'.", "Run `recalign eval --overwrite` again.")
+        return frame.with_columns(pl.lit(self.measured_hash).alias("data"))
+
+
+def run_name(folder: Path) -> str:
+    """Name a run by its folder; those such as `fold=1` are places in a recipe's sweep, the step's is above them."""
+    return next((part for part in reversed(folder.parts) if "=" not in part), folder.name)
+
+
+def group_by_label(runs: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """Group runs that differ in nothing but seed and dataset fold; runs of one label that differ in more stand alone.
+
+    Returns:
+        name -> runs, in the order given; where a label names different things, the folders tell them apart.
+    """
+    labels: dict[str, dict[str, list[Evaluation]]] = {}
+    for run in runs:
+        configuration = repr(_configuration(run.results.get("options", {})))
+        labels.setdefault(run.label, {}).setdefault(configuration, []).append(run)
+    groups: dict[str, list[Evaluation]] = {}
+    for label, alike in labels.items():
+        for same in alike.values():
+            # An aligned model may share its seed with another that started from another seed's model.
+            results = [(run.measured_hash, run.results) for run in same]
+            drawn = {(data, each.get("seed"), each.get("options", {}).get("model")) for data, each in results}
+            if len(alike) == 1 and len(drawn) == len(same):
+                groups[label] = same
+            else:
+                groups.update({f"{label} ({run.folder})": [run] for run in same})
+    return groups
+
+
+def _configuration(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a run was asked for, without what may differ between the runs of one group."""
+    kept = {key: value for key, value in options.items() if key not in PER_RUN}
+    if kept.get("model") is not None:
+        kept["model"] = run_name(Path(str(kept["model"])))  # the same step, of another seed or fold
+    return sorted((key, _configuration(value) if isinstance(value, Mapping) else value) for key, value in kept.items())

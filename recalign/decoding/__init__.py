@@ -1,0 +1,1 @@
+"""The inference engine: constrained sampling, beam search, exact search."""

@@ -1,0 +1,84 @@
+"""Run a decoder over many rows, batch by batch, holding plugins to their contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recalign.api import Decoder, Predictions, Row
+from recalign.decoding.engine import Engine
+from recalign.errors import UserError
+from recalign.plugins.registry import blamed, plugin_error
+
+
+def decode_rows(
+    engine: Engine,
+    decoder: Decoder,
+    rows: Sequence[Row],
+    size: int,
+    batch_size: int = 256,
+) -> Predictions:
+    """Recommend `size` items for each of U rows.
+
+    Args:
+        engine: the model.
+        decoder: how to decode.
+        rows: U rows.
+        size: K.
+        batch_size: rows handed to the decoder at once.
+
+    Raises:
+        UserError: a plugin of another package raises, or returns predictions of another shape; it is named.
+    """
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        parts.append(_decode(engine, decoder, batch, size))
+    return concatenate(parts, size)
+
+
+def concatenate(parts: Sequence[Predictions], size: int) -> Predictions:
+    """Lay the predictions of several batches end to end, padded to K positions."""
+
+    def joined(arrays: list[np.ndarray], fill: float) -> np.ndarray:
+        return np.concatenate(
+            [np.pad(a, ((0, 0), (0, size - a.shape[1])), constant_values=fill) for a in arrays]  # type: ignore[arg-type]
+        )
+
+    lowest = min((part.scores.min(initial=0.0) for part in parts), default=0.0)
+    return Predictions(
+        items=joined([part.items for part in parts], -1),
+        scores=joined([part.scores for part in parts], lowest - 1),
+        lengths=np.concatenate([part.lengths for part in parts]),
+    )
+
+
+def _decode(engine: Engine, decoder: Decoder, rows: Sequence[Row], size: int) -> Predictions:
+    """Decode one batch and hold the decoder to its contract."""
+    with blamed("decoder", decoder, "decode"):
+        found = decoder.decode(engine, rows, size)
+    items, scores, count = np.asarray(found.items), np.asarray(found.scores), len(rows)
+    fits = items.shape == scores.shape and items.ndim == 2 and len(items) == len(found.lengths) == count
+    if not fits or items.shape[1] > size or np.max(found.lengths, initial=0) > items.shape[1]:
+        raise plugin_error(
+            "decoder",
+            decoder,
+            f"returned items {list(items.shape)}, scores {list(scores.shape)} and {len(found.lengths)} lengths for "
+            f"{count} rows and {size} items, not items and scores [rows, size] and one length a row",
+        )
+    return found
+
+
+def check_task(decoder: Decoder, task: str) -> None:
+    """Refuse a decoder that does not serve a task.
+
+    Raises:
+        UserError: it does not; those that do are named.
+    """
+    if task not in decoder.tasks:
+        fitting = "beam, exact, greedy" if task == "next" else "greedy, sample, bon"
+        raise UserError(
+            f"The decoder '{decoder.name}' serves the task {' and '.join(sorted(decoder.tasks))}, not '{task}'.",
+            f"Use another decoder, such as {fitting}.",
+        )

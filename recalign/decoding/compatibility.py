@@ -1,0 +1,102 @@
+"""Whether a model takes the shared attention: compare its logits with the plain path on a tiny input."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from recalign import console
+from recalign.decoding.prompt_cache import Context, Cost, SharedContext
+from recalign.decoding.shared_attention import NAME, shared
+from recalign.decoding.uncached import UncachedContext
+
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest logit; half precision: see below
+HALF_TOLERANCE = 5e-2
+UNFIT = (NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)
+"""What forwards raise at attention, masks or positions of another kind."""
+LENGTHS = (7, 4)  # of the prompts that are tried
+REACH = 11  # tokens of the longest of them with what continues it
+
+
+def obstacle_to_sharing(model: PreTrainedModel) -> str:
+    """Say why a model cannot share prompts between their continuations, or "" where it can."""
+    window = attention_window(model)
+    if window is not None and window < REACH:
+        return looks_back(window)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            wanted = _walk(UncachedContext(model, Cost(), 1024), model)
+            with shared(model):
+                if model.config._attn_implementation != NAME:
+                    return "its attention cannot be replaced"
+                found = _walk(SharedContext(model, Cost()), model)
+    except UNFIT as error:
+        return reason(error)
+    finally:
+        model.train(training)
+    tolerance = TOLERANCE.get(wanted.dtype, HALF_TOLERANCE)  # of the logits: under autocast they are not the model's
+    wanted, found = wanted.float(), found.float()
+    difference = float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1e-6))
+    if not difference <= tolerance:
+        return f"its logits would differ by {difference:.1e} of the largest"
+    return ""
+
+
+def attention_window(model: PreTrainedModel) -> int | None:
+    """How many tokens back some layer sees at most, its own included (sliding window or chunks); None: all of them."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    spans = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((int(span) for span in spans if span), default=None) if kinds != {"full_attention"} else None
+
+
+def beyond_window(model: PreTrainedModel, reach: int) -> bool:
+    """Whether sequences of `reach` tokens see less than all that stands before; if so, users are told."""
+    window = attention_window(model)
+    if window is None or reach <= window:
+        return False
+    tell(model, looks_back(window))
+    return True
+
+
+def looks_back(window: int) -> str:
+    """Why a model with a window cannot share prompts."""
+    return f"it looks back {window} tokens only (sliding window)"
+
+
+def reason(error: Exception) -> str:
+    """Write what a forward raised as a reason."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def tell(model: PreTrainedModel, why: str) -> None:
+    """Say, once, that a model's prompts are read again for every continuation."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
+    name = type(inner).__name__
+    _tell_once(f"{name} does not share prompts among their continuations, which is slower: {why}.")
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    console.warn(text)
+
+
+def _walk(context: Context, model: PreTrainedModel) -> torch.Tensor:
+    """Logits of two prompts and of a small tree below each: every kind of pass that decoding makes."""
+    generator = np.random.default_rng(0)
+    width = int(model.config.get_text_config().vocab_size)
+    prompts = [generator.integers(width, size=length) for length in LENGTHS]
+    tokens = torch.from_numpy(generator.integers(width, size=(2, 3, 2))).to(model.device)
+    segments = torch.tensor([0, 0, 1], device=model.device)
+    parents = torch.full_like(segments, -1)
+    counts = torch.tensor([2, 1, 1], device=model.device)
+    logits = [context.begin(prompts, branching=True)]
+    for step in tokens:
+        more, parents = context.extend(segments, parents, step, counts)
+        logits.append(more)
+    return torch.cat(logits)

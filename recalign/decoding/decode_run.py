@@ -1,0 +1,130 @@
+"""Decode a split into a run folder, and count what it costs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign import console
+from recalign.api import Decoder, Predictions, Row
+from recalign.errors import UserError
+from recalign.evaluation.cost import peak_memory_mb
+from recalign.evaluation.predictions import write_predictions
+from recalign.workspace import RunFolder, atomic
+
+if TYPE_CHECKING:
+    import torch
+
+    from recalign.data.dataset import PreparedDataset
+    from recalign.decoding.engine import Cost, Engine
+    from recalign.models.policy import Policy
+
+
+class DecodeRun:
+    """Decodes a split into a run folder, saving batch by batch, so that an interrupted run goes on where it was.
+
+    Args:
+        folder: begun already.
+        policy: the model.
+        dataset: whose catalogue it writes.
+        decoder: how to decode.
+        size: K.
+        seed: what decoders sample with.
+        batch_size: rows between two saves.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        policy: Policy,
+        dataset: PreparedDataset,
+        decoder: Decoder,
+        *,
+        size: int,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self.folder, self.policy, self.dataset, self.decoder = folder, policy, dataset, decoder
+        self.size, self.seed, self.batch_size = size, seed, batch_size
+        self.parts = folder.path / "parts"
+
+    def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
+        """Answer the rows, write `predictions.parquet` and finish the run; return its results."""
+        from recalign.decoding.batches import concatenate
+        from recalign.decoding.engine import Engine
+
+        engine = Engine(
+            self.policy,
+            self.dataset.catalogue,
+            exclude_history=exclude_history,
+            token_budget=token_budget,
+            seed=self.seed,
+        )
+        try:
+            with console.progress(f"decode ({self.decoder.name})", len(rows)) as advance:
+                parts = [self._part(engine, rows, start, advance) for start in range(0, len(rows), self.batch_size)]
+        except KeyboardInterrupt:
+            self.folder.interrupt()
+            raise
+        except UserError:
+            if not self.parts.exists():  # nothing to lose: the folder is free for the mended command
+                shutil.rmtree(self.folder.path)
+            raise
+        predictions = concatenate([part for part, _, _ in parts], self.size)
+        truncated = sum(count for _, _, count in parts)
+        self.policy.prompter.tell(truncated)
+        write_predictions(self.folder.path, predictions, rows, self.dataset.catalogue)
+        results = {
+            "decoder": self.decoder.name,
+            "oracle": self.decoder.oracle,
+            "task": self.dataset.task,
+            "rows": len(rows),
+            "truncated_prompts": truncated,
+            "trie": self.policy.cached_trie.as_dict(),
+            "cost": total_cost([cost for _, cost, _ in parts], engine.policy.model.device),
+        }
+        self.folder.finish(results)
+        shutil.rmtree(self.parts, ignore_errors=True)
+        return results
+
+    def _part(
+        self, engine: Engine, rows: Sequence[Row], start: int, advance: Callable[[int], None]
+    ) -> tuple[Predictions, Cost, int]:
+        """Decode one batch, or read it where an interrupted run left it: lists, cost, and how many prompts were cut."""
+        from recalign.decoding.batches import decode_rows
+        from recalign.decoding.engine import Cost
+
+        batch = rows[start : start + self.batch_size]
+        file = self.parts / f"{start}.npz"
+        if file.is_file():
+            with np.load(file) as saved:
+                predictions = Predictions(saved["items"], saved["scores"], saved["lengths"])
+                cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
+        else:
+            engine.cost, before = Cost(), self.policy.prompter.truncated
+            predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
+            cost, truncated = engine.cost, self.policy.prompter.truncated - before
+            with atomic(file) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, **asdict(predictions), cost=np.array(astuple(cost)), truncated=truncated)
+        advance(len(batch))
+        return predictions, cost, truncated
+
+
+def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:
+    """Add up what was spent: prompts, tokens, passes, seconds, and the peak memory of this process or its GPU."""
+    total: dict[str, float] = {}
+    for cost in costs:
+        for name, value in asdict(cost).items():
+            total[name] = total.get(name, 0) + value
+    seconds = total.get("seconds", 0.0)
+    counts = {name: int(value) for name, value in total.items() if name != "seconds"}
+    return {
+        **counts,
+        "seconds": seconds,
+        "prompts_per_second": counts["prompts"] / seconds if seconds else 0.0,
+        "peak_memory_mb": peak_memory_mb(device),
+    }

@@ -1,0 +1,314 @@
+"""The inference engine: a model bound to a catalogue, which samples, decodes greedily and searches lists of items."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from recalign.api import Rescorer
+from recalign.data.catalogue import Catalogue
+from recalign.data.dataset import Row
+from recalign.decoding.beam_search import BeamSearch
+from recalign.decoding.beam_thresholds import Thresholds, ThresholdSearch
+from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, tell
+from recalign.decoding.constraint import ListConstraint
+from recalign.decoding.exact_search import ExactSearch
+from recalign.decoding.hypotheses import Scoring
+from recalign.decoding.prepacked import prepacked
+from recalign.decoding.prompt_cache import CHAIN, TREE, Context, Cost, SharedContext, room
+from recalign.decoding.sampling import Completions, Sampler, join
+from recalign.decoding.shared_attention import ALONE, shared
+from recalign.decoding.uncached import UncachedContext
+from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    from recalign.models.policy import Policy
+
+__all__ = ["Completions", "Cost", "Engine"]
+
+SLOTS: dict[Scoring, int] = {"renormalised": 8, "full": 24}
+"""Tokens that a search holds beside a prompt, by beam; more than it took on Amazon Office."""
+FULL_EXACT = 80
+"""The same of exact search over full-vocabulary scores, by item."""
+
+
+class Engine:
+    """Generates lists with a policy.
+
+    Args:
+        policy: model, tokenizer, title tokens and prompter.
+        catalogue: the items; their number must be that of the policy's titles.
+        exclude_history: never recommend an item of the row's history.
+        token_budget: how many prompt and continuation tokens to hold at once; bounds the memory of keys and values.
+        seed: what decoders sample with.
+
+    Attributes:
+        task: what the policy was trained for, `next` or `list`.
+        list_length: titles of a list that it was trained to write; 1 for the next task.
+        cost: counters of what was spent.
+        trie: the catalogue's titles as a tree.
+        obstacle: why the model cannot share prompts (then every pass reads the whole prompt again), or "".
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        catalogue: Catalogue,
+        *,
+        exclude_history: bool,
+        token_budget: int = 32768,
+        seed: int = 0,
+    ) -> None:
+        if len(policy.titles.paths) != len(catalogue):
+            raise UserError(
+                f"The model knows {len(policy.titles.paths)} titles, the catalogue has {len(catalogue)} items.",
+                "Use the dataset that the model was trained on.",
+            )
+        self.policy, self.catalogue = policy, catalogue
+        self.exclude_history, self.token_budget, self.seed = exclude_history, token_budget, seed
+        self.task, self.list_length = policy.prompter.task, policy.prompter.list_length
+        self.trie = policy.cached_trie.trie.to(policy.model.device)
+        self.cost = Cost()
+        self.obstacle = obstacle_to_sharing(policy.model)
+        if self.obstacle:
+            tell(policy.model, self.obstacle)
+
+    def constraint(self, list_length: int) -> ListConstraint:
+        """Return the list constraint for lists of a length.
+
+        Raises:
+            UserError: fewer items than that.
+        """
+        device = self.policy.model.device
+        titles, width = self.policy.titles, self.vocabulary_size
+        return ListConstraint(self.trie, titles, width, list_length=list_length, device=device)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the width of the model's logits."""
+        return int(self.policy.model.config.get_text_config().vocab_size)
+
+    def excluded(self, row: Row) -> np.ndarray:
+        """Return the items that a row must not be recommended: what its user consumed, and all but its candidates."""
+        parts = [row.consumed] if self.exclude_history else []
+        if row.candidates is not None:
+            parts.append(np.setdiff1d(np.arange(len(self.catalogue)), row.candidates))
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def excluded_by(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """Return `excluded` of each row, as the constraint takes it."""
+        return [self.excluded(row) for row in rows]
+
+    def sample(
+        self,
+        rows: Sequence[Row],
+        *,
+        group_size: int,
+        list_length: int,
+        temperature: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        epoch: int = 0,
+        constrained: bool = True,
+    ) -> Completions:
+        """Sample G lists for each of P rows.
+
+        Every completion has its own stream, seeded by (seed, epoch, row.index, place in the group): results do not
+        depend on what else is in the batch.
+
+        Args:
+            rows: P rows.
+            group_size: G.
+            list_length: K titles a list.
+            temperature: divides the logits; below 0.01 they may overflow.
+            repetition_penalty: as in transformers, over prompt and completion.
+            seed: of all streams.
+            epoch: another epoch samples anew.
+            constrained: follow the trie (else free text, whose titles are INVALID where they name no item).
+
+        Raises:
+            UserError: fewer items left than K.
+        """
+        sampler = Sampler(self, list_length, temperature, repetition_penalty, seed, epoch, constrained)
+        return self._generate(sampler, rows, group_size)
+
+    def greedy(
+        self, rows: Sequence[Row], *, list_length: int, repetition_penalty: float = 1.0, constrained: bool = True
+    ) -> Completions:
+        """Take the most probable token at every step; one list a row. Arguments as in `sample`."""
+        sampler = Sampler(self, list_length, None, repetition_penalty, 0, 0, constrained)
+        return self._generate(sampler, rows, 1)
+
+    def beam(
+        self,
+        rows: Sequence[Row],
+        *,
+        width: int,
+        size: int,
+        scoring: Scoring = "renormalised",
+        length_penalty: float = 0.0,
+        rescorer: Rescorer | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the best single titles of each of U rows.
+
+        Args:
+            rows: U rows.
+            width: B, beams a row.
+            size: K, items to return.
+            scoring: log-probabilities renormalised over the trie's valid tokens, or over the full vocabulary.
+            length_penalty: divide scores by length ** length_penalty; 0 compares plain sums.
+            rescorer: changes the log-probabilities of tokens that are a choice.
+
+        Returns:
+            Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where fewer than K
+            titles were found.
+
+        Raises:
+            UserError: K larger than B.
+        """
+        if size > width:
+            raise UserError(f"A beam of width {width} cannot return {size} items.", "Widen the beam or ask for less.")
+        search = BeamSearch(self, width, scoring, length_penalty, rescorer=rescorer)
+        items, scores = self._search(search, rows, SLOTS[scoring] * width)
+        return items[:, :size], scores[:, :size]
+
+    def thresholds(self, rows: Sequence[Row], *, width: int) -> Thresholds:
+        """Search the titles of U rows by `beam` (renormalised, no length penalty), for what its prefixes must score.
+
+        Args:
+            rows: U rows.
+            width: B, beams a row.
+
+        Returns:
+            The thresholds, on the CPU.
+        """
+        _, going, ending, decided = self._search(ThresholdSearch(self, width), rows, SLOTS["renormalised"] * width)
+        return Thresholds(going, ending, decided)
+
+    def exact(
+        self,
+        rows: Sequence[Row],
+        *,
+        size: int,
+        scoring: Scoring = "renormalised",
+        breadth: int | None = None,
+        rescorer: Rescorer | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Find the true top K titles of each of U rows.
+
+        Args:
+            rows: U rows.
+            size: K.
+            scoring: as in `beam`.
+            breadth: prefixes of a row opened at a time (default: K); changes the speed only.
+            rescorer: as in `beam`; what it returns must not exceed 0.
+
+        Returns:
+            Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where there are fewer
+            than K items; and how many trie nodes were opened, [U].
+        """
+        breadth = breadth or size
+        slots = FULL_EXACT if scoring == "full" else SLOTS[scoring]
+        search = ExactSearch(self, size, scoring, breadth, rescorer)
+        items, scores, opened = self._search(search, rows, slots * max(size, breadth))
+        self.cost.nodes_opened += int(opened.sum())
+        return items, scores, opened
+
+    def _search(
+        self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], slots: int
+    ) -> tuple[torch.Tensor, ...]:
+        """Run a search batch by batch; its results in the order of the rows, on the CPU."""
+        prompts = [self.policy.prompter.encode(row) for row in rows]
+        order, parts = [], []
+        with self.inference():
+            for batch in self.batches(prompts, room(slots, TREE)):
+                parts.append(search.run([rows[i] for i in batch], [prompts[i] for i in batch]))
+                order.extend(batch)
+        place = torch.argsort(torch.tensor(order))
+        items, *others = (torch.cat(columns).cpu()[place] for columns in zip(*parts, strict=True))
+        self.cost.completion_tokens += int(self.trie.path_start.cpu().diff()[items[items >= 0]].add(1).sum())
+        return items, *others
+
+    def _generate(self, sampler: Sampler, rows: Sequence[Row], group_size: int) -> Completions:
+        titles, count = self.policy.titles, sampler.list_length
+        slots = titles.longest_response(count)
+        if sampler.constrained:  # the longest lists are rare, and of the last title only what is no choice is not read
+            lengths = self.trie.path_start.diff().double()
+            mean, spread = float(lengths.mean()), float(lengths.std(correction=0))
+            slots = min(slots, int(count * (mean + len(titles.separator)) + 3 * spread * (count - 1) ** 0.5))
+        prompts = [self.policy.prompter.encode(row) for row in rows]
+        order, parts = [], []
+        with self.inference():
+            for batch in self.batches(prompts, group_size * room(slots, CHAIN)):
+                parts.append(sampler.run([rows[i] for i in batch], [prompts[i] for i in batch], group_size))
+                order.extend(batch)
+        completions = join(parts, order, group_size, titles.end)
+        self.cost.completion_tokens += int(completions.lengths.sum())
+        return completions
+
+    # ------------------------------------------------------------ shared with beam search
+
+    def batches(self, prompts: Sequence[np.ndarray], beside: int) -> Iterator[list[int]]:
+        """Yield indices of prompts of like length, each batch within the token budget.
+
+        Args:
+            prompts: [P] token ids.
+            beside: tokens to hold beside each prompt.
+        """
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        start = 0
+        while start < len(order):
+            size = max(1, self.token_budget // (len(prompts[order[start]]) + beside))
+            yield order[start : start + size]
+            start += size
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Encode and continue prompts within this: no gradients or dropout, other threads wait; the time is counted."""
+        model, started = self.policy.model, time.perf_counter()
+        with torch.no_grad(), ALONE if self.obstacle else shared(model), prepacked(model):
+            training = model.training
+            model.eval()
+            try:
+                yield
+            finally:
+                model.train(training)
+                self.cost.seconds += time.perf_counter() - started
+
+    def begin(
+        self,
+        rows: Sequence[Row],
+        prompts: Sequence[np.ndarray],
+        list_length: int,
+        segments: int = 1,
+        *,
+        branching: bool = False,
+    ) -> tuple[Context, torch.Tensor]:
+        """Encode the prompts [P] of some rows in a new context; return it and the logits after each: [P, V].
+
+        Raises:
+            UserError: the logits are no numbers.
+        """
+        context = self.context(prompts, list_length)
+        logits = context.begin(prompts, segments, branching=branching)
+        broken = logits.isnan().any(dim=1)
+        if broken.any():
+            raise UserError(
+                f"The model's logits are nan after the prompt of user '{rows[int(broken.int().argmax())].user_id}'.",
+                "Its weights are broken, or its training diverged: use an earlier checkpoint, or train at a lower "
+                "--learning-rate.",
+            )
+        return context, logits
+
+    def context(self, prompts: Sequence[np.ndarray], list_length: int) -> Context:
+        """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
+        model = self.policy.model
+        reach = max(map(len, prompts)) + list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
+        if self.obstacle or beyond_window(model, reach):
+            return UncachedContext(model, self.cost, self.token_budget)
+        return SharedContext(model, self.cost)

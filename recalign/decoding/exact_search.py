@@ -1,0 +1,128 @@
+"""Exact top-K titles: best-first search over the trie, many prefixes of many prompts at a time.
+
+A prefix's log-probability bounds that of every title below it. So once K titles are known that no open prefix can beat,
+they are the true top K, and the search stops with a proof. Opening the best B prefixes of each prompt at a time instead
+of the one best makes the model's batches large; it may open some that turn out not to have been needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from recalign.api import INVALID, Rescorer
+from recalign.decoding.hypotheses import Prefixes, Reader, Scoring
+
+if TYPE_CHECKING:
+    from recalign.data.dataset import Row
+    from recalign.decoding.engine import Engine
+
+
+@dataclass(frozen=True)
+class ExactSearch:
+    """How to search.
+
+    Args:
+        engine: model, titles and costs.
+        size: K.
+        scoring: as in beam search.
+        breadth: B, prefixes of a prompt opened at a time; changes the speed only.
+        rescorer: as in beam search; what it returns must not exceed 0, or the bound does not hold.
+    """
+
+    engine: Engine
+    size: int
+    scoring: Scoring
+    breadth: int
+    rescorer: Rescorer | None = None
+
+    def run(
+        self, rows: Sequence[Row], prompts: Sequence[np.ndarray]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return items and scores [P, K], best first (INVALID and -inf beyond the catalogue), and nodes opened [P]."""
+        search = _Frontier(self, rows, prompts)
+        while len(search.live):
+            search.step()
+        return search.items, search.best, search.opened
+
+
+class _Frontier:
+    """The open prefixes of a batch of prompts [P, F], those of settled prompts left out."""
+
+    def __init__(self, how: ExactSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
+        self.how = how
+        self.reader = Reader(how.engine, rows, prompts, how.scoring, how.rescorer)
+        device = self.reader.first.device
+        self.live = torch.arange(len(prompts), device=device)
+        roots = Prefixes.roots(len(prompts), device)
+        self.open = roots if self.reader.full else self._at_decisions(roots)  # full: the first token has to be scored
+        self.items = torch.full((len(prompts), how.size), INVALID, dtype=torch.long, device=device)
+        self.best = torch.full(self.items.shape, -torch.inf, dtype=torch.float64, device=device)
+        self.opened = torch.zeros(len(prompts), dtype=torch.long, device=device)
+
+    def step(self) -> None:
+        """Open the best prefixes of every prompt, sort what lies below them, and close the prompts that are settled."""
+        count = len(self.live)
+        _, index = self.open.score.topk(min(self.how.breadth, self.open.score.shape[1]))
+        chosen = self.open.gather(index)
+        self.opened[self.live] += (chosen.score > -torch.inf).sum(dim=1)
+        rest = replace(self.open, score=self.open.score.scatter(1, index, -torch.inf))
+        prompt = torch.arange(count, device=index.device).repeat_interleave(index.shape[1])
+        flat = Prefixes(*(tensor.flatten() for tensor in chosen.tensors()))
+        choices, logps, flat = self.reader.ask(prompt, flat)
+        rows, columns = torch.nonzero(choices.valid, as_tuple=True)
+        token = choices.tokens[rows, columns]
+        below = replace(flat.take(rows), score=flat.score[rows] + logps[rows, columns])
+        ends = token == self.reader.constraint.end
+        child = self.reader.constraint.child(below.node, token)
+        below = self._at_decisions(replace(below, node=torch.where(ends, below.node, child)))
+        if not self.reader.full:  # a title's remaining tokens add nothing: it is known where its chain begins
+            trie = self.reader.trie
+            ends = ends | (trie.child_start[below.node] == trie.child_start[below.node + 1])
+        owner = prompt[rows]
+        self._finish(_by_prompt(below, owner, ends, count))
+        self._push(rest, _by_prompt(below, owner, ~ends, count))
+
+    def _at_decisions(self, prefixes: Prefixes) -> Prefixes:
+        return replace(prefixes, node=self.reader.trie.decision[prefixes.node].long())
+
+    def _finish(self, found: Prefixes) -> None:
+        """Merge new titles [P, E] into the K best."""
+        items = self.reader.trie.item_at[found.node].long().masked_fill(found.score == -torch.inf, INVALID)
+        best, index = torch.cat([self.best[self.live], found.score], dim=1).topk(self.how.size)
+        self.best[self.live] = best
+        self.items[self.live] = torch.cat([self.items[self.live], items], dim=1).gather(1, index)
+
+    def _push(self, rest: Prefixes, new: Prefixes) -> None:
+        """Keep the open prefixes [P, F] that can still beat the K-th title, and the prompts that have any."""
+        pairs = zip(rest.tensors(), new.tensors(), strict=True)
+        merged = Prefixes(*(torch.cat(pair, dim=1) for pair in pairs))
+        hope = merged.score > self.best[self.live, -1:]
+        merged = replace(merged, score=merged.score.masked_fill(~hope, -torch.inf))
+        width = max(1, int(hope.sum(dim=1).max()))
+        self.open = merged.gather(merged.score.topk(width).indices)
+        alive = hope.any(dim=1)
+        if not alive.all():
+            self.live, self.open = self.live[alive], self.open.take(alive)
+            self.reader.keep(alive)
+        if len(self.live):
+            self.reader.prune(self.open)
+
+
+def _by_prompt(prefixes: Prefixes, owner: torch.Tensor, mine: torch.Tensor, count: int) -> Prefixes:
+    """Lay some of A prefixes (bool [A]) out as rows of P prompts, [P, widest]; owners [A] ascend."""
+    owner = owner[mine]
+    sizes = torch.bincount(owner, minlength=count)
+    width = int(sizes.max())
+    place = owner * width + torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
+
+    def prepacked(tensor: torch.Tensor, fill: float) -> torch.Tensor:
+        empty = torch.full((count * width,), fill, dtype=tensor.dtype, device=tensor.device)
+        return empty.index_copy(0, place, tensor[mine]).view(count, width)
+
+    fills = (0, -torch.inf, -1, 0)
+    return Prefixes(*(prepacked(tensor, fill) for tensor, fill in zip(prefixes.tensors(), fills, strict=True)))

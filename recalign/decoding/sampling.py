@@ -1,0 +1,257 @@
+"""Sampling and greedy decoding of lists: all rows of a batch together, decided tokens without a step of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from recalign.api import INVALID
+from recalign.decoding.constraint import Choices, ListConstraint, State
+from recalign.decoding.random_numbers import random_keys, uniforms
+from recalign.decoding.scoring import draw, masked_log_softmax, penalise
+
+if TYPE_CHECKING:
+    from recalign.data.dataset import Row
+    from recalign.decoding.engine import Engine
+    from recalign.text.item_tokens import TitleTokens
+
+
+@dataclass(frozen=True)
+class Completions:
+    """N = P * G completions, group by group, on the CPU.
+
+    Args:
+        tokens: [N, T] int64, padded with the end token.
+        lengths: [N] int64, the end token included.
+        items: [N, K] int64 item indices; INVALID where free text names no item.
+        logps: [N, T] float32 log-probability of each token under the distribution that was sampled from (after
+            repetition penalty, temperature and the constraint, renormalised); 0 at forced tokens and padding.
+        mask: [N, T] bool, True on the completion's tokens, forced ones included.
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    items: torch.Tensor
+    logps: torch.Tensor
+    mask: torch.Tensor
+
+
+def join(parts: Sequence[Completions], order: Sequence[int], group_size: int, end: int) -> Completions:
+    """Put the batches' completions back into the order of the prompts.
+
+    Args:
+        parts: completions of each batch.
+        order: [P] which prompt each of them answers, batch after batch.
+        group_size: G.
+        end: the padding.
+    """
+    width = max(part.tokens.shape[1] for part in parts)
+
+    def joined(name: str, fill: int) -> torch.Tensor:
+        pads = [(getattr(part, name), width - part.tokens.shape[1]) for part in parts]
+        return torch.cat([torch.nn.functional.pad(tensor, (0, pad), value=fill) for tensor, pad in pads])
+
+    place = torch.argsort(torch.tensor(order))
+    rows = (place[:, None] * group_size + torch.arange(group_size)).flatten()
+    lengths, items = (torch.cat([getattr(part, name) for part in parts]) for name in ("lengths", "items"))
+    columns = (joined("tokens", end), lengths, items, joined("logps", 0), joined("mask", 0))
+    return Completions(*(column[rows] for column in columns))
+
+
+class _Record:
+    """What the rows of a batch have written so far, in buffers that grow."""
+
+    def __init__(self, count: int, end: int, device: torch.device) -> None:
+        self.end = end
+        self.tokens = torch.full((count, 64), end, dtype=torch.long, device=device)
+        self.logps = torch.zeros(count, 64, device=device)
+        self.lengths = torch.zeros(count, dtype=torch.long, device=device)
+
+    def write(self, rows: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor) -> None:
+        """Append `counts` [A] of the tokens [A, R] to some rows [A]."""
+        column = torch.arange(tokens.shape[1], device=rows.device)
+        mine = column < counts[:, None]
+        place = self.lengths[rows, None] + column
+        grow = int(place.max()) + 1 - self.tokens.shape[1] if place.numel() else 0
+        if grow > 0:
+            grow = max(grow, self.tokens.shape[1])
+            self.tokens = torch.nn.functional.pad(self.tokens, (0, grow), value=self.end)
+            self.logps = torch.nn.functional.pad(self.logps, (0, grow))
+        self.tokens[rows[:, None].expand_as(place)[mine], place[mine]] = tokens[mine]
+        self.lengths[rows] += counts
+
+    def completions(self, items: torch.Tensor) -> Completions:
+        width = int(self.lengths.max())
+        mask = torch.arange(width, device=self.lengths.device) < self.lengths[:, None]
+        columns = (self.tokens[:, :width], self.lengths, items, self.logps[:, :width], mask)
+        return Completions(*(column.cpu() for column in columns))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One way of choosing tokens, over batches of rows.
+
+    Args:
+        engine: model, titles and costs.
+        list_length: K.
+        temperature: divides the logits; None takes the most probable token (scored at temperature 1).
+        repetition_penalty: 1.0 for none.
+        seed: of all streams.
+        epoch: another epoch, other streams.
+        constrained: follow the trie.
+    """
+
+    engine: Engine
+    list_length: int
+    temperature: float | None
+    repetition_penalty: float
+    seed: int
+    epoch: int
+    constrained: bool
+
+    def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int) -> Completions:
+        """Complete each prompt G times."""
+        batch = _Batch(self, rows, prompts, group_size)
+        if self.constrained:
+            items = _write_lists(batch, self.engine.constraint(self.list_length), self.engine.excluded_by(rows))
+        else:
+            items = _write_text(batch, self.engine.policy.titles, self.list_length)
+        return batch.record.completions(items)
+
+
+class _Batch:
+    """The rows of a batch: what they have written, what the model has read of it, and their streams.
+
+    Args:
+        sampler: how to choose.
+        rows: [P].
+        prompts: [P] token ids.
+        group_size: G.
+    """
+
+    def __init__(self, sampler: Sampler, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int) -> None:
+        engine = sampler.engine
+        self.temperature, self.penalty, self.group_size = sampler.temperature, sampler.repetition_penalty, group_size
+        self.keys = random_keys(sampler.seed, sampler.epoch, [row.index for row in rows], group_size)
+        self.context, logits = engine.begin(rows, prompts, sampler.list_length, group_size)
+        self.logits = logits.repeat_interleave(group_size, dim=0)  # [A, V]
+        self.live = torch.arange(len(self.keys), device=self.logits.device)  # [A] rows still being written
+        self.read_to = torch.zeros_like(self.live)  # [A] tokens that the model has read
+        self.slots = torch.full_like(self.live, -1)
+        self.segments = self.live
+        self.record = _Record(len(self.keys), engine.policy.titles.end, self.live.device)
+        self.seen: torch.Tensor | None = None  # [N, V] bool
+        if self.penalty != 1.0:
+            self.seen = torch.zeros_like(self.logits, dtype=torch.bool)
+            for group, prompt in zip(self.seen.split(group_size), prompts, strict=True):
+                group[:, torch.from_numpy(np.asarray(prompt))] = True
+
+    def write(self, tokens: torch.Tensor, counts: torch.Tensor) -> None:
+        """Record `counts` [A] of the tokens [A, R] of the live rows."""
+        self.record.write(self.live, tokens, counts)
+        if self.seen is not None:
+            mine = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]
+            self.seen[self.live[:, None].expand_as(tokens)[mine], tokens[mine]] = True
+
+    def keep(self, alive: torch.Tensor) -> None:
+        """Go on with some of the live rows (bool [A]); the context lets go of the others once they are many."""
+        if alive.all():
+            return
+        self.live, self.read_to, self.slots = self.live[alive], self.read_to[alive], self.slots[alive]
+        self.segments, self.logits = self.segments[alive], self.logits[alive]
+        if 0 < 4 * len(self.segments) < 3 * self.context.segments:
+            self.context.keep(self.segments)
+            self.segments = torch.arange(len(self.segments), device=self.segments.device)
+
+    def read(self) -> None:
+        """Let the model read what was written since, so that `logits` hold for every live row."""
+        counts = self.record.lengths[self.live] - self.read_to
+        behind = torch.nonzero(counts).flatten()
+        if not len(behind):
+            return
+        counts = counts[behind]
+        place = self.read_to[behind, None] + torch.arange(int(counts.max()), device=counts.device)
+        tokens = self.record.tokens[self.live[behind, None], place.clamp_max(self.record.tokens.shape[1] - 1)]
+        logits, slots = self.context.extend(self.segments[behind], self.slots[behind], tokens, counts)
+        if len(behind) == len(self.live):
+            self.logits, self.slots = logits, slots
+        else:
+            self.logits, self.slots = self.logits.index_copy(0, behind, logits), self.slots.index_copy(0, behind, slots)
+        self.read_to = self.record.lengths[self.live]
+
+    def pick(self, choices: Choices | None) -> torch.Tensor:
+        """Choose the next token [A] of each live row, of `choices` or of all; record it with its log-probability."""
+        logits = self.logits
+        if self.seen is not None:
+            logits = penalise(logits, self.seen[self.live], self.penalty)
+        if choices is not None:
+            logits = logits.gather(1, choices.tokens)
+        valid = torch.ones_like(logits, dtype=torch.bool) if choices is None else choices.valid
+        logps = masked_log_softmax(logits.float() / (self.temperature or 1.0), valid)
+        place = self.record.lengths[self.live]
+        if self.temperature is None:
+            column = logps.argmax(dim=1)
+        else:
+            numbers = uniforms(self.keys[self.live.cpu().numpy()], place.cpu().numpy())
+            column = draw(logps, torch.from_numpy(numbers).to(logps.device))
+        tokens = column if choices is None else choices.tokens.gather(1, column[:, None])[:, 0]
+        self.write(tokens[:, None], torch.ones_like(tokens))
+        self.record.logps[self.live, place] = logps.gather(1, column[:, None])[:, 0]
+        return tokens
+
+
+def _write_lists(batch: _Batch, constraint: ListConstraint, excluded: Sequence[np.ndarray]) -> torch.Tensor:
+    """Write one list a row under the constraint; return the items [N, K]."""
+    device = batch.live.device
+    state = constraint.start(excluded)
+    state = state.take(torch.arange(len(excluded), device=device).repeat_interleave(batch.group_size))
+    items = torch.full((len(state), constraint.list_length), INVALID, dtype=torch.long, device=device)
+    while len(batch.live):
+        state, choices = _follow(batch, constraint, state)
+        items[batch.live[state.done]] = state.items[state.done]
+        alive = ~state.done
+        batch.keep(alive)
+        if len(batch.live):
+            batch.read()
+            state = constraint.advance(state.take(alive), batch.pick(choices.take(alive)))
+    return items
+
+
+def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[State, Choices]:
+    """Write all that is decided already: what the trie alone decides, and choices with one item left below them."""
+    while True:
+        state, tokens, counts = constraint.forced(state)
+        batch.write(tokens, counts)
+        choices = constraint.choices(state)
+        single = (choices.counts == 1) & ~state.done
+        if not single.any():
+            return state, choices
+        token = choices.tokens.gather(1, choices.valid.int().argmax(dim=1, keepdim=True))
+        batch.write(token, single.long())
+        rows = torch.nonzero(single).flatten()
+        state = state.put(rows, constraint.advance(state.take(rows), token[rows, 0]))
+
+
+def _write_text(batch: _Batch, titles: TitleTokens, list_length: int) -> torch.Tensor:
+    """Write free text until its end, K separators or the length of the longest list; return the items [N, K]."""
+    limit = titles.longest_response(list_length)
+    separator = torch.as_tensor(np.asarray(titles.separator), device=batch.live.device)
+    named = torch.zeros_like(batch.record.lengths)  # separators written
+    while len(batch.live):
+        batch.read()
+        tokens = batch.pick(None)
+        lengths = batch.record.lengths[batch.live]
+        if len(separator):
+            back = (lengths[:, None] - len(separator) + torch.arange(len(separator), device=lengths.device)).clamp_min(
+                0
+            )
+            named[batch.live] += (batch.record.tokens[batch.live[:, None], back] == separator).all(dim=1)
+        batch.keep((tokens != titles.end) & (lengths < limit) & (named[batch.live] < list_length))
+    texts = zip(batch.record.tokens.tolist(), batch.record.lengths.tolist(), strict=True)
+    lists = [titles.parse(tokens[:length])[:list_length] for tokens, length in texts]
+    padded = [items + [INVALID] * (list_length - len(items)) for items in lists]
+    return torch.tensor(padded, dtype=torch.long)

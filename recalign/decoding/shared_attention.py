@@ -1,0 +1,387 @@
+"""Attention of many continuations to the prompts that they share: nothing is copied, nothing is padded.
+
+The model sees one sequence of M tokens, whatever their prompts, and its linear layers do no wasted work. Only attention
+knows who may see whom; it is registered with transformers under `NAME` and reads a `Pass`, which the model's forward is
+handed as `shared_pass`. Differs from a 4D mask over one long sequence: cost grows with what a token may see, not with
+all that there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "recalign_shared"
+ROW_BY_ROW = {"cpu"}
+"""Where rows are attended to one after the other; a GPU would rather compute padding than start many small products."""
+
+Block = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values [R, H, L, D] of R rows."""
+
+
+class Stored(Exception):  # noqa: N818
+    """The last layer's keys and values are stored: nothing that the forward pass would still compute is needed."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """M tokens laid out as rows of attention problems, padded.
+
+    Args:
+        index: [R, Q] which of the M tokens; padding is 0.
+        back: [M] where each token stands in the flattened grid.
+    """
+
+    index: torch.Tensor
+    back: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: torch.Tensor, count: int) -> Grid:
+        """Lay out tokens by the row [M] that each belongs to, of `count` rows, in their order."""
+        order = torch.argsort(rows, stable=True)
+        sizes = torch.bincount(rows, minlength=count)
+        width = int(sizes.max())
+        column = torch.arange(len(rows), device=rows.device) - (sizes.cumsum(0) - sizes)[rows[order]]
+        place = rows[order] * width + column
+        index = torch.zeros(count * width, dtype=torch.long, device=rows.device)
+        index[place] = order
+        back = torch.empty_like(order)
+        back[order] = place
+        return cls(index.view(count, width), back)
+
+    def by_token(self, tensor: torch.Tensor, heads: int) -> torch.Tensor:
+        """Turn what belongs to heads and tokens, laid out as [R, heads, Q, n], into [M, heads, n]."""
+        rows, width = self.index.shape
+        prepacked = tensor.view(rows, heads, width, -1).transpose(1, 2)
+        return prepacked.reshape(rows * width, heads, -1)[self.back]
+
+    def scatter(self, mask: torch.Tensor) -> torch.Tensor:
+        """Lay out what tokens see (bool [M, L]) as an additive mask [R, Q, L]; padding sees all."""
+        bias = torch.zeros(self.index.numel(), mask.shape[1], device=mask.device)
+        bias[self.back] = _bias(mask)
+        return bias.view(*self.index.shape, -1)
+
+
+@dataclass
+class KeyValues:
+    """Keys and values of R rows with room for L tokens each, layer by layer.
+
+    Args:
+        rows: R.
+        room: L.
+        keys: layer -> [R, H, L, D].
+        values: layer -> [R, H, L, D].
+    """
+
+    rows: int
+    room: int
+    keys: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def put(self, layer: int, key: torch.Tensor, value: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> None:
+        """Store M tokens' keys and values [H, M, D] at (row, column), [M] each."""
+        for buffers, new in ((self.keys, key), (self.values, value)):
+            if layer not in buffers:
+                buffers[layer] = new.new_zeros(self.rows, new.shape[0], self.room, new.shape[2])
+            buffers[layer][row, :, column] = new.transpose(0, 1)
+
+    def block(self, layer: int, length: int | None = None) -> Block:
+        """Keys and values [R, H, length, D] of a layer."""
+        return self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
+
+    def start_with(self, prefix: KeyValues) -> None:
+        """Begin every row with the one row of `prefix`."""
+        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
+            for layer, tensor in theirs.items():
+                mine[layer] = tensor.new_zeros(self.rows, tensor.shape[1], self.room, tensor.shape[3])
+                mine[layer][:, :, : prefix.room] = tensor
+
+    def grow(self, room: int) -> None:
+        """Make room for more tokens a row."""
+        if room > self.room:
+            for buffers in (self.keys, self.values):
+                for layer, tensor in buffers.items():
+                    buffers[layer] = F.pad(tensor, (0, 0, 0, room - self.room))
+            self.room = room
+
+    def keep(self, rows: torch.Tensor, room: int) -> None:
+        """Forget all rows but these, and columns from `room` on."""
+        self.rows, self.room = len(rows), room
+        for buffers in (self.keys, self.values):
+            for layer, tensor in buffers.items():
+                buffers[layer] = tensor[rows, :, :room]
+
+
+class Pass(Protocol):
+    """Who sees whom in one forward pass over M tokens."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Store keys and values [H, M, D]; return the attention of the queries [Hq, M, D]: [M, Hq, D]."""
+
+
+@dataclass(frozen=True)
+class ReadPrompts:
+    """Reads some prompts but for their last tokens: keys and values are all that is wanted.
+
+    Args:
+        prompts: where keys and values go, the first `begun` columns of which are there already.
+        first: the first of the prompts, which stand in rows side by side.
+        grid: the tokens by prompt, counted from the first.
+        columns: [M] place of each token in its prompt.
+        begun: tokens that stand before the first of these in every prompt.
+        last_layer: after which nothing more is needed.
+    """
+
+    prompts: KeyValues
+    first: int
+    grid: Grid
+    columns: torch.Tensor
+    begun: int
+    last_layer: int
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attend causally; prompts are padded on the right, where causality hides the padding."""
+        rows, width = self.grid.index.shape
+        self.prompts.put(layer, key, value, self.first + self.grid.back // width, self.columns)
+        if layer == self.last_layer:
+            raise Stored
+        queries = query[:, self.grid.index].transpose(0, 1)  # [P, Hq, Q, D]
+        queries = F.pad(queries, (0, 0, self.begun, 0))  # a causal square costs less than a mask: half of it is skipped
+        keys, values = (part[self.first : self.first + rows] for part in self.prompts.block(layer, self.begun + width))
+        gqa = queries.shape[1] != keys.shape[1]
+        out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)
+        return out[:, :, self.begun :].transpose(1, 2).flatten(0, 1)[self.grid.back]
+
+
+@dataclass(frozen=True)
+class ReadWithin:
+    """Reads tokens of rows: each sees the beginning of its row, and some of what follows it.
+
+    Args:
+        held: keys and values of the rows.
+        rows: [M] row of each token, ascending.
+        columns: [M] where each token goes in its row.
+        lengths: [R] how much of a row all its tokens see.
+        seen: [M, U] bool, which of the next U columns each token sees.
+    """
+
+    held: KeyValues
+    rows: torch.Tensor
+    columns: torch.Tensor
+    lengths: torch.Tensor
+    seen: torch.Tensor
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attend row by row on a CPU, which then computes no padding, elsewhere to all rows at once."""
+        self.held.put(layer, key, value, self.rows, self.columns)
+        if query.device.type not in ROW_BY_ROW:
+            block = self.held.block(layer, self._bias.shape[2])
+            return _mixed(_scores(query, self._grid, block, self._bias, scaling).softmax(dim=2), self._grid, block)
+        keys, values = self.held.block(layer)
+        (heads, size), repeat = keys.shape[1::2], query.shape[0] // keys.shape[1]
+        out = query.new_empty(query.shape[1], query.shape[0], size)
+        for row, start, stop, begun, end in self._spans:
+            queries = query[:, start:stop].reshape(heads, -1, size) * scaling
+            scores = torch.bmm(queries, keys[row, :, :end].transpose(1, 2)).float()  # [H, repeat * Q, end]
+            scores.view(heads, repeat, stop - start, end)[..., begun:].add_(self._own_bias[start:stop, : end - begun])
+            mixed = torch.bmm(scores.softmax(dim=2).to(values.dtype), values[row, :, :end])
+            out[start:stop] = mixed.view(heads * repeat, stop - start, size).transpose(0, 1)
+        return out
+
+    @cached_property
+    def _own_bias(self) -> torch.Tensor:
+        """[M, U] additive mask."""
+        return _bias(self.seen)
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int, int, int, int]]:
+        """Of each row with tokens: which, where its tokens begin and end, how much all see, how much any sees."""
+        count = len(self.lengths)
+        sizes = torch.bincount(self.rows, minlength=count)
+        last = (F.pad(self.seen, (1, 0)) * torch.arange(self.seen.shape[1] + 1, device=self.seen.device)).amax(dim=1)
+        ends = self.lengths + torch.zeros_like(self.lengths).scatter_reduce(0, self.rows, last, "amax")
+        facts = torch.stack([torch.arange(count), sizes.cumsum(0) - sizes, sizes.cumsum(0), self.lengths, ends], dim=1)
+        return [tuple(fact) for fact in facts[sizes > 0].tolist()]
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return Grid.of(self.rows, len(self.lengths))
+
+    @cached_property
+    def _bias(self) -> torch.Tensor:
+        """[R, Q, L + U] additive mask over the grid, L the largest of the lengths."""
+        after = torch.arange(int(self.lengths.max()) + self.seen.shape[1], device=self.rows.device)
+        after = (after - self.lengths[:, None])[self.rows]  # [M, L + U] columns from where a row's beginning ends
+        padded = F.pad(self.seen, (0, 1))
+        own = padded.gather(1, torch.where(after >= 0, after, self.seen.shape[1]).clamp_max(self.seen.shape[1]))
+        return self._grid.scatter(own | (after < 0))
+
+
+@dataclass(frozen=True)
+class ReadOn:
+    """Reads tokens that continue prompts: each sees its whole prompt, and the earlier tokens of its segment.
+
+    Args:
+        prompts: keys and values of the prompts.
+        own: those of the segments.
+        prompt_grid: the tokens by prompt.
+        own_grid: the tokens by segment.
+        segments: [M] segment of each token.
+        slots: [M] where each token goes in its segment.
+        prompt_bias: [P, 1, L] additive mask.
+        own_bias: [S, Q, used] additive mask over `own_grid`.
+    """
+
+    prompts: KeyValues
+    own: KeyValues
+    prompt_grid: Grid
+    own_grid: Grid
+    segments: torch.Tensor
+    slots: torch.Tensor
+    prompt_bias: torch.Tensor
+    own_bias: torch.Tensor
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attend to the prompt and to the segment, and merge the two."""
+        self.own.put(layer, key, value, self.segments, self.slots)
+        prompts, own = self.prompts.block(layer), self.own.block(layer, self.own_bias.shape[2])
+        first, first_mass = _attend(query, self.prompt_grid, prompts, self.prompt_bias, scaling)
+        second, second_mass = _attend(query, self.own_grid, own, self.own_bias, scaling)
+        # softmax over both parts = their softmaxes, weighted by their shares of the total mass
+        return first.lerp(second, torch.sigmoid(second_mass - first_mass).to(first.dtype))
+
+
+def _attend(
+    query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention [M, Hq, D] to a block, and the log of its softmax's mass [M, Hq, 1]; arguments as in `_scores`."""
+    scores = _scores(query, grid, block, bias, scaling)
+    weights = scores.softmax(dim=2)
+    # the largest weight is exp(0) / mass; an exp of one's own is many times slower on a CPU where it underflows
+    mass = scores.amax(dim=2, keepdim=True) - weights.amax(dim=2, keepdim=True).log()
+    return _mixed(weights, grid, block), grid.by_token(mass, query.shape[0])
+
+
+def _scores(query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Scores of the grid's tokens for all that their row sees; no gradients.
+
+    Args:
+        query: [Hq, M, D], Hq a multiple of H.
+        grid: R rows of Q tokens.
+        block: L tokens.
+        bias: [R, Q or 1, L] float32, added to the scores.
+        scaling: factor of the scores.
+
+    Returns:
+        [R * H, Hq / H * Q, L] float32.
+    """
+    (rows, width), (keys, _), size = grid.index.shape, block, query.shape[2]
+    heads = keys.shape[1]
+    repeat = query.shape[0] // heads
+    queries = query[:, grid.index].view(heads, repeat, rows, width, size).permute(2, 0, 1, 3, 4)
+    queries = queries.reshape(rows * heads, repeat * width, size) * scaling
+    scores = torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)).float()
+    scores.view(rows, heads, repeat, width, -1).add_(bias[:, None, None])
+    return scores
+
+
+def _mixed(weights: torch.Tensor, grid: Grid, block: Block) -> torch.Tensor:
+    """The block's values [M, Hq, D] by weights [R * H, Hq / H * Q, L]."""
+    values = block[1].flatten(0, 1)
+    mixed = torch.bmm(weights.to(values.dtype), values)
+    rows, width = grid.index.shape
+    return grid.by_token(mixed, mixed.shape[0] * mixed.shape[1] // (rows * width))
+
+
+def _bias(seen: torch.Tensor) -> torch.Tensor:
+    """What to add to the scores of what is seen (bool, any shape) and of what is not."""
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
+
+
+def shared_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    shared_pass: Pass,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend as a pass says; the signature is transformers' attention interface.
+
+    Args:
+        module: the layer; its `layer_idx` tells its keys and values from those of others.
+        query: [1, Hq, M, D].
+        key: [1, H, M, D].
+        value: [1, H, M, D].
+        attention_mask: unused, the pass knows who sees whom.
+        scaling: factor of the scores.
+        shared_pass: who sees whom.
+        softcap: scores squashed by tanh, as Gemma 2 has it: refused.
+        s_aux: attention sinks, as gpt-oss has them: refused.
+
+    Returns:
+        [1, M, Hq, D] and None.
+
+    Raises:
+        NotImplementedError: attention of another kind than softmax over scaled products.
+        Stored: the pass has what it wants.
+    """
+    if softcap is not None or s_aux is not None:
+        raise NotImplementedError("its attention caps scores or has sinks")
+    return shared_pass.attend(int(module.layer_idx), query[0], key[0], value[0], scaling)[None], None
+
+
+AttentionInterface.register(NAME, shared_attention)
+ALONE = threading.RLock()
+"""Held by the one thread that a model may infer in: for that time it is changed."""
+_OWN: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
+"""What models within `shared` had before."""
+
+
+@contextlib.contextmanager
+def shared(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model use `shared_attention`, in this thread alone; put back at the end what it had."""
+    with ALONE:
+        before = model.config._attn_implementation
+        if before != NAME:
+            _OWN[model] = before
+        model.set_attn_implementation(NAME)
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def own(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend as it does outside of `shared`."""
+    if model.config._attn_implementation != NAME:
+        yield
+        return
+    model.set_attn_implementation(_OWN[model])
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(NAME)

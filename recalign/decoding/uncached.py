@@ -1,0 +1,83 @@
+"""The fallback of what the model has read: prompts and continuations are read anew for every question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from recalign.decoding.prompt_cache import Context, Cost
+from recalign.decoding.scoring import selects_logits
+from recalign.decoding.shared_attention import own
+
+
+class UncachedContext(Context):
+    """The same by a full forward pass of prompt and continuation each time: for models that take no other attention."""
+
+    def __init__(self, model: PreTrainedModel, cost: Cost, token_budget: int) -> None:
+        self.model, self.cost = model, cost
+        self.token_budget = token_budget
+        self.selects = selects_logits(model)
+
+    def begin(self, prompts: Sequence[np.ndarray], segments: int = 1, *, branching: bool = False) -> torch.Tensor:
+        """Encode the prompts as a padded batch."""
+        self.prompts = [np.asarray(prompt, dtype=np.int64) for prompt in prompts for _ in range(segments)]
+        self.sequences: list[list[np.ndarray]] = [[] for _ in self.prompts]
+        self.segments = len(self.prompts)
+        self.cost.prompts += len(prompts)
+        self.cost.prompt_tokens += sum(map(len, prompts))
+        return self._forward([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
+
+    def extend(
+        self,
+        segments: torch.Tensor,
+        parents: torch.Tensor,
+        tokens: torch.Tensor,
+        counts: torch.Tensor,
+        *,
+        every: bool = False,
+        columns: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read every lane again from its prompt's first token."""
+        slots, inputs = [], []
+        for segment, parent, row, count in zip(
+            segments.tolist(), parents.tolist(), tokens.cpu().numpy(), counts.tolist(), strict=True
+        ):
+            known = self.sequences[segment]
+            before = self.prompts[segment] if parent < 0 else known[parent]
+            known.extend(np.concatenate([before, row[: step + 1]]) for step in range(count))
+            slots.append(len(known) - 1)
+            inputs.extend(known[-count:] if every else known[-1:])
+        logits = self._forward(inputs)
+        return logits if columns is None else logits[:, columns], torch.tensor(slots, device=self.model.device)
+
+    def prune(self, slots: torch.Tensor) -> None:
+        """Nothing: tokens that no lane goes on from cost nothing."""
+
+    def keep(self, segments: torch.Tensor) -> None:
+        """Drop the others' tokens."""
+        self.segments = len(segments)
+        self.prompts = [self.prompts[segment] for segment in segments.tolist()]
+        self.sequences = [self.sequences[segment] for segment in segments.tolist()]
+
+    def _forward(self, inputs: list[np.ndarray]) -> torch.Tensor:
+        longest = max(map(len, inputs))
+        batch = max(1, self.token_budget // longest)
+        logits = [self._padded(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+        return torch.cat(logits)
+
+    def _padded(self, inputs: list[np.ndarray]) -> torch.Tensor:
+        lengths = torch.tensor([len(tokens) for tokens in inputs])
+        padded = torch.zeros(len(inputs), int(lengths.max()), dtype=torch.long)
+        for row, tokens in zip(padded, inputs, strict=True):
+            row[: len(tokens)] = torch.from_numpy(tokens)
+        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
+        last, place = torch.unique(lengths - 1, return_inverse=True)  # logits of all tokens would take L times as much
+        device = self.model.device
+        chosen = {"logits_to_keep": last.to(device)} if self.selects else {}
+        self.cost.forward_passes += 1
+        with own(self.model):
+            out = self.model(input_ids=padded.to(device), attention_mask=mask.to(device), use_cache=False, **chosen)
+        return out.logits[torch.arange(len(inputs)), place if self.selects else lengths - 1]

@@ -1,1 +1,0 @@
-"""Title trie, list constraint, the inference engine, constrained sampling and beam search."""

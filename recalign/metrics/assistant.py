@@ -1,0 +1,63 @@
+"""assistant@k: what a conventional recommender, such as SASRec, thinks of the list's items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from recalign.api import Catalogue, Field, ListBatch, Metric, Params, UserError, hookimpl
+from recalign.metrics.batches import cut, distinct_rows
+
+
+class AssistantParams(Params):
+    """Parameters of `assistant`."""
+
+    run: str = Field("", description="folder that `recalign baseline` wrote")
+
+
+class Assistant(Metric):
+    """Mean over positions of the recommender's score of the item, standardised over the catalogue for each row.
+
+    Copies and text that is no item count as the row's lowest score. Differs from ReRe, which takes the scores as they
+    are: its advantages are standardised within the group anyway.
+    """
+
+    Params = AssistantParams
+    paper = "ReRe, collaborative reward (Tan et al., 2025)"
+    reads = frozenset({"history"})
+
+    def bind(self, catalogue: Catalogue, cutoff: int | None = None) -> None:
+        """Attach the catalogue and load the recommender.
+
+        Raises:
+            UserError: no run is named, or it does not fit the catalogue.
+        """
+        from recalign.recommenders.assistants import load_assistant
+
+        super().bind(catalogue, cutoff)
+        if not self.params.run:
+            raise UserError(
+                "The reward assistant needs the run of a conventional recommender.",
+                "Make one with `recalign baseline sasrec --out runs/sasrec`, then write assistant(run='runs/sasrec').",
+            )
+        self.scorer = load_assistant(Path(self.params.run), catalogue)
+
+    def score(self, lists: ListBatch) -> np.ndarray:
+        """Values of N lists: float64 [N]."""
+        heads = cut(lists, self.cutoff)
+        rows, index = distinct_rows(lists.rows)
+        scores = np.asarray(self.scorer(rows), dtype=np.float64)  # [U, I]
+        scale = scores.std(axis=1, keepdims=True)
+        scores = (scores - scores.mean(axis=1, keepdims=True)) / np.where(scale > 0, scale, 1.0)
+        lowest = scores.min(axis=1)[index, None]  # [N, 1]
+        values = np.where(heads.counted, scores[index[:, None], heads.items], lowest)
+        inside = np.arange(values.shape[1]) < heads.lengths[:, None]
+        empty = lowest[:, 0]
+        return np.where(heads.lengths > 0, (values * inside).sum(axis=1) / np.maximum(heads.lengths, 1), empty)
+
+
+@hookimpl
+def recalign_metric() -> type[Metric]:
+    """Hand over the class."""
+    return Assistant

@@ -1,0 +1,1 @@
+"""Language models bound to a catalogue: loading, adapters, saving."""

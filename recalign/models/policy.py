@@ -1,0 +1,285 @@
+"""Models bound to a catalogue: loading, saving and exporting policies."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from recalign import console
+from recalign.data.dataset import PreparedDataset
+from recalign.errors import UserError
+from recalign.models.builtin import PREFIX, builtin_model, builtin_tokenizer, parse_builtin
+from recalign.models.lora import LoraOptions, reference_model
+from recalign.models.tokenizers import add_item_tokens
+from recalign.models.weights import (
+    Dtype,
+    default_device,
+    find_model_folder,
+    limit_threads,
+    load_model,
+    load_tokenizer,
+    quieten_libraries,
+    resolve_dtype,
+    save_weights,
+)
+from recalign.text.item_tokens import TitleTokens, title_tokens
+from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
+from recalign.text.trie_cache import FOLDER as TRIES
+from recalign.text.trie_cache import CachedTrie, cached_trie
+from recalign.workspace import atomic, read_json, write_json
+
+SETTINGS_FILE = "recalign.json"
+
+
+@dataclass
+class Policy:
+    """A model bound to a dataset's catalogue.
+
+    Args:
+        model: the causal language model, possibly with an adapter.
+        tokenizer: its tokenizer.
+        titles: how the catalogue's items are written in tokens.
+        prompter: how rows become prompts.
+        settings: what `recalign.json` records.
+        trie_folder: where the title trie is kept, or None.
+    """
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    titles: TitleTokens
+    prompter: Prompter
+    settings: dict[str, Any] = field(default_factory=dict)
+    trie_folder: Path | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V: how many logits the model gives a position."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @cached_property
+    def cached_trie(self) -> CachedTrie:
+        """The catalogue's titles as a tree, read or built when it is first asked for."""
+        return cached_trie(self.titles, self.trie_folder)
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the weights started from random numbers."""
+        return is_builtin(self.settings["base_model"])
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder (weights or adapter, tokenizer) with `recalign.json`, all of it or nothing."""
+        with atomic(Path(folder)) as temporary:
+            self.save_into(temporary, self.model)
+
+    def save_into(self, folder: Path, model: PreTrainedModel | PeftModel) -> None:
+        """Write a model's files, the tokenizer and `recalign.json` into a folder as it stands."""
+        save_weights(model, folder)
+        self.tokenizer.save_pretrained(folder)
+        write_json(Path(folder) / SETTINGS_FILE, self.settings)
+
+
+def load_policy(
+    name: str | Path,
+    dataset: PreparedDataset,
+    *,
+    template: str | Path | None = None,
+    lora: LoraOptions | None = None,
+    trust_remote_code: bool = False,
+    dtype: Dtype = "auto",
+    seed: int = 0,
+    trainable: bool = False,
+    max_length: int | None = None,
+) -> Policy:
+    """Load a model and bind it to a dataset's catalogue.
+
+    Args:
+        name: a run folder of sft or align, a Hugging Face folder or hub name, or `builtin:tiny` (see `TinyParams`).
+        dataset: whose catalogue it writes.
+        template: prompt template; default: what the model was trained with, else `compact` for built-in models, `chat`
+            for tokenizers with a chat template, `alpaca` for others.
+        lora: train an adapter instead of the weights.
+        trust_remote_code: run code that comes with the model.
+        dtype: of the weights; `auto`: bfloat16 on hardware that has it (float32 for full fine-tuning), else float32.
+        seed: of new weights.
+        trainable: whether it will be trained.
+        max_length: most tokens of prompt and response together (default: the model's context).
+
+    Raises:
+        UserError: no such model, a broken or half-written one, one without tokenizer, one trained on another catalogue.
+    """
+    quieten_libraries()
+    folder = None if is_builtin(name) else find_model_folder(name)
+    source = str(folder or name)
+    recorded = read_json(folder / SETTINGS_FILE) if folder and (folder / SETTINGS_FILE).is_file() else {}
+    _check_recorded(recorded, dataset, name)
+    if is_builtin(name):
+        params = parse_builtin(source)
+        chosen = load_template(template or "compact")
+        tokenizer = builtin_tokenizer(params, dataset.catalogue, dataset.identifier, chosen)
+    else:
+        tokenizer = load_tokenizer(source, trust_remote_code)
+        chosen = _choose_template(template, recorded, tokenizer)
+    new_tokens = add_item_tokens(tokenizer, dataset.catalogue, dataset.identifier)
+    titles = title_tokens(dataset.catalogue, tokenizer, dataset.identifier, chosen.separator)
+    if recorded and recorded.get("titles") != titles.fingerprint:
+        raise UserError(
+            f"The tokenizer of {name} writes this catalogue with other tokens than the model was trained on.",
+            "Its tokenizer files or the template changed since; train again.",
+        )
+    weights_dtype = resolve_dtype(dtype, full_training=trainable and lora is None)
+    if is_builtin(name):
+        if lora is not None:
+            raise UserError(
+                f"{name} starts from random weights; an adapter on them learns nothing.", "Leave --lora out."
+            )
+        model = builtin_model(params, tokenizer, seed).to(weights_dtype)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # a new adapter starts from random numbers
+            model = load_model(
+                source, tokenizer, new_tokens, dtype=weights_dtype, trust_remote_code=trust_remote_code, lora=lora,
+                trainable=trainable,
+            )  # fmt: skip
+    model.to(default_device()).train(trainable)
+    limit_threads(model)
+    max_length = max_length or recorded.get("max_length")
+    prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
+    settings = _settings(recorded.get("base_model", str(name)), dataset, titles, chosen, max_length)
+    return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES)
+
+
+def is_builtin(name: str | Path) -> bool:
+    """Whether a model's name is one of ours, made from scratch."""
+    return str(name).startswith(PREFIX)
+
+
+def reference_policy(policy: Policy) -> Callable[[], contextlib.AbstractContextManager[nn.Module]]:
+    """Freeze the policy's present state as the reference policy.
+
+    Returns:
+        A factory of context managers: `with reference() as model:` gives the reference's model. See `reference_model`.
+    """
+    return reference_model(policy.model)
+
+
+def export_model(name: str, out: Path, *, trust_remote_code: bool = False) -> int:
+    """Write a Hugging Face folder, an adapter merged, that `AutoModelForCausalLM.from_pretrained` loads by itself.
+
+    Args:
+        name: a run folder, Hugging Face folder or hub name.
+        out: folder to write; one that exists is replaced.
+        trust_remote_code: run code that comes with the model.
+
+    Returns:
+        How many parameters the model has.
+
+    Raises:
+        UserError: no such model, or a broken one.
+    """
+    if is_builtin(name):
+        raise UserError(f"{name} is not trained yet.", "Export the run folder of `recalign sft` or `recalign align`.")
+    quieten_libraries()
+    folder = find_model_folder(name)
+    source = str(folder or name)
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    loaded = load_model(
+        source, tokenizer, [], dtype="auto", trust_remote_code=trust_remote_code, lora=None, trainable=False
+    )
+    model = loaded.merge_and_unload() if isinstance(loaded, PeftModel) else loaded
+    with atomic(Path(out)) as temporary:
+        save_weights(model, temporary)
+        tokenizer.save_pretrained(temporary)
+        if folder and (folder / SETTINGS_FILE).is_file():
+            write_json(temporary / SETTINGS_FILE, read_json(folder / SETTINGS_FILE))
+    return int(model.num_parameters())
+
+
+def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: str | Path) -> None:
+    if not recorded:
+        return
+    if recorded.get("catalogue") != dataset.catalogue.fingerprint:
+        raise UserError(
+            f"{name} was trained on another catalogue than that of {dataset.path}.",
+            "Name the dataset that it was trained on with --data, or train a model on this one.",
+        )
+    if recorded.get("identifier") != dataset.identifier:
+        raise UserError(
+            f"{name} writes items as '{recorded.get('identifier')}', {dataset.path} as '{dataset.identifier}'.",
+            "Prepare the dataset with the model's --identifier.",
+        )
+    if recorded.get("dataset") not in (None, dataset.hash) and recorded.get("measured") != dataset.measured_hash:
+        console.warn(
+            f"{name} was trained on another preparation of these items than {dataset.path}. Where the two are split "
+            "differently, it has been trained on rows that are held out here."
+        )
+
+
+def _choose_template(
+    template: str | Path | None, recorded: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> Template:
+    if template is not None:
+        return load_template(template)
+    if recorded.get("template_source"):
+        return Template(recorded["template"], recorded["template_source"])
+    return load_template(recorded.get("template") or ("chat" if tokenizer.chat_template else "alpaca"))
+
+
+def _prompter(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: PreparedDataset,
+    titles: TitleTokens,
+    template: Template,
+    max_length: int | None,
+) -> Prompter:
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (context, max_length) if limit]
+    response = titles.longest_response(dataset.list_length)
+    if limits and min(limits) <= response:
+        raise UserError(
+            f"A response of {dataset.list_length} titles can have {response} tokens; with its prompt it may have "
+            f"{min(limits)}.",
+            "Raise --max-length, or prepare a shorter --list-length or atomic identifiers.",
+        )
+    return Prompter(
+        template,
+        tokenizer,
+        dataset.catalogue,
+        titles,
+        task=dataset.task,
+        list_length=dataset.list_length,
+        max_tokens=min(limits) - response if limits else None,
+    )
+
+
+def _settings(
+    base_model: str, dataset: PreparedDataset, titles: TitleTokens, template: Template, max_length: int | None
+) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "base_model": base_model,
+        "catalogue": dataset.catalogue.fingerprint,
+        "dataset": dataset.hash,
+        "measured": dataset.measured_hash,
+        "identifier": dataset.identifier,
+        "titles": titles.fingerprint,
+        "template": template.name,
+        "template_source": None if template.name in TEMPLATES else template.source,
+        "task": dataset.task,
+        "list_length": dataset.list_length,
+        "max_length": max_length,
+    }

@@ -1,0 +1,229 @@
+"""Reading and writing models on disk: finding a folder, tokenizer, weights, adapter; every failure told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from recalign.errors import UserError
+from recalign.models.builtin import PREFIX
+from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
+from recalign.workspace import RunFolder, read_json
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+ENDS = 1 << 20
+SMALL = 2_000_000
+
+
+def save_weights(model: PreTrainedModel | PeftModel, folder: Path | str) -> None:
+    """Write weights as safetensors, or the trained adapter alone.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    # The rows of added tokens are part of an adapter; the base's embeddings need no copy.
+    adapter = {"selected_adapters": ["default"], "save_embedding_layers": False}
+    try:
+        model.save_pretrained(str(folder), **(adapter if isinstance(model, PeftModel) else {}))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def restore_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Put what `save_weights` wrote back into the model that it was written from.
+
+    Raises:
+        UserError: the files are broken.
+    """
+    with _loading(str(folder), "model"):
+        if isinstance(model, PeftModel):
+            set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+        else:
+            model.load_state_dict(type(model).from_pretrained(str(folder), dtype=model.dtype).state_dict())
+
+
+def find_model_folder(name: str | Path) -> Path | None:
+    """Return the Hugging Face folder that a run folder or path names, or None for a hub name.
+
+    Raises:
+        UserError: the path exists but holds no model.
+    """
+    path = Path(name)
+    if not path.exists():
+        owned = str(name).count("/") == 1 and not path.is_absolute() and not path.parent.is_dir()  # owner/name
+        if not owned and str(name) != path.name:  # nor a name alone, such as gpt2
+            raise UserError(
+                f"{name} does not exist.", "Name a run folder, a Hugging Face folder or hub name, or builtin:tiny."
+            )
+        return None
+    for folder in (path / "model", path):
+        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+            return folder.resolve()
+    record = RunFolder(path).record
+    unfinished = record and record.get("status") != "done"
+    raise UserError(
+        f"{path} holds no model (no config.json or adapter_config.json, nor a folder `model` with one).",
+        f"Its `recalign {record['command']}` is unfinished: go on with --resume."
+        if unfinished
+        else "Name a run folder of sft or align, a Hugging Face folder or hub name, or builtin:tiny.",
+    )
+
+
+def model_hash(name: str) -> str:
+    """Return what tells one model from another without loading it: its name, or its files' sizes, ends and settings."""
+    folder = None if name.startswith(PREFIX) else find_model_folder(name)
+    if folder is None:
+        return name
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(ENDS))
+            stream.seek(max(0, file.stat().st_size - ENDS))
+            digest.update(stream.read(ENDS))
+    return digest.hexdigest()[:16]
+
+
+def resolve_dtype(dtype: Dtype, *, full_training: bool) -> torch.dtype:
+    """Return the weights' type; full fine-tuning keeps float32 weights (and computes in bfloat16 under autocast)."""
+    if dtype == "auto":
+        has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bfloat16 and not full_training else torch.float32
+    return torch.float32 if dtype == "float32" else torch.bfloat16
+
+
+def default_device() -> torch.device:
+    """Return this process's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def limit_threads(model: PreTrainedModel | PeftModel) -> None:
+    """Let a small model on the CPU compute in one thread, unless OMP_NUM_THREADS says otherwise.
+
+    Its matrices are too small to share out: at a width of 64, two threads on busy cores waited for each other at every
+    operation and took 7 to 16 times as long as one.
+    """
+    if default_device().type == "cpu" and "OMP_NUM_THREADS" not in os.environ and model.num_parameters() < SMALL:
+        torch.set_num_threads(1)
+
+
+def quieten_libraries() -> None:
+    """Turn off progress bars and remarks of transformers: what matters reaches the user through our own errors.
+
+    Warnings of what a later version will rename concern those who call it, peft for one, and nobody else.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def load_tokenizer(source: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder or hub name.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
+    files = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
+    if Path(source).is_dir() and not any((Path(source) / file).is_file() for file in files):
+        raise UserError(
+            f"{source} has no tokenizer.", "Copy the tokenizer's files (tokenizer.json ...) into the folder."
+        )
+    with _loading(source, "tokenizer"):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def load_model(
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    new_tokens: Sequence[int],
+    *,
+    dtype: torch.dtype | Literal["auto"],
+    trust_remote_code: bool,
+    lora: LoraOptions | None,
+    trainable: bool,
+) -> PreTrainedModel | PeftModel:
+    """Load weights, or an adapter on its base; make room for added tokens; attach an adapter where one is wanted.
+
+    Args:
+        source: a folder or hub name.
+        tokenizer: its tokenizer, to which tokens may have been added.
+        new_tokens: ids of the tokens that were added.
+        dtype: of the weights; `auto`: as they were saved.
+        trust_remote_code: run code that comes with the model.
+        lora: attach such an adapter.
+        trainable: whether a saved adapter will be trained further.
+
+    Raises:
+        UserError: no such model, or a broken, half-written or unsuitable one.
+    """
+    adapter = Path(source) / "adapter_config.json"
+    if not adapter.is_file():
+        model = _load_weights(source, dtype, trust_remote_code)
+        _grow_embeddings(model, tokenizer, new_tokens)
+        return model if lora is None else attach_adapter(model, lora, new_tokens)
+    if lora is not None:
+        raise UserError(
+            f"{source} has an adapter already, which would be trained further.",
+            "Leave --lora out, or merge it first: recalign export --model MODEL --out FOLDER.",
+        )
+    base = str(read_json(adapter).get("base_model_name_or_path"))
+    find_model_folder(base)
+    model = _load_weights(base, dtype, trust_remote_code)
+    _grow_embeddings(model, tokenizer, [])
+    with _loading(source, "adapter"):
+        return load_adapter(model, Path(source), trainable=trainable)
+
+
+def _load_weights(source: str, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool) -> PreTrainedModel:
+    with _loading(source, "model"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    if info["missing_keys"] or info["mismatched_keys"]:
+        names = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+        raise UserError(
+            f"{source} is incomplete: {len(names)} weights are missing or of another shape, such as {names[0]}.",
+            "The checkpoint may be half-written; copy or train it again.",
+        )
+    return model
+
+
+def _grow_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_tokens: Sequence[int]) -> None:
+    """Make room for added tokens and start each of them at the mean of the embeddings that were there."""
+    known = len(tokenizer) - len(new_tokens)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if not new_tokens:
+        return
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            mean = layer.weight[:known].float().mean(dim=0)
+            layer.weight[torch.as_tensor(new_tokens)] = mean.to(layer.weight.dtype)
+
+
+@contextlib.contextmanager
+def _loading(source: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        here = Path(source).exists()
+        raise UserError(
+            f"The {what} of {source} cannot be loaded{'' if here else ' from the hub'}: {first}",
+            "It may be half-written, no causal language model, without safetensors weights, or not reachable."
+            if here
+            else "There is no folder of this name either. The hub may lack it or be out of reach.",
+        ) from error

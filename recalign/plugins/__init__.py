@@ -1,0 +1,1 @@
+"""Plugin kinds: finding, checking and scaffolding plugins."""

@@ -1,0 +1,210 @@
+"""Find plugins: list entry points without importing any, import what is asked for, report clashes and broken ones."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.abc import InspectLoader
+from importlib.machinery import PathFinder
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from recalign.errors import UserError, did_you_mean
+from recalign.params import PLUGIN_KINDS, build_params
+from recalign.plugins import hookspecs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recalign.api import Plugin
+
+KINDS = PLUGIN_KINDS
+
+
+@dataclass(frozen=True)
+class PluginEntry:
+    """One entry point, known without importing it."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    entry_point: EntryPoint
+
+    @property
+    def summary(self) -> str:
+        """First line of the module's docstring, read from its source."""
+        try:
+            doc = ast.get_docstring(ast.parse(_source(self.entry_point.module) or ""))
+        except (ImportError, SyntaxError):
+            return ""
+        return doc.splitlines()[0] if doc else ""
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot work, as far as can be told without importing it; empty where nothing is wrong."""
+        try:
+            ast.parse(_source(self.entry_point.module) or "")
+        except ImportError as error:
+            return str(error)
+        except SyntaxError as error:
+            return f"{self.entry_point.module} does not parse: {error.msg}, line {error.lineno}"
+        return ""
+
+
+def group_of(kind: str) -> str:
+    """Return the entry-point group of a kind: `recalign.metrics` for `reward`."""
+    return f"recalign.{kind}s"
+
+
+def list_plugins(kind: str | None = None) -> list[PluginEntry]:
+    """List what is installed, by kind and name. Imports no plugin; clashing names are all listed."""
+    installed = entry_points()
+    rows = {}  # a distribution that is found twice on the path (editable and built) counts once
+    for each in [kind] if kind else KINDS:
+        for point in installed.select(group=group_of(each)):
+            package, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+            rows[each, point.name, package, point.value] = PluginEntry(each, point.name, package, version, point)
+    return sorted(rows.values(), key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.package))
+
+
+def find_entry(kind: str, name: str) -> PluginEntry:
+    """Find a plugin by the name that users type.
+
+    Raises:
+        UserError: no such name (with did-you-mean), or two packages claim it (both named).
+    """
+    matches = [entry for entry in list_plugins(kind) if entry.name == name]
+    if not matches:
+        raise UserError(
+            f"There is no {kind} named '{name}'.", did_you_mean(name, [entry.name for entry in list_plugins(kind)])
+        )
+    if len(matches) > 1:
+        claims = " and ".join(f"{entry.package} {entry.version}" for entry in matches)
+        raise UserError(f"The {kind} '{name}' is claimed by {claims}.", "Uninstall one of these packages.")
+    return matches[0]
+
+
+def find(kind: str, name: str) -> type[Plugin]:
+    """Import one plugin and return its class.
+
+    Raises:
+        UserError: unknown name, clash, a module that fails to import, or one that hands over no such class.
+    """
+    return load(find_entry(kind, name))
+
+
+def load(entry: PluginEntry) -> type[Plugin]:
+    """Import the plugin of an entry and return its class.
+
+    Raises:
+        UserError: a module that fails to import, a hook that does not fit, or one that hands over no such class.
+    """
+    kind, named = entry.kind, f"The {entry.kind} '{entry.name}' of package {entry.package} {entry.version}"
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    try:
+        module = entry.entry_point.load()
+        manager.register(module, name=f"{entry.package}:{entry.name}")
+        manager.check_pending()
+        found = getattr(manager.hook, f"recalign_{kind}")()
+    except pluggy.PluginValidationError as error:
+        raise UserError(
+            f"{named} has a hook that does not fit: {error}", "Compare it with recalign.plugins.hookspecs."
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"{named} fails to import: {type(error).__name__}: {error}",
+            f"Mend or uninstall {entry.package}; every other plugin still works.",
+        ) from error
+    base = _base_of(kind)
+    if len(found) != 1 or not (isinstance(found[0], type) and issubclass(found[0], base)):
+        raise UserError(
+            f"{named} hands over no {base.__name__} class ({entry.entry_point.value}).",
+            f"Add `@hookimpl def recalign_{kind}(): return YourClass` to that module.",
+        )
+    return found[0]
+
+
+def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Plugin:
+    """Find a plugin and build it from its parameters.
+
+    Raises:
+        UserError: as `find`; parameters that the declaration refuses.
+    """
+    cls = find(kind, name)
+    return cls(build_params(cls.Params, params or {}, f"{kind} '{name}'"), name=name)
+
+
+@contextlib.contextmanager
+def blamed(kind: str, plugin: Plugin, method: str) -> Iterator[None]:
+    """Call a plugin inside: what a third party's raises becomes an error that names it; our own faults stay ours.
+
+    Args:
+        kind: of the plugin.
+        plugin: that is called.
+        method: of it, for the error text.
+
+    Raises:
+        UserError: the plugin raised, and is none of the built-in ones.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if type(plugin).__module__.partition(".")[0] == "recalign":
+            raise
+        raise plugin_error(kind, plugin, f"raised {type(error).__name__} in {method}: {error}") from error
+
+
+def plugin_error(kind: str, plugin: Plugin, what: str) -> UserError:
+    """Blame a plugin.
+
+    Args:
+        kind: of the plugin.
+        plugin: that misbehaved; it is named with its package.
+        what: it did, such as "returned no list".
+    """
+    top = type(plugin).__module__.partition(".")[0]
+    entries = [entry for entry in list_plugins(kind) if entry.name == plugin.name]
+    mine = [entry for entry in entries if entry.entry_point.module.partition(".")[0] == top]
+    package = f"package {mine[0].package} {mine[0].version}" if mine else f"module {type(plugin).__module__}"
+    return UserError(
+        f"The {kind} '{plugin.name}' of {package} {what.rstrip('.')}.",
+        f"This is the plugin's fault; report it to its authors, or choose another {kind}.",
+    )
+
+
+def _base_of(kind: str) -> type[Plugin]:
+    from recalign import api
+
+    bases: dict[str, type[Plugin]] = {
+        "objective": api.Objective,
+        "metric": api.Metric,
+        "decoder": api.Decoder,
+        "source": api.Source,
+    }
+    return bases[kind]
+
+
+def _source(module: str) -> str | None:
+    """Source text of a module (None: it has none, being compiled), found without importing its parents.
+
+    Raises:
+        ImportError: there is no such module.
+    """
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    for part in rest:
+        if spec is None:
+            break
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"there is no module {module}")
+    return spec.loader.get_source(module) if isinstance(spec.loader, InspectLoader) else None

@@ -1,0 +1,1 @@
+"""From raw interactions to a prepared dataset: cleaning, filtering, splits, windows, report."""

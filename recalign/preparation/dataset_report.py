@@ -1,0 +1,177 @@
+"""What `prepare` says about a dataset: counts, and warnings where a number is suspicious."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign.data.arrays import is_member, sorted_unique
+from recalign.preparation.events import EventLog
+from recalign.preparation.items import CleanItems
+from recalign.preparation.sliding_windows import Windows
+from recalign.preparation.splits import Splits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from recalign.preparation.prepare_options import PrepareOptions
+
+COLD_LIMIT = 0.05
+"""Share of held-out targets that no training interaction contains, above which a warning is due."""
+
+FEW_ROWS = 100
+LONG_TITLE = 64
+
+
+def count(
+    log: EventLog,
+    splits: Splits,
+    items: CleanItems,
+    titles: list[str],
+    training: np.ndarray,
+    length: Callable[[str], int],
+) -> dict[str, Any]:
+    """Count what there is.
+
+    Args:
+        log: the events.
+        splits: windows by split.
+        items: what became of the titles.
+        titles: [I] of the catalogue.
+        training: positions of the training interactions.
+        length: words or tokens of a title.
+    """
+    size = len(titles)
+    given = len(log.owner) != len(log.users)  # windows overlap and tell of one interaction several times
+    interactions = len(sorted_unique(log.user * size + log.item)) if given else len(log)
+    popularity = np.bincount(log.item[training], minlength=size)
+    seen = sorted_unique(log.user[training] * size + log.item[training])
+    lengths = np.array([length(title) for title in titles])
+    rows = {name: _count_rows(part, popularity, seen, size) for name, part in splits.windows.items()}
+    for name, part in rows.items():
+        part["users"] = splits.facts["users_per_split"][name]
+    return {
+        "users": len(log.users),
+        "items": size,
+        "interactions": interactions,
+        "density": interactions / (len(log.users) * size),
+        "training_interactions": len(training),
+        "items_without_training": int((popularity == 0).sum()),
+        "dropped_users": splits.dropped_users,
+        "rows": rows,
+        "title_length": {"mean": float(lengths.mean()), "max": int(lengths.max())},
+        "longest_title": titles[int(lengths.argmax())],
+        "dropped_items": items.dropped,
+        "titles_mended": items.mended,
+        **items.collisions,
+        **{name: value for name, value in splits.facts.items() if name != "users_per_split"},
+    }
+
+
+def _count_rows(part: Windows, popularity: np.ndarray, seen: np.ndarray, items: int) -> dict[str, Any]:
+    """Figures of one split.
+
+    Args:
+        part: its windows.
+        popularity: [I] training interactions.
+        seen: sorted keys user * I + item of the training interactions.
+        items: I.
+    """
+    first = part.distinct()
+    target = part.target_positions[first]
+    key = part.log.user[target] * items + part.log.item[target]
+    relevant = ((part.log.gain[part.target_positions] > 0) & first).any(axis=1)
+    rows = max(1, len(part))
+    return {
+        "rows": len(part),
+        "history_mean": float((part.cut - part.lo).mean()) if len(part) else 0.0,
+        "targets": len(target),
+        "cold_targets": int((popularity[part.log.item[target]] == 0).sum()),
+        "targets_in_own_training": int(is_member(key, seen).sum()),
+        "rows_without_relevant_target": int((~relevant).sum()),
+        "rows_with_target_in_history": int(part.repeats_history().sum()),
+        "relevant_share": float(relevant.sum() / rows),
+    }
+
+
+def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list[str]:
+    """Say what is suspicious in the counts, one sentence each."""
+    found = []
+    for name in ("valid", "test"):
+        part = counts["rows"][name]
+        share = part["cold_targets"] / max(1, part["targets"])
+        if share > COLD_LIMIT:
+            found.append(
+                f"{share:.0%} of the {name} targets ({part['cold_targets']} of {part['targets']}) appear in no "
+                f"training interaction; guessing among the {counts['items_without_training']} items unseen there is "
+                "then a strong baseline, and no collaborative method can find these targets."
+            )
+        if options.split == "given" and part["targets_in_own_training"]:
+            found.append(
+                f"{part['targets_in_own_training']} of the {name} targets are in the training windows of the same user."
+            )
+        if part["rows"] < FEW_ROWS:
+            found.append(f"The split '{name}' has only {part['rows']} rows; its intervals will be wide.")
+        if part["rows_without_relevant_target"] > part["rows"] / 2:
+            found.append(
+                f"{part['rows_without_relevant_target']} of {part['rows']} {name} rows have no relevant target "
+                f"(--relevance {options.relevance!r}); ndcg and recall leave them out."
+            )
+    if counts["told_apart_by_id"]:
+        found.append(
+            f"{counts['told_apart_by_id']} items are told apart from others of the same title by their ids only, which "
+            "means nothing to a language model; --collisions merge makes them one item."
+        )
+    if counts["dropped_users"] > counts["users"] / 5:
+        found.append(f"{counts['dropped_users']} of {counts['users']} users have too short a history and were dropped.")
+    if options.drop_cold:
+        gone = counts["cold_rows_left_out"]
+        found.append(
+            f"{counts['cold_items_left_out']} items without training interactions were left out (--drop-cold), and "
+            f"with them {gone['train']} train, {gone['valid']} valid and {gone['test']} test rows."
+        )
+    for name in ("dropped_items", "dropped_events", "windows_too_short"):
+        if counts.get(name):
+            found.append(f"{counts[name]} {name.replace('_', ' ').replace('dropped ', '')} were left out.")
+    if counts["titles_mended"]:
+        found.append(f"{counts['titles_mended']} title(s) had line breaks or tabs, which became spaces.")
+    if counts["title_length"]["max"] > LONG_TITLE and options.identifier == "title":
+        found.append(
+            f"The longest title has {counts['title_length']['max']} {unit}: {counts['longest_title'][:60]!r}..."
+        )
+    return found
+
+
+def table(counts: dict[str, Any], name: str, unit: str) -> Table:
+    """Lay the counts out for people."""
+    from rich.table import Table
+
+    grid = Table("", "all", "train", "valid", "test", title=f"Prepared dataset: {name}")
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    rows = counts["rows"]
+
+    def per_split(label: str, value: Callable[[dict[str, Any]], str], whole: str = "") -> None:
+        grid.add_row(label, whole, *(value(rows[split]) for split in ("train", "valid", "test")))
+
+    def share(key: str) -> Callable[[dict[str, Any]], str]:
+        total = "targets" if key == "cold_targets" else "rows"
+        return lambda part: f"{part[key]:,} ({part[key] / max(1, part[total]):.1%})"
+
+    per_split("users", lambda part: f"{part['users']:,}", f"{counts['users']:,}")
+    grid.add_row("items", f"{counts['items']:,}", "", "", "")
+    grid.add_row("interactions", f"{counts['interactions']:,}", f"{counts['training_interactions']:,}", "", "")
+    grid.add_row("density", f"{counts['density']:.3%}", "", "", "")
+    per_split("rows", lambda part: f"{part['rows']:,}")
+    per_split("items of history, mean", lambda part: f"{part['history_mean']:.1f}")
+    per_split("cold targets", share("cold_targets"))
+    per_split("rows without relevant target", share("rows_without_relevant_target"))
+    per_split("rows with a target in their history", share("rows_with_target_in_history"))
+    grid.add_row("users dropped", f"{counts['dropped_users']:,}", "", "", "")
+    grid.add_row("title collisions", f"{counts['collisions']:,}", "", "", "")
+    length = counts["title_length"]
+    grid.add_row(f"{unit} a title, mean / max", f"{length['mean']:.1f} / {length['max']}", "", "", "")
+    return grid

@@ -1,0 +1,326 @@
+"""From a source's raw interactions to a prepared dataset, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign import console, workspace
+from recalign.data.arrays import sorted_unique
+from recalign.data.catalogue import Catalogue
+from recalign.data.dataset import FORMAT_VERSION, SPLITS
+from recalign.errors import UserError
+from recalign.plugins import registry
+from recalign.preparation import dataset_report as report
+from recalign.preparation.candidates import candidate_sets
+from recalign.preparation.cold_items import without_cold
+from recalign.preparation.events import EventLog, read_events, to_log
+from recalign.preparation.items import CleanItems, clean_items
+from recalign.preparation.prepare_options import PrepareOptions, resolve
+from recalign.preparation.provided_windows import once, read_windows
+from recalign.preparation.relevance import gains
+from recalign.preparation.semantic_ids import existing_file, semantic_codes
+from recalign.preparation.splits import SPLITTERS, Splits, as_given
+from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recalign.api import RawData, Source
+
+DEFAULT_SOURCE = "synthetic"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be written.
+
+    Args:
+        log: the events, with item indices of the final catalogue.
+        items: [I] the catalogue's frame.
+        cleaned: what was done to the titles.
+        splits: windows by split.
+        training: positions of the training interactions.
+        dropped_events: events (or windows) of unknown items that were left out.
+    """
+
+    log: EventLog
+    items: pl.DataFrame
+    cleaned: CleanItems
+    splits: Splits
+    training: np.ndarray
+    dropped_events: int
+
+
+def prepare_dataset(
+    source: str,
+    path: Path | None,
+    out: Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Prepare a dataset; do nothing where `out` already holds the same one.
+
+    Args:
+        source: name of a source plugin.
+        path: what it reads.
+        out: folder to write.
+        params: the source's parameters.
+        options: fields of PrepareOptions; None values and absent ones follow the source's suggestions and the defaults.
+        tokenizer: Hugging Face name or folder whose tokens measure the titles in the report; words where None.
+        seed: of made-up data, of folds, of candidate sets.
+        overwrite: replace what `out` holds.
+
+    Returns:
+        path, hash, counts, warnings, and whether it was there already (`reused`).
+
+    Raises:
+        UserError: bad options or input; nothing is then written, and what `out` held stays.
+    """
+    plugin: Source = registry.create("source", source, params or {})  # type: ignore[assignment]
+    path = _checked_path(plugin, path)
+    settings = resolve(options or {}, plugin.suggests)
+    recorded = {
+        "source": source,
+        "path": str(path) if path else None,
+        "params": plugin.params.model_dump(mode="json"),
+        "seed": seed,
+        "tokenizer": tokenizer,
+        **settings.model_dump(),
+    }
+    with registry.blamed("source", plugin, "files"):
+        read = list(plugin.files(path)) if path else []
+    if settings.semantic_embeddings is not None:
+        read.append(existing_file(Path(settings.semantic_embeddings)))
+    inputs = {str(file): _file_hash(file) for file in read}
+    run = workspace.RunFolder(out)
+    state, record = run.plan("prepare", recorded, inputs, resume=True, overwrite=overwrite)
+    if state == "done":
+        console.say(f"{out} holds this dataset already; nothing to do (--overwrite prepares it again).")
+        return {**record["results"], "path": str(out), "reused": True}
+    prepared = build(plugin, path, settings, seed)
+    with workspace.atomic(Path(out)) as folder:
+        folder.mkdir(parents=True)
+        results = _write(folder, prepared, settings, recorded, tokenizer)
+        done = {**record, "status": "done", "finished": time.time(), "results": results}
+        workspace.write_json(folder / workspace.RUN_FILE, done)
+    return {**results, "path": str(out), "reused": False}
+
+
+def ensure_default_dataset(seed: int = 0) -> Path:
+    """Return the workspace's dataset; make it from the embedded default, in one line, where there is none."""
+    out = workspace.home() / "data"
+    if not (out / "dataset.json").is_file():
+        console.say(
+            f"No dataset is prepared: making the embedded default (source {DEFAULT_SOURCE}, seed {seed}) in {out}."
+        )
+        prepare_dataset(DEFAULT_SOURCE, None, out, seed=seed)
+    return out
+
+
+def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int) -> Prepared:
+    """Read, clean, filter and split; nothing is written.
+
+    Raises:
+        UserError: whatever is wrong with the input.
+    """
+    with _reading(plugin):
+        raw = plugin.read(path, seed)
+        cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
+    if raw.windows is not None:
+        prepared = _from_windows(plugin, raw.windows, cleaned, options)
+    else:
+        prepared = _from_events(plugin, raw, cleaned, options, seed)
+    if options.drop_cold:
+        log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
+        prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
+    splits = replace(
+        prepared.splits,
+        windows={
+            name: part.take(part.distinct().sum(axis=1) >= options.list_length)
+            for name, part in prepared.splits.windows.items()
+        },
+    )
+    _check_rows(splits, options)
+    return replace(prepared, splits=splits)
+
+
+@contextlib.contextmanager
+def _reading(plugin: Source) -> Iterator[None]:
+    """Name the source where it, or the lazy frames that it handed over, cannot be read."""
+    import polars as pl
+
+    with registry.blamed("source", plugin, "read"):
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise registry.plugin_error("source", plugin, f"hands over frames that cannot be read: {why}") from error
+
+
+def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int) -> Prepared:
+    """Filter and split raw events."""
+    if raw.events is None:
+        raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
+    if options.split == "given":
+        raise UserError(
+            "--split given needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
+        )
+    with _reading(plugin):
+        events = read_events(
+            raw.events,
+            cleaned,
+            drop_invalid=options.drop_invalid,
+            popularity_cut=options.popularity_cut,
+            k_core=options.k_core,
+        )
+    log = to_log(events, gains(options.relevance, events.rating, len(events.item)))
+    splits = SPLITTERS[options.split](log, options, seed)
+    if options.windows_per_user:
+        splits.windows["train"] = splits.windows["train"].at_most(options.windows_per_user)
+    return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), events.unknown)
+
+
+def _from_windows(
+    plugin: Source, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+) -> Prepared:
+    """Take ready-made windows as they are."""
+    reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
+    if options.split != "given" or reshaped:
+        raise UserError(
+            "The source brings ready-made windows, which cannot be split again or filtered.",
+            "Leave out --split, --k-core and --popularity-cut.",
+        )
+    with _reading(plugin):
+        log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
+    gains(options.relevance, None, len(log))
+    splits = as_given(log, options, split_of)
+    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), unknown)
+
+
+def _check_rows(splits: Splits, options: PrepareOptions) -> None:
+    """Refuse a dataset with an empty split, or without any relevant target in one."""
+    for name, part in splits.windows.items():
+        if not len(part):
+            raise UserError(
+                f"The split '{name}' has no rows: no user has {options.min_history} + {options.targets} interactions "
+                f"there (--min-history, --targets) with {options.list_length} different targets.",
+                "Lower --targets, --list-length, --min-history or --k-core, or choose another --split.",
+            )
+        if not (part.log.gain[part.target_positions] > 0).any():
+            raise UserError(
+                f"No target of the split '{name}' is relevant under --relevance {options.relevance!r}.",
+                "Choose another --relevance.",
+            )
+
+
+def _write(
+    folder: Path, prepared: Prepared, options: PrepareOptions, recorded: dict[str, Any], tokenizer: str | None
+) -> dict[str, Any]:
+    """Write all files into a fresh folder; returns the results for run.json."""
+    log, splits, digest = prepared.log, prepared.splits, Digest()
+    size = prepared.items.height
+    popularity = np.bincount(log.item[prepared.training], minlength=size)
+    codes = _semantic_codes(prepared, options, popularity, recorded["seed"])
+    write_items(folder, prepared.items, popularity, codes, digest)
+    write_interactions(folder, log, prepared.training, digest)
+    consumed = sorted_unique(log.user * size + log.item) if options.candidates else log.item[:0]
+    auto = not splits.windows["train"].repeats_past().any()
+    exclude = {"yes": True, "no": False, "auto": bool(auto)}[options.exclude_history]
+    for code, name in enumerate(SPLITS):
+        part = splits.windows[name]
+        sets = None
+        if options.candidates:
+            random = np.random.default_rng([recorded["seed"], 20, code])
+            sets = candidate_sets(part, consumed, size, options.candidates, random)
+        write_rows(folder / name / "data.arrow", part, sets, digest, earlier=exclude)
+    content = {**options.model_dump(), "exclude_history": exclude}
+    stated = json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)  # the codes stand for the file
+    digest.texts([stated], measured=False)
+    length, unit = _title_length(tokenizer)
+    counts = report.count(log, splits, prepared.cleaned, prepared.items["title"].to_list(), prepared.training, length)
+    counts["dropped_events"] = prepared.dropped_events
+    if codes is not None:
+        counts["items_sharing_a_code"] = sum(len(code) > options.semantic_levels for code in codes)
+    found = report.warnings(counts, options, unit)
+    console.show(report.table(counts, recorded["source"], unit))
+    for line in found:
+        console.warn(line)
+    results = {**digest.hashes(), "counts": counts, "warnings": found}
+    info = {"format": FORMAT_VERSION, "options": {**recorded, **content}, **results}
+    workspace.write_json(folder / "dataset.json", info)
+    return results
+
+
+def _semantic_codes(
+    prepared: Prepared, options: PrepareOptions, popularity: np.ndarray, seed: int
+) -> list[np.ndarray] | None:
+    """Semantic identifiers from the training interactions and the items' text, where they were asked for."""
+    if options.identifier != "semantic":
+        return None
+    log, frame = prepared.log, prepared.items
+    catalogue = Catalogue(
+        item_ids=frame["item_id"].to_list(),
+        titles=frame["title"].to_list(),
+        genres=[tuple(genres or ()) for genres in frame["genres"].to_list()],
+        texts=frame["text"].to_list(),
+        popularity=popularity,
+    )
+    return semantic_codes(
+        catalogue,
+        log.user[prepared.training],
+        log.item[prepared.training],
+        levels=options.semantic_levels,
+        codebook=options.semantic_codebook,
+        embeddings=None if options.semantic_embeddings is None else Path(options.semantic_embeddings),
+        seed=seed,
+    )
+
+
+def _title_length(tokenizer: str | None) -> tuple[Callable[[str], int], str]:
+    """How long a title is: in words, or in a tokenizer's tokens."""
+    if tokenizer is None:
+        return lambda title: len(title.split()), "words"
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The tokenizer {tokenizer!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    return lambda title: len(loaded.encode(title, add_special_tokens=False)), "tokens"
+
+
+def _checked_path(plugin: Source, path: Path | None) -> Path | None:
+    """The path, absolute; an error where the source needs one and there is none."""
+    if path is None and plugin.needs_path:
+        raise UserError(f"The source '{plugin.name}' needs a path.", f"recalign prepare {plugin.name} PATH")
+    return Path(path).resolve() if path is not None else None
+
+
+def _file_hash(file: Path) -> str:
+    """Hash of what a file or a folder holds.
+
+    Raises:
+        UserError: there is nothing there.
+    """
+    if not file.exists():
+        raise UserError(f"{file} does not exist.", "Check the path.")
+    if file.is_dir():
+        return workspace.file_hash(file)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]

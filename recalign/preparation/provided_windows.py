@@ -1,0 +1,88 @@
+"""Ready-made windows as an event log of one sequence a window, and the training interactions that they tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recalign.data.dataset import SPLITS
+from recalign.errors import UserError
+from recalign.preparation.events import EventLog
+from recalign.preparation.items import CleanItems
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def read_windows(
+    windows: Mapping[str, pl.LazyFrame], items: CleanItems, drop_invalid: bool
+) -> tuple[EventLog, np.ndarray, int]:
+    """Turn ready-made windows into a log.
+
+    Args:
+        windows: as `RawData.windows`.
+        items: the catalogue.
+        drop_invalid: leave out windows that name unknown items.
+
+    Returns:
+        The log, the split of each sequence [S] (0 train, 1 valid, 2 test), and how many windows were left out.
+
+    Raises:
+        UserError: no windows, or unknown item ids.
+    """
+    import polars as pl
+
+    known = pl.Enum(items.aliases["raw"])
+    parts = [
+        windows[name]
+        .with_row_index("row")
+        .with_columns(item=pl.col("item_ids").cast(pl.List(known), strict=False), split=pl.lit(code, dtype=pl.Int8))
+        .collect(engine="streaming")
+        for code, name in enumerate(SPLITS)
+        if name in windows
+    ]
+    frame = pl.concat(parts)
+    bad = frame.filter(pl.col("item").list.eval(pl.element().is_null().any()).list.first())
+    if bad.height and not drop_invalid:
+        first = bad.row(0, named=True)
+        unknown = next(i for i, code in zip(first["item_ids"], first["item"], strict=True) if code is None)
+        raise UserError(
+            f"{bad.height} of {frame.height} windows name items that the catalogue lacks, first in row "
+            f"{first['row'] + 1} of {SPLITS[first['split']]}: item {unknown!r}.",
+            "Complete the items, or pass --drop-invalid.",
+        )
+    clean = pl.col("item").list.eval(pl.element().is_not_null().all()).list.first()
+    frame = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
+    if not frame.height:
+        raise UserError("The source has no windows.", "Check the files and columns.")
+    users = frame["user_id"].unique().sort()
+    length = frame["item"].list.len().to_numpy().astype(np.int64)
+    code = frame["item"].explode().to_physical().to_numpy()
+    log = EventLog(
+        users=users.to_list(),
+        owner=frame["user_id"].cast(pl.Enum(users)).to_physical().to_numpy().astype(np.int64),
+        start=np.concatenate([[0], np.cumsum(length)]),
+        item=items.aliases["item"].to_numpy()[code].astype(np.int32),
+        time=np.repeat(frame["timestamp"].to_numpy(), length),
+        rating=None,
+        gain=np.ones(len(code)),
+    )
+    return log, frame["split"].to_numpy(), bad.height
+
+
+def once(log: EventLog, training: np.ndarray) -> np.ndarray:
+    """Positions of the training interactions, each (user, item) once: overlapping windows tell of the same event again.
+
+    The earliest window that names an item tells when; the order is by user, time and place in the window.
+
+    Args:
+        log: one sequence a window.
+        training: [E] bool.
+    """
+    position = np.flatnonzero(training)
+    position = position[np.lexsort((position, log.time[position], log.user[position]))]
+    key = log.user[position] * (int(log.item.max()) + 1) + log.item[position]
+    _, first = np.unique(key, return_index=True)
+    return position[np.sort(first)]

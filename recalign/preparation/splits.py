@@ -1,0 +1,169 @@
+"""Which windows train, which validate, which test: by time, by user with folds, leave-one-out, or as given.
+
+In every mode the training interactions (all that models and baselines may see) hold no target of valid or test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign.data.arrays import sorted_unique
+from recalign.errors import UserError
+from recalign.preparation.events import EventLog
+from recalign.preparation.sliding_windows import Windows, each_sequence, slide
+
+if TYPE_CHECKING:
+    from recalign.preparation.prepare_options import PrepareOptions
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Windows by split, and what training may see.
+
+    Args:
+        windows: train, valid, test.
+        training: [E] bool, the training interactions.
+        dropped_users: users without any window.
+        facts: what the report should say: cut times, numbers of users.
+    """
+
+    windows: dict[str, Windows]
+    training: np.ndarray
+    dropped_users: int
+    facts: dict[str, Any]
+
+
+def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
+    """Split at two points of time, the same for all users.
+
+    The cuts are quantiles of the events' times (8:1:1 by default). A window belongs to the split in which all its
+    targets lie; its history may begin earlier. Training interactions are those before the first cut.
+
+    Raises:
+        UserError: all events carry the same time.
+    """
+    train_share = 1.0 - options.valid_share - options.test_share
+    early, late = np.quantile(log.time, [train_share, 1.0 - options.test_share], method="higher")
+    if not log.time.min() < early < late <= log.time.max():
+        raise UserError(
+            f"A split by time finds no two cuts: the {len(log)} events have {len(np.unique(log.time))} distinct times.",
+            "Pass --split user or --split leave-one-out.",
+        )
+    before_early = np.add.reduceat(log.time < early, log.start[:-1], dtype=np.int64)
+    before_late = np.add.reduceat(log.time < late, log.start[:-1], dtype=np.int64)
+    begin, end = log.start[:-1], log.start[1:]
+    earliest = begin + options.min_history
+    shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
+    first, second = begin + before_early, begin + before_late
+    windows = {
+        "train": slide(log, earliest, first, **shape),
+        "valid": slide(log, np.maximum(earliest, first), second, **shape),
+        "test": slide(log, np.maximum(earliest, second), end, **shape),
+    }
+    return _without_dropped(log, windows, log.time < early, {"valid_from": float(early), "test_from": float(late)})
+
+
+def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
+    """Split the users: training users give sliding windows, the others one window each, their last.
+
+    Users are shuffled once by the seed; fold f of F tests the f-th part, so that the folds together test every user
+    once; the validation users are those that follow in the shuffled order. Training interactions are the training
+    users' alone.
+
+    Raises:
+        UserError: fewer users than folds.
+    """
+    begin, end = log.start[:-1], log.start[1:]
+    able = np.flatnonzero(end - begin >= options.min_history + options.targets)
+    order = able[np.random.default_rng([seed, 10]).permutation(len(able))]
+    parts = options.folds or round(1 / options.test_share)
+    bounds = np.round(np.linspace(0, len(order), parts + 1)).astype(int)
+    lower, upper = bounds[options.fold - 1], bounds[options.fold]
+    valid_count = round(options.valid_share * len(order))
+    order = np.roll(order, -lower)
+    tested, validated = order[: upper - lower], order[upper - lower : upper - lower + valid_count]
+    trained = order[upper - lower + valid_count :]
+    if not (len(tested) and len(validated) and len(trained)):
+        raise UserError(
+            f"{len(able)} users with at least {options.min_history + options.targets} interactions cannot be split "
+            f"into {parts} folds with {options.valid_share:g} of them for validation.",
+            "Pass fewer --folds, another --valid-share, a smaller --min-history or fewer --targets.",
+        )
+    shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
+
+    def spans(users: np.ndarray, last_only: bool) -> Windows:
+        last = np.zeros_like(end)
+        last[users] = end[users]
+        first = np.maximum(begin + options.min_history, end - options.targets if last_only else 0)
+        return slide(log, first, last, **shape)
+
+    windows = {"train": spans(trained, False), "valid": spans(validated, True), "test": spans(tested, True)}
+    is_trained = np.zeros(len(log.users), dtype=bool)
+    is_trained[trained] = True
+    return _without_dropped(log, windows, is_trained[log.user], {"folds": parts, "fold": options.fold})
+
+
+def leave_one_out(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
+    """Test each user's last m events, validate on the m before, train on the rest."""
+    begin, end = log.start[:-1], log.start[1:]
+    m = options.targets
+    able = end - begin >= options.min_history + 2 * m
+    shape = {"history": options.history, "targets": m, "stride": options.stride}
+    none = np.where(able, 0, len(log) + m)  # pushes the first target behind the last one
+    windows = {
+        "train": slide(log, begin + options.min_history + none, end - 2 * m, **shape),
+        "valid": slide(log, end - 2 * m + none, end - m, **shape),
+        "test": slide(log, end - m + none, end, **shape),
+    }
+    position = np.arange(len(log))
+    training = position < np.repeat(end - 2 * m, end - begin)
+    return _without_dropped(log, windows, training, {})
+
+
+def as_given(log: EventLog, options: PrepareOptions, split_of: np.ndarray) -> Splits:
+    """Take ready-made windows; without a validation file, the latest training windows validate.
+
+    Args:
+        log: one sequence a window.
+        options: history, targets, valid_share.
+        split_of: [S] 0 train, 1 valid, 2 test.
+
+    Raises:
+        UserError: no validation windows can be carved out.
+    """
+    facts: dict[str, Any] = {}
+    long_enough = np.diff(log.start) >= options.min_history + options.targets
+    if not (split_of == 1).any():
+        when = log.time[log.start[1:] - 1]  # no sequence is empty
+        train_times = when[(split_of == 0) & long_enough]
+        cut = np.quantile(train_times, 1 - options.valid_share, method="higher") if len(train_times) else 0.0
+        split_of = np.where((split_of == 0) & (when >= cut), 1, split_of)
+        facts["valid_from"] = float(cut)
+        if not (split_of == 0).any():
+            raise UserError(
+                "No validation windows can be carved out of the training windows by time: their times are all alike.",
+                "Give a valid.csv.",
+            )
+    windows = {
+        name: each_sequence(
+            log, np.flatnonzero((split_of == code) & long_enough), history=options.history, targets=options.targets
+        )
+        for code, name in enumerate(("train", "valid", "test"))
+    }
+    facts["windows_too_short"] = int((~long_enough).sum())
+    return _without_dropped(log, windows, (split_of == 0)[log.sequence], facts)
+
+
+def _without_dropped(log: EventLog, windows: dict[str, Windows], training: np.ndarray, facts: dict[str, Any]) -> Splits:
+    """Count the users without any window and leave their interactions out of training."""
+    has_window = np.zeros(len(log.users), dtype=bool)
+    for part in windows.values():
+        has_window[part.user] = True
+    facts["users_per_split"] = {name: len(sorted_unique(part.user)) for name, part in windows.items()}
+    return Splits(windows, training & has_window[log.user], int((~has_window).sum()), facts)
+
+
+SPLITTERS = {"time": split_by_time, "user": split_by_user, "leave-one-out": leave_one_out}

@@ -1,0 +1,1 @@
+"""Conventional recommenders: popularity, item-kNN, TF-IDF, SASRec, BERT4Rec."""

@@ -1,1 +1,0 @@
-"""Built-in rewards: one file each, on the public api only."""

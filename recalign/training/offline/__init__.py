@@ -1,0 +1,1 @@
+"""Training on the data's answers: token and preference objectives."""

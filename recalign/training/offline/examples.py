@@ -1,0 +1,206 @@
+"""What token objectives are trained on: rows as token sequences, the order in which they come, padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from recalign.data.dataset import Row
+from recalign.models.policy import Policy
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as a token sequence.
+
+    Args:
+        tokens: [L] int32, prompt and response.
+        prompt: how many of them are the prompt.
+        row: what it was made from.
+    """
+
+    tokens: np.ndarray
+    prompt: int
+    row: Row
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """B sequences padded on the left to L tokens, so that the responses end together.
+
+    Args:
+        input_ids: [B, L] int64.
+        attention_mask: [B, L] int64, or None where nothing is padded.
+        position_ids: [B, L] int64, or None likewise.
+        keep: [C] int64, the columns whose logits predict a labelled token in some row.
+        labels: [B, C] int64, the tokens that those logits predict; IGNORED where there is none to learn.
+        examples: [B].
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    keep: torch.Tensor
+    labels: torch.Tensor
+    examples: Sequence[Example]
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """Return the batch on a device."""
+        tensors = (self.input_ids, self.attention_mask, self.position_ids, self.keep, self.labels)
+        moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors)
+        return TokenBatch(*moved, self.examples)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a row varies from epoch to epoch, as a function of (seed, epoch, index) alone.
+
+    Args:
+        shuffle_targets: a fresh order of the targets, so that a list is learnt as a set: what comes next at all,
+            not what comes first.
+        history_dropout: share of the history's items left out.
+        seed: of the draws.
+    """
+
+    shuffle_targets: bool = False
+    history_dropout: float = 0.0
+    seed: int = 0
+
+    def __bool__(self) -> bool:
+        return self.shuffle_targets or self.history_dropout > 0
+
+    def vary(self, row: Row, epoch: int) -> Row:
+        """Return the row as this epoch sees it; at least one item of the history stays."""
+        generator = np.random.default_rng([self.seed, epoch, row.index])
+        if self.shuffle_targets:
+            order = generator.permutation(len(row.targets))
+            row = replace(row, targets=row.targets[order], gains=row.gains[order])
+        if self.history_dropout and len(row.history):
+            kept = generator.random(len(row.history)) >= self.history_dropout
+            kept[-1] |= not kept.any()
+            row = replace(row, history=row.history[kept])
+        return row
+
+
+class AnswerExamples(Dataset[Example]):
+    """The rows of a split as prompts with the responses that they should get; encoded when first asked for, then kept.
+
+    Args:
+        policy: prompts, titles.
+        rows: a split.
+        answer_length: how many of a row's targets a response names at most.
+        augmentation: how rows vary from epoch to epoch; rows that do are encoded anew each time.
+        cache_tokens: keep the sequences of the first rows asked for until they have so many tokens (4 bytes each).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        rows: Sequence[Row],
+        answer_length: int,
+        *,
+        augmentation: Augmentation | None = None,
+        cache_tokens: int = 100_000_000,
+    ) -> None:
+        self.policy, self.rows, self.answer_length = policy, rows, answer_length
+        self.augmentation = augmentation or Augmentation()
+        self._room = cache_tokens
+        self._cache: dict[int, Example] = {}
+        self._lengths: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, address: tuple[int, int]) -> Example:
+        epoch, index = address
+        example = self._cache.get(index)
+        if example is None:
+            row = self.rows[index]
+            if self.augmentation:
+                row = self.augmentation.vary(row, epoch)
+            prompt, response = self.policy.prompter.example(row, row.targets[: self.answer_length])
+            example = Example(np.concatenate([prompt, response]).astype(np.int32), len(prompt), row)
+            if self._room >= len(example.tokens) and not self.augmentation:
+                self._room -= len(example.tokens)
+                self._cache[index] = example
+        return example
+
+    def length_of(self, index: int) -> int:
+        """Return an example's length in tokens (as the first epoch sees it)."""
+        if index not in self._lengths:
+            self._lengths[index] = len(self[0, index].tokens)
+        return self._lengths[index]
+
+
+def collate(examples: Sequence[Example], *, pad: int, all_tokens: bool) -> TokenBatch:
+    """Pad sequences to a batch.
+
+    Args:
+        examples: [B].
+        pad: any token id.
+        all_tokens: learn the prompts' tokens too, not the responses' alone.
+    """
+    lengths = np.array([len(example.tokens) for example in examples])
+    longest = int(lengths.max())
+    tokens = np.full((len(examples), longest), pad, dtype=np.int64)
+    labels = np.full((len(examples), longest), IGNORED, dtype=np.int64)
+    for row, example in enumerate(examples):
+        start = longest - len(example.tokens)
+        first = start + (1 if all_tokens else example.prompt)  # nothing predicts the very first token
+        tokens[row, start:] = example.tokens
+        labels[row, first:] = tokens[row, first:]
+    columns = np.flatnonzero((labels != IGNORED).any(axis=0))
+    mask = positions = None
+    if (lengths < longest).any():
+        present = np.arange(longest) >= (longest - lengths)[:, None]  # [B, L]
+        mask = torch.from_numpy(present.astype(np.int64))
+        positions = torch.from_numpy(np.maximum(present.cumsum(axis=1) - 1, 0))
+    return TokenBatch(
+        input_ids=torch.from_numpy(tokens),
+        attention_mask=mask,
+        position_ids=positions,
+        keep=torch.from_numpy(columns - 1),
+        labels=torch.from_numpy(labels[:, columns]),
+        examples=examples,
+    )
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Visits every example once an epoch, as (epoch, index): what is random about an example follows from that pair.
+
+    The order is a function of (seed, epoch). With `length_of`, examples of like length share a batch: chunks of 50
+    batches are sorted by length, cut into batches, and the batches shuffled, so that little is spent on padding.
+
+    Args:
+        size: how many examples there are.
+        batch_size: examples a batch.
+        seed: of the order.
+        length_of: an example's length in tokens, or None to leave the order as drawn.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, length_of: Callable[[int], int] | None = None) -> None:
+        self.size, self.batch_size, self.seed, self.length_of = size, batch_size, seed, length_of
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(self.size)
+        for start in range(0, self.size, 50 * self.batch_size):
+            chunk = order[start : start + 50 * self.batch_size]
+            if self.length_of is not None:
+                lengths = np.array([self.length_of(int(index)) for index in chunk])
+                chunk = chunk[np.argsort(-lengths, kind="stable")]
+                full = len(chunk) // self.batch_size * self.batch_size
+                batches = chunk[:full].reshape(-1, self.batch_size)
+                chunk = np.concatenate([batches[generator.permutation(len(batches))].ravel(), chunk[full:]])
+            for index in chunk:
+                yield self.epoch, int(index)

@@ -1,0 +1,208 @@
+"""The training step of preference objectives: targets and rejected titles behind one encoding of each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate.state import GradientState
+from torch import distributed
+from torch.utils.data import Dataset
+
+from recalign.api import INVALID, PreferenceBatch, PreferenceObjective, ValidTokens
+from recalign.decoding.constraint import Decisions
+from recalign.decoding.engine import Engine
+from recalign.models.policy import Policy
+from recalign.plugins.registry import blamed
+from recalign.training.logprobs.completions import Sampled, hidden_before, logits_of, takes_tree_mask
+from recalign.training.offline.examples import AnswerExamples, Example
+from recalign.training.offline.negatives import Negatives, Rejected
+from recalign.training.processes import add_up_gradients, process
+
+
+class PreferenceExamples(Dataset[tuple[int, Example]]):
+    """Rows with their targets, and the epoch, on which the rejected titles depend."""
+
+    def __init__(self, examples: AnswerExamples) -> None:
+        self.examples = examples
+        self.length_of = examples.length_of
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, address: tuple[int, int]) -> tuple[int, Example]:
+        return address[0], self.examples[address]
+
+
+@dataclass(frozen=True)
+class TitleScores:
+    """Log-probabilities of N titles' T tokens; 0 and False at tokens that do not count."""
+
+    logps: torch.Tensor
+    thresholds: torch.Tensor
+    choices: torch.Tensor
+
+
+class PreferenceStep:
+    """One update of a preference objective; it runs its own backward pass, so that all titles of a prompt share it.
+
+    Args:
+        policy: what is trained.
+        objective: the loss.
+        engine: catalogue, constraint and, for negatives of the policy's own, its beam search.
+        reference: gives the reference policy.
+        negatives: where rejected titles come from.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: PreferenceObjective,
+        engine: Engine,
+        reference: Callable[[], AbstractContextManager[torch.nn.Module]],
+        negatives: Negatives | Rejected,
+    ) -> None:
+        self.policy, self.objective, self.engine, self.reference = policy, objective, engine, reference
+        self.negatives = negatives
+        self.packed = takes_tree_mask(policy.model)
+        self.batches = 0  # of the present update
+
+    def loss(
+        self, model: torch.nn.Module, batch: Sequence[tuple[int, Example]]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Run one batch's backward pass; after the last one of an update, average gradients over batches and processes.
+
+        Args:
+            model: not used: gradients go to the policy's own parameters, whatever wraps them.
+            batch: epoch and example of each row.
+
+        Returns:
+            The loss without a graph, the mean over processes, and figures to log.
+        """
+        preferences = self.preferences(batch)
+        with blamed("objective", self.objective, "loss"):
+            value, figures = self.objective.loss(preferences)
+        value.backward()
+        value = value.detach()
+        if process()[1] > 1:
+            distributed.all_reduce(value)
+        self.batches += 1
+        if GradientState().sync_gradients:  # what the trainer says of the last batch of an update
+            self._average_gradients()
+        return value / process()[1], figures
+
+    def preferences(self, batch: Sequence[tuple[int, Example]]) -> PreferenceBatch:
+        """Draw rejected titles and score all titles under the policy and under the reference."""
+        examples = [example for _, example in batch]
+        rows = [example.row for example in examples]
+        rejected = self.negatives.draw(rows, batch[0][0])
+        items = np.concatenate([np.array([[row.targets[0]] for row in rows]), rejected], axis=1)  # [B, 1 + D]
+        titles = self._titles(examples, items)
+        rank = self.objective.threshold_rank
+        scores = self._score(self.policy.model, titles, rank)
+        with torch.no_grad(), self.reference() as reference:
+            reference_scores = self._score(reference, titles, 0)
+
+        present = torch.from_numpy(items != INVALID).to(scores.logps.device)
+        width = titles.tokens.shape[1]
+
+        def prepacked(values: torch.Tensor) -> torch.Tensor:  # [N, T] -> [B, 1 + D, T]
+            return values.new_zeros(*items.shape, width).masked_scatter(
+                present[..., None].expand(-1, -1, width), values
+            )
+
+        token_logps = prepacked(scores.logps)
+        return PreferenceBatch(
+            logps=token_logps.sum(dim=2),
+            reference_logps=prepacked(reference_scores.logps).sum(dim=2),
+            present=present,
+            token_logps=token_logps,
+            thresholds=prepacked(scores.thresholds) if rank else None,
+            choices=prepacked(scores.choices),
+        )
+
+    def _titles(self, examples: Sequence[Example], items: np.ndarray) -> Sampled:
+        """The titles of items [B, 1 + D], row by row, as completions of their prompts, with the tokens that count."""
+        titles = self.policy.titles
+        groups, _ = np.nonzero(items != INVALID)
+        named = items[items != INVALID]
+        lengths = np.array([len(titles.paths[item]) + 1 for item in named])
+        tokens = np.full((len(named), int(lengths.max())), titles.end, dtype=np.int64)
+        for place, item in enumerate(named):
+            tokens[place, : lengths[place] - 1] = titles.paths[item]
+        excluded = self.engine.excluded_by([example.row for example in examples])
+        # A target is a valid title even where the history has it and the policy would not recommend it again.
+        others = [np.setdiff1d(excluded[group], item) for group, item in zip(groups, named, strict=True)]
+        decisions = self._decisions(tokens, lengths, others)
+        prompts = [example.tokens[: example.prompt].astype(np.int64) for example in examples]
+        return Sampled(prompts, tokens, lengths, groups, decisions)
+
+    def _decisions(self, tokens: np.ndarray, lengths: np.ndarray, excluded: Sequence[np.ndarray]) -> Decisions:
+        """Which tokens count, and against which others: the constraint's choices, or every token against all."""
+        if self.objective.params.constrained:
+            device = self.policy.device
+            known = torch.from_numpy(tokens).to(device), torch.from_numpy(lengths).to(device)
+            return self.engine.constraint(1).replay(*known, excluded)
+        rows, positions = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
+        own = torch.from_numpy(tokens[rows, positions])
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return Decisions(torch.from_numpy(rows), torch.from_numpy(positions), nothing, nothing, own)
+
+    def _score(self, model: torch.nn.Module, titles: Sampled, rank: int) -> TitleScores:
+        """Log-probabilities of the tokens that count, and of the `rank`-th best token in their places."""
+        decisions, device = titles.decisions, self.policy.device
+        rows, positions = decisions.rows.cpu().numpy(), decisions.positions.cpu().numpy()
+        logps = torch.zeros(titles.tokens.shape, device=device)
+        if not len(rows):  # every token is forced: each title has probability 1
+            first = next(model.parameters())
+            return TitleScores(logps + 0.0 * first.sum(), logps.clone(), torch.zeros_like(logps, dtype=torch.bool))
+        hidden, site_of = hidden_before(model, titles, rows, positions, packed=self.packed)
+        score = _among_valid if self.objective.params.constrained else _among_all
+        own, thresholds = score(model, hidden, site_of, decisions, rank)  # [E]
+        place = (decisions.rows.to(device), decisions.positions.to(device))
+        return TitleScores(
+            logps=logps.index_put(place, own),
+            thresholds=logps.index_put(place, thresholds),
+            choices=torch.zeros_like(logps, dtype=torch.bool).index_put(place, torch.tensor(True, device=device)),
+        )
+
+    def _average_gradients(self) -> None:
+        parts, self.batches = self.batches * process()[1], 0
+        if parts == 1:
+            return
+        for parameter in self.policy.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= parts
+        add_up_gradients(self.policy.model)
+
+
+def _among_valid(
+    model: torch.nn.Module, hidden: torch.Tensor, site_of: torch.Tensor, decisions: Decisions, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities [E] of decisions' own tokens among the valid ones, and of the `rank`-th best (or last) one."""
+    device = hidden.device
+    starts, tokens = decisions.starts.to(device), decisions.tokens.to(device)
+    columns, column_of = torch.unique(tokens, return_inverse=True)
+    place, present = ValidTokens(decisions.rows, starts, column_of).padded()  # [E, C]
+    logits = logits_of(model, hidden, columns).float()
+    logps = logits[site_of[:, None], place].masked_fill(~present, -torch.inf).log_softmax(dim=1)
+    own = logps.gather(1, (decisions.chosen.to(device) - starts[:-1])[:, None])[:, 0]
+    if not rank:
+        return own, torch.zeros_like(own)
+    best = logps.detach().topk(min(rank, logps.shape[1]), dim=1).values
+    last = present.sum(dim=1).clamp_max(best.shape[1]) - 1
+    return own, best.gather(1, last[:, None])[:, 0]
+
+
+def _among_all(
+    model: torch.nn.Module, hidden: torch.Tensor, site_of: torch.Tensor, decisions: Decisions, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `_among_valid`, over the whole vocabulary; `decisions.chosen` holds the tokens themselves."""
+    logps = model.get_output_embeddings()(hidden).float().log_softmax(dim=1)  # [D, V]
+    own = logps[site_of, decisions.chosen.to(hidden.device)]
+    if not rank:
+        return own, torch.zeros_like(own)
+    return own, logps.detach().topk(min(rank, logps.shape[1]), dim=1).values[site_of, -1]

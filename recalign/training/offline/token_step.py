@@ -1,0 +1,122 @@
+"""The training step of token objectives: answers of the training rows, logits only where a token is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
+from recalign.decoding.engine import Engine
+from recalign.decoding.scoring import selects_logits
+from recalign.models.policy import Policy
+from recalign.plugins.registry import blamed
+from recalign.training.offline.examples import IGNORED, Example, TokenBatch, collate
+
+
+class TokenStep:
+    """A token objective as a training step: logits only where there is a token to learn.
+
+    Args:
+        policy: what is trained.
+        objective: the loss.
+        engine: knows the valid next tokens, for objectives that read them.
+    """
+
+    def __init__(self, policy: Policy, objective: TokenObjective, engine: Engine) -> None:
+        self.policy, self.objective, self.engine = policy, objective, engine
+
+    def loss(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the objective's loss on a batch, with its figures."""
+        answers = self.answers(model, batch)
+        with blamed("objective", self.objective, "loss"):
+            return self.objective.loss(answers)
+
+    def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
+        """Run the model; the labelled tokens come out end to end, row by row."""
+        batch = batch.to(self.policy.device)
+        logits, labels, rows = self._run(model, batch)
+        without = None
+        if self.objective.reads_without_history:
+            bare = [self._without_history(example) for example in batch.examples]
+            bare_batch = collate(bare, pad=self.policy.titles.end, all_tokens=False)
+            without = self._run(model, bare_batch.to(self.policy.device))[0]
+        width = self.objective.beam_width
+        allowed = self._valid_tokens(batch.examples) if self.objective.reads_allowed or width else None
+        return AnswerBatch(
+            logits=logits,
+            labels=labels,
+            rows=rows,
+            allowed=allowed,
+            logits_without_history=without,
+            beam_thresholds=self._beam_thresholds(batch.examples, allowed, width) if width else None,
+        )
+
+    def _run(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits [S, V] before the labelled tokens, those tokens [S], and the row of each [S]."""
+        chosen = {"logits_to_keep": batch.keep} if self._selects_logits else {}
+        logits = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **chosen,
+        ).logits
+        if not chosen:
+            logits = logits[:, batch.keep]
+        rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
+        return logits[rows, columns].float(), batch.labels[rows, columns], rows
+
+    def _without_history(self, example: Example) -> Example:
+        """Return the same answer after the prompt of a user without history."""
+        prompt = self.policy.prompter.encode(replace(example.row, history=example.row.history[:0]))
+        answer = example.tokens[example.prompt :]
+        return Example(np.concatenate([prompt, answer]).astype(np.int32), len(prompt), example.row)
+
+    @cached_property
+    def _selects_logits(self) -> bool:
+        return selects_logits(self.policy.model)
+
+    def _valid_tokens(self, examples: Sequence[Example]) -> ValidTokens:
+        """Find where the responses had a choice, and between which tokens; S counts their tokens end to end."""
+        titles, device = self.policy.titles, self.policy.device
+        responses = [example.tokens[example.prompt :].astype(np.int64) for example in examples]
+        lengths = np.array([len(response) for response in responses])
+        offsets = np.cumsum(lengths) - lengths
+        counts = np.array([len(titles.parse(response)) for response in responses])
+        parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        for count in np.unique(counts):
+            members = np.flatnonzero(counts == count)
+            tokens = np.full((len(members), int(lengths[members].max())), titles.end, dtype=np.int64)
+            for place, member in enumerate(members):
+                tokens[place, : lengths[member]] = responses[member]
+            constraint = self.engine.constraint(int(count))
+            excluded = [self._excluded(examples[member].row, int(count)) for member in members]
+            found = constraint.replay(
+                torch.from_numpy(tokens).to(device), torch.from_numpy(lengths[members]).to(device), excluded
+            )
+            base = torch.from_numpy(offsets[members]).to(device)
+            parts.append((base[found.rows] + found.positions, found.starts.diff(), found.tokens))
+        positions, sizes, tokens_ = (torch.cat([part[i] for part in parts]) for i in range(3))
+        starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        return ValidTokens(positions=positions, starts=starts, tokens=tokens_)
+
+    def _excluded(self, row: Row, count: int) -> np.ndarray:
+        """Items that a row must not be recommended; its first targets are valid even where the history has them."""
+        excluded = self.engine.excluded(row)
+        return excluded[(excluded[:, None] != row.targets[:count]).all(axis=1)]
+
+    def _beam_thresholds(self, examples: Sequence[Example], allowed: ValidTokens, width: int) -> torch.Tensor:
+        """[S] what each answer's prefixes must score to stay in a beam search with the policy as it is now."""
+        search = self.engine.thresholds([example.row for example in examples], width=width)
+        thresholds, steps = [], []
+        for row, example in enumerate(examples):
+            end = len(example.tokens) - example.prompt - 1  # the end token competes with all that is decided later, too
+            thresholds += [search.going[row, :end], search.ending[row, end : end + 1]]
+            steps += [search.decided[row, :end], search.decided[row, end:].any()[None]]
+        counts = torch.cat(steps)
+        counts[allowed.positions.cpu()] = True
+        return torch.cat(thresholds).masked_fill(~counts, -torch.inf).float().to(self.policy.device)

@@ -1,0 +1,1 @@
+"""Training on the policy's own rollouts."""

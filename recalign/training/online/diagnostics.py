@@ -1,0 +1,130 @@
+"""What an alignment reports about itself: figures of every step, their summary, and the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recalign.metrics.batches import first_positions
+from recalign.objectives.policy_gradient import TIE, zero_variance
+
+if TYPE_CHECKING:
+    from recalign.api import Credit, Groups
+    from recalign.decoding.engine import Completions
+
+SUMMARISED = (
+    "reward",
+    "zero_variance",
+    "saturation",
+    "zero_reward",
+    "advantage",
+    "kl",
+    "entropy",
+    "validity",
+    "repeats",
+    "sampling_gap",
+)
+"""Figures whose first and last values the run reports."""
+WINDOW = 5
+"""Steps over which a summary averages: one step of 16 prompts is noisy."""
+
+
+def rollout_metrics(groups: Groups, credit: Credit, completions: Completions) -> dict[str, float]:
+    """Figures of one step's rollouts.
+
+    - `reward`: mean over all processes' lists.
+    - `zero_variance`: share of groups whose rewards are all equal.
+    - `saturation`: share of lists above R_max, the best reference reward of their prompt (with reference lists only).
+    - `zero_reward`: share of lists with reward 0.
+    - `advantage`: mean |advantage|; its fall is the paper's gradient decay (BLADE, SIGIR 2026).
+    - `entropy`: nats a decision (a token with more than one valid choice), estimated from the samples themselves; not
+      there for beams, which are none.
+    - `validity`, `repeats`: shares of positions that hold an item, and an item again (this process's lists).
+    """
+    items = completions.items.numpy()
+    metrics = {
+        "reward": float(groups.rewards.mean()),
+        "zero_variance": float(zero_variance(groups.rewards).double().mean()),
+        "zero_reward": float((groups.rewards.abs() <= TIE).double().mean()),
+        "advantage": float(credit.advantages.abs().mean()),
+        "validity": float((items >= 0).mean()),
+        "repeats": float((~first_positions(items) & (items >= 0)).mean()),
+        **credit.metrics,
+    }
+    if not groups.ranked:
+        decisions = int((completions.logps != 0).sum())
+        metrics["entropy"] = float(-completions.logps.sum()) / max(decisions, 1)
+    if groups.reference_rewards is not None:
+        best = groups.reference_rewards.amax(dim=1, keepdim=True)  # [P, 1]
+        metrics["saturation"] = float((groups.rewards > best + TIE).double().mean())
+    return metrics
+
+
+def summarise(log: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """First and last values of each figure (means over a few steps), and the seconds of each part.
+
+    Args:
+        log: records of all steps, in order.
+    """
+    summary = {}
+    for name in SUMMARISED:
+        values = [record[name] for record in log if name in record]
+        if values:
+            window = min(WINDOW, -(-len(values) // 3))
+            summary[name] = {"first": float(np.mean(values[:window])), "last": float(np.mean(values[-window:]))}
+    return summary
+
+
+def seconds_by_part(log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean seconds an update spends on rollouts, on the reference policy and on the update itself."""
+    updates = [record for record in log if "seconds_update" in record]
+    parts = ("rollout", "reference", "update")
+    return {
+        part: sum(record.get(f"seconds_{part}", 0.0) for record in updates) / max(len(updates), 1) for part in parts
+    }
+
+
+def line(summary: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> str:
+    """Write the summary as one line for people."""
+    shares = {"zero_variance", "saturation", "zero_reward", "repeats"}
+    names = {"zero_variance": "zero-variance groups", "saturation": "above R_max", "zero_reward": "zero rewards"}
+    parts = []
+    for name in ("reward", "zero_variance", "saturation", "zero_reward", "advantage", "kl", "entropy"):
+        if name in summary:
+            first, last = summary[name]["first"], summary[name]["last"]
+            form = ".0%" if name in shares else ".3f"
+            label = "|advantage|" if name == "advantage" else names.get(name, name)
+            parts.append(f"{label} {first:{form}} -> {last:{form}}")
+    spent = ", ".join(f"{part} {value:.2f} s" for part, value in seconds.items() if value)
+    return "; ".join(parts) + f". A step: {spent}."
+
+
+def plot_curves(log: Sequence[Mapping[str, Any]], reward: str, start: float, file: Path) -> None:
+    """Draw the sampled training reward and the greedy validation reward over the steps.
+
+    Args:
+        log: records of all steps.
+        reward: the expression, for the axis.
+        start: validation reward before the first update.
+        file: a PNG, replaced.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    steps = [(record["step"], record["reward"]) for record in log if "reward" in record]
+    valid = [(0, start), *((record["step"], record["eval_reward"]) for record in log if "eval_reward" in record)]
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    if steps:
+        axes.plot(*zip(*steps, strict=True), label="sampled, training prompts", linewidth=1)
+    axes.plot(*zip(*valid, strict=True), label="greedy, validation", marker="o", markersize=3)
+    axes.set_xlabel("step")
+    axes.set_ylabel(reward)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)

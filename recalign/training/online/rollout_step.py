@@ -1,0 +1,177 @@
+"""The training step of alignment: roll out, compute log-probabilities, and run the backward passes part by part."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed
+
+from recalign.api import PolicyBatch
+from recalign.decoding.compatibility import beyond_window
+from recalign.evaluation.cost import MemoryWatch
+from recalign.plugins.registry import blamed, plugin_error
+from recalign.training.logprobs.completions import completion_logps, microbatches, takes_tree_mask
+from recalign.training.online import diagnostics
+from recalign.training.online.rollouts import Rollout, make_rollout
+from recalign.training.processes import add_up_gradients, process
+
+if TYPE_CHECKING:
+    from recalign.api import RolloutObjective
+    from recalign.data.dataset import Rows
+    from recalign.decoding.engine import Engine
+    from recalign.metrics.expression import RewardExpression
+    from recalign.models.policy import Policy
+    from recalign.training.online.prompt_order import PromptOrder
+    from recalign.training.online.reference_lists import ReferenceLists
+
+
+class RolloutStep:
+    """One update: a rollout (or the one before, again), log-probabilities, loss and backward pass, part by part.
+
+    It runs its own backward passes, so that memory is bounded by the token budget and not by P or G, and adds up the
+    gradients of all processes itself: their parts need not be equal in number or size.
+
+    Args:
+        policy: what is trained.
+        engine: samples from it.
+        objective: credit and loss.
+        expression: the reward, bound.
+        rows: the training split.
+        prompts: which rows each rollout asks.
+        references: stored reference lists, or None.
+        reference: gives the reference policy, for the KL.
+        updates_per_rollout: updates on the same completions.
+        token_budget: tokens a backward pass, padding included.
+        kl_every: measure the KL every so many updates where the objective has no use for it.
+        seed: of the sampling.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        engine: Engine,
+        objective: RolloutObjective,
+        expression: RewardExpression,
+        rows: Rows,
+        prompts: PromptOrder,
+        references: ReferenceLists | None,
+        reference: Callable[[], AbstractContextManager[torch.nn.Module]],
+        *,
+        updates_per_rollout: int = 1,
+        token_budget: int = 16384,
+        kl_every: int = 10,
+        seed: int = 0,
+    ) -> None:
+        self.policy, self.engine, self.objective, self.expression = policy, engine, objective, expression
+        self.rows, self.prompts, self.references, self.reference = rows, prompts, references, reference
+        self.updates_per_rollout, self.token_budget, self.kl_every = updates_per_rollout, token_budget, kl_every
+        self.seed = seed
+        self.packed = takes_tree_mask(policy.model)
+        self.rollout: Rollout | None = None
+        self.old_logps: torch.Tensor | None = None
+        self.reference_logps: torch.Tensor | None = None  # of this rollout, once they were asked for
+
+    def loss(self, model: torch.nn.Module, batch: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Run one update's backward passes.
+
+        Args:
+            model: not used: gradients go to the policy's own parameters, whatever wraps them.
+            batch: the number of the update.
+
+        Returns:
+            The loss over all processes' completions, without a graph, and figures to log.
+
+        Raises:
+            UserError: the objective or the reward misbehaves; the plugin is named.
+        """
+        update = int(batch[0])
+        figures: dict[str, float] = {}
+        memory = MemoryWatch(self.policy.device)
+        if update % self.updates_per_rollout == 0 or self.rollout is None:
+            self.rollout = self._roll_out(update // self.updates_per_rollout)
+            self.old_logps = self.reference_logps = None
+            rollout = self.rollout
+            figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
+            figures["seconds_rollout"] = rollout.seconds
+        started = time.perf_counter()
+        measure_kl = self.objective.reads_reference or update % self.kl_every == 0
+        loss, parts = self._backward(self.rollout, measure_kl)
+        figures |= parts
+        figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
+        figures["peak_memory_mb"] = memory.peak_mb()
+        return loss, figures
+
+    def _roll_out(self, number: int) -> Rollout:
+        rank, processes = process()
+        rows = [self.rows[int(index)] for index in self.prompts.at(number)[rank::processes]]
+        return make_rollout(
+            self.engine,
+            rows,
+            self.objective,
+            self.expression,
+            None if self.references is None else self.references.of(rows),
+            list_length=self.engine.policy.prompter.list_length,
+            seed=self.seed,
+            step=number,
+        )
+
+    def _backward(self, rollout: Rollout, measure_kl: bool) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and figures, averaged over completions; gradients are added to the parameters'."""
+        sampled, device = rollout.sampled, self.policy.device
+        total = torch.zeros((), device=device)
+        figures: dict[str, float] = defaultdict(float)
+        known = self.old_logps
+        old = torch.zeros(sampled.tokens.shape, device=device) if known is None else known
+        asked, referred = self.reference_logps is None and measure_kl, self.reference_logps
+        if asked:
+            referred = torch.zeros(sampled.tokens.shape, device=device)
+        every = rollout.all_groups.rewards.numel()
+        packed = self.packed and not beyond_window(self.policy.model, sampled.reach)
+        layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
+        parts = microbatches(*layout, whole=self.objective.whole_groups, packed=packed)
+        figures["pass_tokens"] = max((part.tokens for part in parts), default=0)
+        for rows, _ in parts:
+            part = sampled.take(rows)
+            logps = completion_logps(self.policy.model, part, packed=packed)
+            if known is None:
+                # The first update after a rollout: what sampled is the present policy, and the ratio is exactly 1.
+                old[rows] = logps.detach()
+            if asked:
+                started = time.perf_counter()
+                with torch.no_grad(), self.reference() as model:
+                    referred[rows] = completion_logps(model, part, packed=packed)
+                figures["seconds_reference"] += time.perf_counter() - started
+            batch = PolicyBatch(
+                logps=logps,
+                old_logps=old[rows],
+                reference_logps=referred[rows] if measure_kl else None,
+                advantages=rollout.advantages[rows].to(device),
+                mask=rollout.completions.mask[rows].to(device),
+                groups=torch.from_numpy(part.groups).to(device),
+            )
+            loss, metrics = self._checked_loss(batch)
+            weight = len(rows) / every
+            (loss * weight).backward()
+            total += loss.detach() * weight
+            for name, value in metrics.items():
+                figures[name] += value * len(rows) / len(sampled)
+        if known is None:
+            figures["sampling_gap"] = rollout.gap(old.cpu())
+        self.old_logps, self.reference_logps = old, referred
+        if process()[1] > 1:
+            distributed.all_reduce(total)
+            add_up_gradients(self.policy.model)
+        return total, dict(figures)
+
+    def _checked_loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        with blamed("objective", self.objective, "loss"):
+            loss, metrics = self.objective.loss(batch)
+        if loss.shape != () or not loss.requires_grad:
+            what = "returned no scalar that depends on the log-probabilities in loss"
+            raise plugin_error("objective", self.objective, what)
+        return loss, metrics

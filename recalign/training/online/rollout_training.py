@@ -1,0 +1,241 @@
+"""Trains a policy on its own rollouts: prompts, reference lists, validation, the trainer around the rollout step."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch.utils.data import Dataset
+
+from recalign import console
+from recalign.decoding.engine import Engine
+from recalign.errors import UserError
+from recalign.models.lora import REFERENCE
+from recalign.models.policy import reference_policy
+from recalign.training.online import diagnostics
+from recalign.training.online.prompt_order import PromptOrder, UpdateSampler, choose_prompts
+from recalign.training.online.reference_lists import ReferenceKey, ReferenceLists, weights_hash
+from recalign.training.online.rollout_step import RolloutStep
+from recalign.training.online.rollouts import check_groups
+from recalign.training.processes import process
+from recalign.training.trainer import RecalignTrainer, read_log
+from recalign.training.training_options import CHECKPOINTS, TrainingOptions
+from recalign.training.validation import spread, validation_metric
+
+if TYPE_CHECKING:
+    from recalign.api import RolloutObjective
+    from recalign.data.dataset import PreparedDataset
+    from recalign.metrics.expression import RewardExpression
+
+
+class Updates(Dataset[int]):
+    """The numbers of all updates: what the trainer's data loader loads."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, update: int) -> int:
+        return update
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """How rollouts are made and used.
+
+    Args:
+        prompts_per_step: P, over all processes.
+        prompts: train on at most so many training rows, drawn by seed; None: on all.
+        valid_rows: validate on at most so many rows.
+        updates_per_rollout: updates on the same completions.
+        token_budget: tokens a backward pass, padding included; sampling may hold keys and values of twice as many.
+    """
+
+    prompts_per_step: int = 16
+    prompts: int | None = None
+    valid_rows: int = 512
+    updates_per_rollout: int = 1
+    token_budget: int = 16384
+
+
+def align_policy(
+    engine: Engine,
+    dataset: PreparedDataset,
+    objective: RolloutObjective,
+    expression: RewardExpression,
+    out: Path,
+    training: TrainingOptions,
+    options: RolloutOptions,
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Align the engine's policy in place; checkpoints, `log.jsonl` and `curves.png` are written to the run folder.
+
+    Args:
+        engine: the starting policy, trainable.
+        dataset: prompts and targets.
+        objective: credit and loss.
+        expression: the reward, bound to the dataset's catalogue.
+        out: the run folder.
+        training: learning rate, updates or epochs, validation; batch size and best metric are this function's own.
+        options: rollouts.
+        resume: go on from the newest checkpoint.
+
+    Returns:
+        What run.json records: updates, validation before and best, diagnostics, seconds, rows left out.
+
+    Raises:
+        UserError: the reward or the objective misbehaves, or the reward is defined for no row; a row has fewer items
+            left than a group has ranked titles.
+        KeyboardInterrupt: after Ctrl-C, when the present update is done and a checkpoint is saved.
+    """
+    schedule, left_out = _schedule(dataset, expression, options, training.seed)
+    check_groups(engine, objective, dataset.rows("train"), schedule.indices)
+    again = options.updates_per_rollout
+    updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
+    valid = spread(dataset.rows("valid"), options.valid_rows)
+    console.say(engine.policy.cached_trie.line)
+    start = validation_metric(engine, expression, valid)
+    references, sampled = _references(engine, dataset, objective, training.seed), 0
+    if references is not None:
+        sampled = references.ensure(engine, dataset.rows("train"), schedule.asked(-(-updates // again)))
+    step = _step(engine, dataset, objective, expression, schedule, references, training, options)
+    _forget_half_rollouts(out / CHECKPOINTS, again)
+    outcome = RecalignTrainer(
+        engine.policy,
+        step,
+        _for_updates(training, updates, again),
+        out,
+        Updates(updates),
+        collate=list,
+        validate=lambda: {"reward": validation_metric(engine, expression, valid)},
+        sampler=UpdateSampler(updates, process()[1]),
+        runs_backward=True,
+        title=f"{objective.name}, reward {expression.text}",
+    ).run(resume=resume)
+    engine.policy.prompter.tell()
+    if outcome["best_reward"] is None or outcome["best_reward"] <= start:
+        console.warn(f"no checkpoint beats the starting policy on validation ({start:.4f}); the best after it is kept.")
+    return {
+        **outcome,
+        "start_reward": start,
+        "prompts": len(schedule.indices),
+        "left_out": left_out,
+        "references_sampled": sampled,
+        "references": None if references is None else str(references.folder),
+        "truncated": engine.policy.prompter.truncated,
+        "trie": engine.policy.cached_trie.as_dict(),
+        **_report(out, expression.text, start, engine.policy.device, options.token_budget),
+    }
+
+
+def _schedule(
+    dataset: PreparedDataset, expression: RewardExpression, options: RolloutOptions, seed: int
+) -> tuple[PromptOrder, int]:
+    """Choose the prompts and their order; also, how many rows were left out."""
+    processes = process()[1]
+    if processes > options.prompts_per_step:
+        raise UserError(
+            f"{processes} processes share {options.prompts_per_step} prompts a step.", "Raise --prompts-per-step."
+        )
+    indices, left_out = choose_prompts(dataset.rows("train"), expression, options.prompts, seed)
+    if left_out:
+        console.say(f"{left_out} training rows are left out: {expression.text} is not defined for them.")
+    if len(indices) < processes:
+        raise UserError(f"{processes} processes share {len(indices)} training rows.", "Lower --num-processes.")
+    return PromptOrder(indices, options.prompts_per_step, seed, processes), left_out
+
+
+def _step(
+    engine: Engine,
+    dataset: PreparedDataset,
+    objective: RolloutObjective,
+    expression: RewardExpression,
+    schedule: PromptOrder,
+    references: ReferenceLists | None,
+    training: TrainingOptions,
+    options: RolloutOptions,
+) -> RolloutStep:
+    return RolloutStep(
+        engine.policy,
+        engine,
+        objective,
+        expression,
+        dataset.rows("train"),
+        schedule,
+        references,
+        reference_policy(engine.policy),
+        updates_per_rollout=options.updates_per_rollout,
+        token_budget=options.token_budget,
+        kl_every=training.eval_every,
+        seed=training.seed,
+    )
+
+
+def _report(out: Path, reward: str, start: float, device: torch.device, token_budget: int) -> dict[str, Any]:
+    """Summarise the log, in lines and in curves."""
+    log = read_log(out)
+    summary, seconds = diagnostics.summarise(log), diagnostics.seconds_by_part(log)
+    console.say(diagnostics.line(summary, seconds))
+    held = ("peak_memory_mb", "pass_tokens")
+    memory = {name: max((record.get(name, 0) for record in log), default=0) for name in held}
+    above = "of the GPU" if device.type == "cuda" else "beyond the model and the data"
+    console.say(
+        f"Memory: a step took at most {memory['peak_memory_mb']:,.0f} MB {above}; a pass at most "
+        f"{memory['pass_tokens']:,.0f} tokens (--token-budget {token_budget})."
+    )
+    if process()[0] == 0:
+        diagnostics.plot_curves(log, reward, start, out / "curves.png")
+    return {"diagnostics": summary, "seconds_a_step": seconds, "memory": memory}
+
+
+def _for_updates(training: TrainingOptions, updates: int, updates_per_rollout: int) -> TrainingOptions:
+    """One example is one update; validations and checkpoints fall between rollouts."""
+    every = -(-(training.eval_every or updates) // updates_per_rollout) * updates_per_rollout
+    return replace(
+        training,
+        max_steps=updates,
+        eval_every=min(every, updates),
+        batch_size=1,
+        gradient_accumulation=1,
+        best_metric="reward",
+        log_every=1,
+    )
+
+
+def _forget_half_rollouts(checkpoints: Path, updates_per_rollout: int) -> None:
+    """Remove checkpoints that an interruption wrote between two updates on one rollout: its completions are gone."""
+    for path in checkpoints.glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) % updates_per_rollout and process()[0] == 0:
+            shutil.rmtree(path)
+
+
+def _references(
+    engine: Engine, dataset: PreparedDataset, objective: RolloutObjective, seed: int
+) -> ReferenceLists | None:
+    """Open the stored reference lists of this starting policy, if the objective asks for any."""
+    if not objective.reference_lists:
+        return None
+    policy, prompter = engine.policy, engine.policy.prompter
+    fresh = isinstance(policy.model, PeftModel) and REFERENCE not in policy.model.peft_config
+    weights = weights_hash(policy.model, without="lora_" if fresh else "")
+    return ReferenceLists(
+        ReferenceKey(
+            model=f"{weights}-{policy.titles.fingerprint}",
+            data=dataset.hash,
+            template=f"{prompter.template.name} {prompter.template.source} {prompter.max_tokens}",
+            exclude_history=engine.exclude_history,
+            list_length=prompter.list_length,
+            lists=objective.reference_lists,
+            temperature=objective.params.temperature,
+            repetition_penalty=objective.params.repetition_penalty,
+            seed=seed,
+        )
+    )

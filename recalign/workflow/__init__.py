@@ -1,0 +1,1 @@
+"""Recipes: reading, planning and running their steps."""

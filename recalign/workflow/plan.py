@@ -1,0 +1,293 @@
+"""From a recipe to steps: options checked against the commands, sweeps expanded, references resolved, all hashed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recalign.errors import UserError, did_you_mean
+from recalign.params import build_params, parse_assignments
+from recalign.workflow.recipe import Recipe, dashed
+from recalign.workflow.signatures import PARAMS, CommandSignature, signature_of
+from recalign.workspace import content_hash, file_hash
+
+REFERENCE = re.compile(r"(?P<label>[^@]*=)?@(?P<step>[A-Za-z0-9_.-]+)(?P<rest>/.*)?")
+_Axes = dict[str, dict[str, dict[str, Any]]]  # axis -> label -> the options that this place sets
+PLACE = re.compile(r"\{([\w-]+)\}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command to run, everything resolved.
+
+    Args:
+        id: the step's name and its place in the sweep: `align/fold=0/seed=1`.
+        name: the step's name in the recipe.
+        command: the subcommand.
+        axes: sweep axis -> label of this step's place on it.
+        options: key -> value, references replaced by folders.
+        arguments: the same as one would type them, --out included.
+        needs: ids of the steps that it reads.
+        out: output folder.
+        key: content hash of what is asked for: options, files that they name, the keys of `needs`.
+    """
+
+    id: str
+    name: str
+    command: str
+    axes: dict[str, str]
+    options: dict[str, Any]
+    arguments: list[str]
+    needs: tuple[str, ...]
+    out: Path
+    key: str
+
+
+@dataclass
+class _Family:
+    """All expansions of one [[step]]: its axes (name -> labels) and its steps by their place on them."""
+
+    axes: dict[str, list[str]] = field(default_factory=dict)
+    steps: dict[tuple[str, ...], Step] = field(default_factory=dict)
+
+    def at(self, place: Mapping[str, str]) -> Step:
+        return self.steps[tuple(place[axis] for axis in self.axes)]
+
+
+def plan(recipe: Recipe, root: Path) -> list[Step]:
+    """Expand a recipe into the steps to run, in an order in which they can be.
+
+    Args:
+        recipe: what to run.
+        root: folder of the outputs; step `align` writes to `root/align`, in a sweep to `root/align/fold=0/seed=1`.
+
+    Raises:
+        UserError: an unknown option, parameter, plugin or reference, a value of the wrong type, an empty sweep.
+    """
+    planner = _Planner(root, recipe.document.get("defaults", {}))
+    planner.check_defaults({step["command"] for step in recipe.document["step"]})
+    for table in recipe.document["step"]:
+        planner.families[table["name"]] = planner.expand(table)
+    return [step for family in planner.families.values() for step in family.steps.values()]
+
+
+class _Planner:
+    """The steps so far, by name."""
+
+    def __init__(self, root: Path, defaults: Mapping[str, Any]) -> None:
+        self.root = root
+        self.defaults = defaults
+        self.families: dict[str, _Family] = {}
+        self._hashes: dict[Path, str] = {}
+        self._checked: set[tuple[str, ...]] = set()
+
+    def check_defaults(self, commands: set[str]) -> None:
+        for key, value in self.defaults.items():
+            if isinstance(value, dict):
+                if key not in commands:
+                    raise UserError(f"[defaults.{key}]: no step runs this command.", did_you_mean(key, commands))
+                for name in value:
+                    signature_of(key).check_key(dashed(name), f"[defaults.{key}]")
+            elif not any(dashed(key) in signature_of(command).keys for command in commands):
+                known = {name for command in commands for name in signature_of(command).keys}
+                raise UserError(f"[defaults]: no step takes '{key}'.", did_you_mean(key, known))
+
+    def expand(self, table: Mapping[str, Any]) -> _Family:
+        """All places of one [[step]]: its own sweep, times those of the steps that it builds on."""
+        where, signature = f"Step '{table['name']}'", signature_of(table["command"])
+        stated = {dashed(key): value for key, value in table.items() if key not in {"name", "command", "matrix"}}
+        for key in stated:
+            signature.check_key(key, where)
+        own = _axes(table.get("matrix", {}), signature, stated, where)
+        options = _merged(self._defaults_for(signature), stated, where)
+        axes = self._inherited_axes(options, own, signature, where)
+        axes |= {axis: list(places) for axis, places in own.items()}
+        family = _Family(axes)
+        for labels in itertools.product(*axes.values()):
+            place = dict(zip(axes, labels, strict=True))
+            here = options
+            for axis, places in own.items():
+                here = _merged(here, places[place[axis]], where)
+            family.steps[labels] = self._resolve(table["name"], signature, place, here)
+        return family
+
+    def _defaults_for(self, signature: CommandSignature) -> dict[str, Any]:
+        shared = {dashed(key): value for key, value in self.defaults.items() if not isinstance(value, dict)}
+        taken = {key: value for key, value in shared.items() if key in signature.keys}
+        own = {dashed(key): value for key, value in self.defaults.get(signature.name, {}).items()}
+        return _merged(taken, own, f"[defaults.{signature.name}]")
+
+    def _inherited_axes(
+        self, options: Mapping[str, Any], own: _Axes, signature: CommandSignature, where: str
+    ) -> dict[str, list[str]]:
+        """Axes of the steps that options of one value name; an option of several values gathers a sweep instead."""
+        axes: dict[str, list[str]] = {}
+        for table in [options, *(sets for places in own.values() for sets in places.values())]:
+            for key, value in [*table.items(), *table.get(PARAMS, {}).items()]:
+                single = isinstance(value, str) and (key not in table or not signature.is_list(key))
+                match = REFERENCE.fullmatch(value) if single else None
+                for axis, labels in self._family(match["step"], f"{where}, {key}").axes.items() if match else ():
+                    if axis in own or axes.setdefault(axis, labels) != labels:
+                        raise UserError(f"{where}: two sweeps are called '{axis}'.", "Rename one of them.")
+        return axes
+
+    def _resolve(self, name: str, signature: CommandSignature, place: dict[str, str], options: dict[str, Any]) -> Step:
+        identity = "/".join([name, *(f"{axis}={label}" for axis, label in place.items())])
+        where, needs, resolved = f"Step '{identity}'", {}, {}
+        for key, value in options.items():
+            if isinstance(value, dict):
+                resolved[key], found = self._resolve_params(value, place, f"{where}, {key}")
+            else:
+                resolved[key], found = self._resolve_value(value, place, signature.is_list(key), f"{where}, {key}")
+            needs.update({step.id: step for step in found})
+        arguments = signature.arguments(resolved, where)
+        parsed = signature.parse(arguments, where)
+        self._check_plugins(parsed, where)
+        asked = {
+            "command": signature.name,
+            "options": options,
+            "place": place,
+            "files": self._files(parsed),
+            "needs": [step.key for step in needs.values()],
+        }
+        out = self.root / identity
+        return Step(
+            id=identity,
+            name=name,
+            command=signature.name,
+            axes=place,
+            options=resolved,
+            arguments=[*arguments, "--out", str(out)],
+            needs=tuple(needs),
+            out=out,
+            key=content_hash(asked),
+        )
+
+    def _resolve_params(
+        self, params: Mapping[str, Any], place: dict[str, str], where: str
+    ) -> tuple[dict[str, Any], list[Step]]:
+        """Resolve a plugin's parameters one by one."""
+        pairs = [self._resolve_value(value, place, False, f"{where}.{key}") for key, value in params.items()]
+        values = [value for value, _ in pairs]
+        return dict(zip(params, values, strict=True)), [step for _, steps in pairs for step in steps]
+
+    def _resolve_value(self, value: Any, place: dict[str, str], gathers: bool, where: str) -> tuple[Any, list[Step]]:
+        """Replace references by folders and `{axis}` by labels; return the steps referred to as well."""
+        if isinstance(value, list):
+            pairs = [self._resolve_value(each, place, gathers, where) for each in value]
+            texts = [text for each, _ in pairs for text in (each if isinstance(each, list) else [each])]
+            return texts, [step for _, steps in pairs for step in steps]
+        if not isinstance(value, str):
+            return value, []
+        match = REFERENCE.fullmatch(value)
+        if not match:
+            return _filled(value, place, where), []
+        family, rest = self._family(match["step"], where), _filled(match["rest"] or "", place, where)
+        if not gathers:
+            step = family.at(place)
+            return _filled(match["label"] or "", place, where) + f"{step.out}{rest}", [step]
+        steps = [step for step in family.steps.values() if _agree(step.axes, place)]
+        folders = [f"{step.out}{rest}" for step in steps]
+        if match["label"] is None:
+            return folders, steps
+        pooled: dict[str, list[str]] = {}
+        for step, folder in zip(steps, folders, strict=True):
+            pooled.setdefault(_filled(match["label"], {**place, **step.axes}, where), []).append(folder)
+        return [label + ",".join(members) for label, members in pooled.items()], steps
+
+    def _family(self, name: str, where: str) -> _Family:
+        if name not in self.families:
+            raise UserError(f"{where}: there is no earlier step '{name}'.", did_you_mean(name, self.families))
+        return self.families[name]
+
+    def _files(self, parsed: Mapping[str, Any]) -> dict[str, str]:
+        """Hashes of the files and folders that options name, but for those that the recipe's own steps write."""
+        hashes = {}
+        for key, value in parsed.items():
+            path = Path(value) if isinstance(value, Path) or (isinstance(value, str) and "/" in value) else None
+            if path is not None and path.exists() and self.root.resolve() not in path.resolve().parents:
+                if path not in self._hashes:
+                    self._hashes[path] = file_hash(path)
+                hashes[key] = self._hashes[path]
+        return hashes
+
+    def _check_plugins(self, parsed: Mapping[str, Any], where: str) -> None:
+        """Find the plugins and rewards that a step names, and try its parameters on them, before anything runs."""
+        from recalign.metrics.expression import parse_reward
+        from recalign.plugins.registry import KINDS, find
+
+        params = parsed.get("param") or []
+        options = {kind: "reward" if kind == "metric" else kind for kind in KINDS}
+        named = [(kind, str(parsed[key]), *params) for kind, key in options.items() if parsed.get(key)]
+        for kind, name, *assignments in [each for each in named if each not in self._checked]:
+            try:
+                if kind == "metric":
+                    parse_reward(name)
+                else:
+                    build_params(find(kind, name).Params, parse_assignments(assignments), f"{kind} '{name}'")
+            except UserError as error:
+                raise UserError(f"{where}: {error.what}", error.hint) from None
+            self._checked.add((kind, name, *assignments))
+
+
+def _axes(matrix: Any, signature: CommandSignature, stated: Mapping[str, Any], where: str) -> _Axes:
+    """Read `matrix`: values of an option (or of a parameter, under params), or tables of options that have a name."""
+    if not isinstance(matrix, dict) or not isinstance(matrix.get(PARAMS, {}), dict):
+        raise UserError(f"{where}: matrix = {matrix!r} is no table of lists.", "Write it as matrix.seed = [0, 1].")
+    axes: _Axes = {}
+    for axis, values in matrix.items():
+        if axis != PARAMS:
+            axes[dashed(axis)] = _places(dashed(axis), values, lambda axis, value: {axis: value}, where)
+    for axis, values in matrix.get(PARAMS, {}).items():
+        axes[axis] = _places(axis, values, lambda axis, value: {PARAMS: {axis: value}}, where)
+    for axis, places in axes.items():
+        for key in {key for sets in places.values() for key in sets}:
+            signature.check_key(key, f"{where}, matrix.{axis}")
+            if key in stated and key != PARAMS:
+                raise UserError(f"{where}: '{key}' is stated both by the step and by matrix.{axis}.")
+    return axes
+
+
+def _places(
+    axis: str, values: Any, plain: Callable[[str, Any], dict[str, Any]], where: str
+) -> dict[str, dict[str, Any]]:
+    """Label -> the options set there, for one axis."""
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{where}: matrix.{axis} = {values!r} is no list of values.")
+    places = {}
+    for value in values:
+        if isinstance(value, dict) and not value.get("name"):
+            raise UserError(f"{where}: a place of matrix.{axis} has no name: {value!r}.")
+        label = value["name"] if isinstance(value, dict) else value
+        sets = {dashed(key): each for key, each in value.items() if key != "name"} if isinstance(value, dict) else None
+        places[re.sub(r"[^\w.+-]+", "-", str(label))] = plain(axis, value) if sets is None else sets
+    if len(places) < len(values):
+        raise UserError(f"{where}: matrix.{axis} names a place twice: {values!r}.")
+    return places
+
+
+def _filled(text: str, place: Mapping[str, str], where: str) -> str:
+    """Replace `{axis}` by the step's label on that axis."""
+
+    def label(match: re.Match[str]) -> str:
+        if dashed(match[1]) not in place:
+            raise UserError(f"{where}: {text!r} names no sweep '{match[1]}'.", did_you_mean(match[1], place))
+        return place[dashed(match[1])]
+
+    return PLACE.sub(label, text)
+
+
+def _merged(options: Mapping[str, Any], more: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options with more on top; tables of parameters are joined."""
+    if not isinstance(more.get(PARAMS, {}), dict):
+        raise UserError(f"{where}: params = {more[PARAMS]!r} is no table.", "Write it as params = { tau = 0.3 }.")
+    joined = {PARAMS: {**options.get(PARAMS, {}), **more[PARAMS]}} if PARAMS in more else {}
+    return {**options, **more, **joined}
+
+
+def _agree(axes: Mapping[str, str], place: Mapping[str, str]) -> bool:
+    return all(axes.get(axis, label) == label for axis, label in place.items())

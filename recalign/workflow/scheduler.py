@@ -1,0 +1,254 @@
+"""Run the steps of a recipe: skip what is done, go on with what was cut off, in this process or in several."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recalign import console
+from recalign.errors import UserError
+from recalign.workflow.plan import Step
+from recalign.workflow.signatures import signature_of
+from recalign.workflow.workers import Interrupted, Worker, run_command
+from recalign.workspace import RunFolder, at_work, read_json, this_process, write_json
+
+STATE_FILE = "recipe.json"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether a step has to run, and why: `done`, `new`, `changed`, `unfinished`, or `waits` (a step it reads runs)."""
+
+    state: str
+    reason: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.state == "done"
+
+
+class Ledger:
+    """What is known of earlier runs of a recipe: `recipe.json` in its folder, a record a step.
+
+    A record holds the key that the step was asked for with, its seconds, and when the steps that it read had finished.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._file = root / STATE_FILE
+        self._records: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
+        self._lock = threading.Lock()
+
+    def record(self, step: Step) -> dict[str, Any]:
+        """What was noted of a step, or {}."""
+        return dict(self._records.get(step.id, {}))
+
+    def note(self, step: Step, **facts: Any) -> None:
+        """Note facts on a step and write them down."""
+        with self._lock:
+            self._records[step.id] = facts
+            write_json(self._file, self._records)
+
+    def status(self, step: Step, needs: Sequence[Step], statuses: dict[str, Status]) -> Status:
+        """Compare what is asked for with what is there."""
+        record, run = self.record(step), RunFolder(step.out).record
+        if not run:
+            return Status("new")
+        if record and record["key"] != step.key:
+            return Status("changed", _difference(record.get("options", {}), step))
+        if run.get("status") != "done" or "seconds" not in record:
+            return Status("unfinished")
+        behind = dict.fromkeys(need.name for need in needs if not statuses[need.id].done)
+        if behind:
+            return Status("waits", f"reads {', '.join(behind)}")
+        made_again = record["read"] != finished(needs)
+        return Status("changed", "what it reads was made again") if made_again else Status("done")
+
+
+def finished(steps: Sequence[Step]) -> dict[str, Any]:
+    """When each step's run ended, by id: tells whether it was made again since."""
+    return {step.id: RunFolder(step.out).record.get("finished") for step in steps}
+
+
+def survey(steps: Sequence[Step], root: Path) -> dict[str, Status]:
+    """Say of each step whether it has to run, touching nothing.
+
+    Args:
+        steps: the plan.
+        root: the recipe's folder.
+    """
+    ledger, by_id = Ledger(root), {step.id: step for step in steps}
+    statuses: dict[str, Status] = {}
+    for step in steps:
+        statuses[step.id] = ledger.status(step, [by_id[need] for need in step.needs], statuses)
+    return statuses
+
+
+def execute(steps: Sequence[Step], root: Path, *, jobs: int = 1, keep_going: bool = False) -> dict[str, str]:
+    """Run what has to be run.
+
+    Args:
+        steps: the plan, every step after those that it needs.
+        root: the recipe's folder; gets `recipe.json` and, with several jobs, a log a step under `logs/`.
+        jobs: how many steps at a time; above 1 each runs in a process of its own, with its share of the cores.
+        keep_going: after a failure, run what does not depend on it.
+
+    Returns:
+        Step id -> "done" (was done before), "ran", "failed" or "blocked" (a step that it needs failed).
+
+    Raises:
+        UserError: a step's, with the step's name; with `keep_going` only at the end.
+        KeyboardInterrupt: Ctrl-C; a second call goes on from there.
+    """
+    with _lock(root):
+        return _Run(steps, root, keep_going).all(jobs)
+
+
+class _Run:
+    def __init__(self, steps: Sequence[Step], root: Path, keep_going: bool) -> None:
+        self.root, self.keep_going = root, keep_going
+        self.ledger = Ledger(root)
+        self.by_id = {step.id: step for step in steps}
+        statuses = survey(steps, root)
+        self.outcome = {step.id: "done" for step in steps if statuses[step.id].done}
+        self.waiting = [step for step in steps if not statuses[step.id].done]
+        self.total = len(self.waiting)
+        self.errors: list[Exception] = []
+
+    def all(self, jobs: int) -> dict[str, str]:
+        if self.waiting:
+            with _workers(min(jobs, self.total), self.root / "logs") as workers:
+                if workers:
+                    self._in_parallel(workers)
+                else:
+                    self._in_turn()
+        if self.errors:
+            failed = [identity for identity, outcome in self.outcome.items() if outcome == "failed"]
+            first = self.errors[0]
+            if self.keep_going and isinstance(first, UserError):
+                raise UserError(f"{len(failed)} steps failed: {', '.join(failed)}. The first: {first.what}", first.hint)
+            raise first
+        return self.outcome
+
+    def _in_turn(self) -> None:
+        while (step := self._next()) is not None:
+            started = self._start(step)
+            console.say(f"[{len(self.outcome) + 1}/{len(self.by_id)}] {step.id}")
+            try:
+                run_command(step.command, [*step.arguments, *self._resume(step)], f"Step '{step.id}'")
+            except UserError as error:
+                self._fail(step, error)
+            else:
+                self._finish(step, started)
+
+    def _in_parallel(self, workers: list[Worker]) -> None:
+        events: queue.Queue[tuple[Worker, Step, float, Exception | None]] = queue.Queue()
+        idle, busy = list(workers), 0
+        with console.progress("steps", self.total) as advance:
+            while True:
+                while idle and (step := self._next()) is not None:
+                    started = self._start(step)
+                    idle.pop().submit(step, self._resume(step), lambda *event: events.put(event), started)
+                    busy += 1
+                if not busy:
+                    return
+                worker, step, started, error = events.get()
+                busy -= 1
+                if isinstance(error, Interrupted):
+                    raise KeyboardInterrupt
+                if error is None:
+                    self._finish(step, started)
+                else:
+                    self._fail(step, error)
+                if worker.alive:
+                    idle.append(worker)
+                advance(1, f"{step.id} {'failed' if error else 'done'}")
+
+    def _next(self) -> Step | None:
+        """Take a step whose needs are met, if there is one; what depends on a failure is blocked."""
+        if self.errors and not self.keep_going:
+            return None
+        for step in list(self.waiting):
+            needs = [self.outcome.get(need) for need in step.needs]
+            if "failed" in needs or "blocked" in needs:
+                self.waiting.remove(step)
+                self.outcome[step.id] = "blocked"
+            elif None not in needs:
+                self.waiting.remove(step)
+                return step
+        return None
+
+    def _start(self, step: Step) -> float:
+        """Clear the folder where it holds something else, and note what is asked for before anything is written."""
+        record, run = self.ledger.record(step), RunFolder(step.out).record
+        read = finished([self.by_id[need] for need in step.needs])
+        outdated = record and (record["key"] != step.key or record["read"] != read)
+        if run and (outdated or (run.get("status") != "done" and not signature_of(step.command).takes("resume"))):
+            shutil.rmtree(step.out)
+        self.ledger.note(step, key=step.key, options=step.options, read=read)
+        return time.perf_counter()
+
+    def _resume(self, step: Step) -> list[str]:
+        return ["--resume"] if signature_of(step.command).takes("resume") else []
+
+    def _finish(self, step: Step, started: float) -> None:
+        self.outcome[step.id] = "ran"
+        seconds = time.perf_counter() - started
+        self.ledger.note(step, **self.ledger.record(step), seconds=round(seconds, 3))
+
+    def _fail(self, step: Step, error: Exception) -> None:
+        self.outcome[step.id] = "failed"
+        if isinstance(error, UserError):
+            error = UserError(f"Step '{step.id}': {error.what}", error.hint)
+        self.errors.append(error)
+        if self.keep_going:
+            console.warn(f"{error}")
+
+
+@contextlib.contextmanager
+def _workers(jobs: int, logs: Path) -> Iterator[list[Worker]]:
+    """Start worker processes, each with its share of the cores; none for a single job."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    share = str(max(1, cores // jobs))
+    environment = {**dict.fromkeys(THREADS, share), **os.environ}
+    workers = [Worker(environment, logs) for _ in range(jobs)] if jobs > 1 else []
+    try:
+        yield workers
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.interrupt()
+        raise
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+@contextlib.contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Refuse to run a recipe twice at the same time in the same folder; a dead process's lock is taken over."""
+    file = root / "recipe.lock"
+    owner = read_json(file) if file.is_file() else {}
+    if at_work(owner):
+        raise UserError(
+            f"Process {owner['pid']} is running a recipe in {root}.", "Wait for it or stop it, or choose another --out."
+        )
+    write_json(file, this_process())
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _difference(old: dict[str, Any], step: Step) -> str:
+    changed = [key for key in sorted({*old, *step.options}) if old.get(key) != step.options.get(key)]
+    return ", ".join(f"{key}: {old.get(key)!r} -> {step.options.get(key)!r}" for key in changed[:3]) or "its inputs"

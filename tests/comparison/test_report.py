@@ -1,0 +1,103 @@
+import pytest
+from rich.console import Console
+
+from recalign.commands.eval import eval as evaluate
+from recalign.comparison.evaluations import Evaluation
+from recalign.comparison.plots import interval_plot
+from recalign.comparison.report import Grid, grids, main_metrics, to_html, to_latex, to_markdown, to_rich, write_report
+from recalign.comparison.systems import compare
+from tests.evaluation.prepared import write_decoded, write_small
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("report")
+    data = write_small(tmp_path / "data")
+    groups, good = {}, [[1, 2], [2, 5], [5, 0], [0, 1]]
+    for name, lists in (("sft_a", [[3, 4]] * 4), ("bon & <b>", good), ("blade", good)):
+        folder = write_decoded(tmp_path / name[:3], data, lists, oracle=name.startswith("bon"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RECALIGN_HOME", str(tmp_path / "runs"))
+            evaluate(folder, metrics="ndcg@2,recall@2,validity")
+        groups[name] = [Evaluation.find(folder)]
+    return compare(groups)
+
+
+def test_grids_hold_means_differences_and_cost(comparison):
+    means, ndcg, recall, cost = grids(comparison)
+    assert means.headings == ("system", "runs", "ndcg@2", "recall@2", "validity", "coverage", "gini")
+    assert means.rows[1][:4] == ("bon & <b> (oracle)", "1", "1.0000", "1.0000")
+    assert means.rows[3][:2] == ("popularity", "-")
+    assert means.rows[0][5] == "0.3333"
+    assert {column for _, column in means.bold} == {2, 3}
+    assert not any(row == 1 for row, _ in means.bold)  # an oracle is no winner
+    assert ndcg.rows[0][2] == "reference"
+    assert ndcg.rows[1][2].startswith("+1.0000 [+1.0000")
+    assert recall.rows[1][5] == "3/0"
+    assert cost.rows[0] == ("sft_a", "2.0", "12.0", "2.0", "60.0")
+    assert len(cost.rows) == 3
+
+
+def test_markdown_has_a_row_for_every_system(comparison):
+    text = to_markdown(comparison)
+    assert "| bon & <b> (oracle) | 1 | 1.0000 |" in text
+    assert "| blade | 1 | **1.0000** |" in text
+    assert "| item-kNN |" in text
+    assert "| users better/worse |" in text
+
+
+def test_latex_is_escaped(comparison):
+    text = to_latex(comparison)
+    assert "sft\\_a & 1 &" in text
+    assert "bon \\& <b> (oracle) & 1 & 1.0000" in text
+    assert "blade & 1 & \\textbf{1.0000}" in text
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 4
+    assert all(
+        line.endswith("\\\\") for line in text.splitlines() if " & " in line and not line.startswith(("%", "\\c"))
+    )
+
+
+def test_html_is_escaped_and_carries_its_plot(comparison):
+    page = to_html(comparison, interval_plot(comparison, ["ndcg@2"]))
+    assert "bon &amp; &lt;b&gt; (oracle)" in page
+    assert "<b>1.0000</b>" in page
+    assert "src='data:image/png;base64,iVBOR" in page
+    assert page.count("<table>") == page.count("</table>") == 4
+
+
+def test_all_files_are_written(comparison, tmp_path):
+    files = write_report(comparison, tmp_path / "report")
+    assert [file.name for file in files] == ["table.json", "table.md", "table.tex", "report.html", "intervals.png"]
+    assert all(file.stat().st_size > 300 for file in files)
+
+
+def test_rich_tables_have_all_rows(comparison):
+    for grid in grids(comparison):
+        assert to_rich(grid).row_count == len(grid.rows)  # none of them is wide
+
+
+def test_a_wide_table_is_turned_on_the_console():
+    headings = ("system", *(f"m{column}" for column in range(12)))
+    rows = (("a", *"abcdefghijkl"), ("b", *"ABCDEFGHIJKL"))
+    grid = Grid("t", headings, rows, frozenset({(1, 2)}))
+    table = to_rich(grid)
+    assert [str(column.header) for column in table.columns] == ["system", "a", "b"]
+    assert table.row_count == 12
+    turned = grid.turned()
+    assert turned.rows[1] == ("m1", "b", "B")
+    assert turned.bold == {(1, 2)}
+    assert turned.turned() == grid
+
+
+def test_names_with_brackets_are_shown_as_they_are(capsys):
+    console = Console(width=80)
+    console.print(to_rich(Grid("t [b]", ("system", "sft[1] [b]"), (("ndcg", "0.1"),))))
+    text = capsys.readouterr().out
+    assert "t [b]" in text and "sft[1] [b]" in text
+
+
+def test_main_metrics_are_ndcg_and_recall_or_hits_at_five_and_ten():
+    assert main_metrics(["ndcg@3", "ndcg@5", "ndcg@10", "recall@3", "mgu"]) == ["ndcg@5", "ndcg@10", "recall@3"]
+    assert main_metrics(["hit@5", "ndcg@5", "recall@5"]) == ["ndcg@5", "recall@5"]
+    assert main_metrics(["hit@3", "hit@10", "pr@10", "mrr"]) == ["hit@10", "pr@10"]
+    assert main_metrics(["mgu", "ild"]) == ["mgu", "ild"]

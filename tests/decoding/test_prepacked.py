@@ -1,0 +1,111 @@
+import copy
+
+import pytest
+import torch
+
+from recalign.decoding import prepacked as kernels
+from recalign.decoding.prepacked import prepacked
+from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@torch.no_grad()
+def test_logits_are_those_of_the_plain_layers_which_come_back(kind):
+    model = tiny_model(kind)
+    tokens = torch.arange(12).view(2, 6)
+    wanted = model(tokens).logits
+    with prepacked(model):
+        found = model(tokens).logits
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(model(tokens).logits, wanted)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@torch.no_grad()
+def test_each_use_has_the_weights_of_its_time():
+    layer = torch.nn.Linear(8, 4)
+    inputs = torch.randn(3, 8)
+    for _ in range(2):
+        with prepacked(layer):
+            torch.testing.assert_close(layer(inputs), torch.nn.functional.linear(inputs, layer.weight, layer.bias))
+        layer.weight.data = layer.weight.data * 2
+
+
+def test_other_kinds_of_layers_are_left_alone():
+    class Scaled(torch.nn.Linear):
+        def forward(self, inputs):
+            return 3 * super().forward(inputs)
+
+    model = torch.nn.Sequential(Scaled(8, 8), torch.nn.Linear(8, 4, dtype=torch.float64))
+    with prepacked(model):
+        assert not any("forward" in vars(module) for module in model)
+
+
+def test_a_layer_that_was_given_another_forward_keeps_it():
+    layer = torch.nn.Linear(4, 4)
+    layer.forward = lambda inputs: 100 * inputs
+    with prepacked(layer):
+        assert layer(torch.ones(1, 4)).tolist() == [[100.0] * 4]
+    assert layer(torch.ones(1, 4)).tolist() == [[100.0] * 4]
+
+
+@torch.no_grad()
+def test_weights_that_lie_otherwise_in_memory_and_inputs_without_rows():
+    for weight in (torch.randn(33, 17).t(), torch.randn(17, 66)[:, ::2], torch.randn(30, 33)[5:22]):
+        layer = torch.nn.Linear(33, 17)
+        layer.weight = torch.nn.Parameter(weight)
+        for inputs in (torch.randn(5, 33), torch.randn(2, 33, 3).transpose(1, 2), torch.randn(1, 0, 33)):
+            wanted = layer(inputs)
+            with prepacked(layer):
+                torch.testing.assert_close(layer(inputs), wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_under_autocast_the_plain_layers_serve():
+    model = tiny_model("llama")
+    tokens = torch.arange(12).view(2, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = model(tokens).logits
+        with prepacked(model):
+            assert torch.equal(model(tokens).logits, wanted)
+    assert wanted.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("missing", ["memory", "oneDNN"])
+def test_without_room_or_onednn_the_plain_layers_serve(missing, monkeypatch):
+    layer = torch.nn.Linear(8, 4)
+    with prepacked(layer):
+        assert ("forward" in vars(layer)) == kernels._available()
+    if missing == "memory":
+        monkeypatch.setattr(kernels, "MOST", 8 * 4 * 4 - 1)
+    else:
+        monkeypatch.setattr(kernels, "_available", lambda: False)
+    with prepacked(layer):
+        assert "forward" not in vars(layer)
+
+
+@pytest.mark.parametrize("trouble", [AttributeError("no such operator"), RuntimeError("no such primitive"), "wrong"])
+def test_operators_that_are_missing_or_wrong_are_found_out(trouble, monkeypatch):
+    def product(weight, bias):
+        if isinstance(trouble, Exception):
+            raise trouble
+        return lambda inputs: inputs @ weight.T
+
+    monkeypatch.setattr(kernels, "_product", product)
+    assert not kernels._available.__wrapped__()
+
+
+@pytest.mark.skipif(not kernels._available(), reason="this PyTorch has no oneDNN")
+def test_the_engine_uses_them_and_answers_the_same(monkeypatch):
+    paths = random_paths(60)
+    rows = [row(i, [i, 2 * i]) for i in range(4)]
+    used = []
+    product = kernels._product
+    monkeypatch.setattr(kernels, "_product", lambda *arguments: used.append(1) or product(*arguments))
+    model = tiny_model("llama")
+    items, scores = make_engine(paths, model=copy.deepcopy(model)).beam(rows, width=5, size=5, scoring="full")
+    assert len(used) == 7 * 2 + 1
+    monkeypatch.setattr(kernels, "_available", lambda: False)
+    plain, plain_scores = make_engine(paths, model=model).beam(rows, width=5, size=5, scoring="full")
+    assert items.tolist() == plain.tolist()
+    torch.testing.assert_close(scores, plain_scores, atol=1e-5, rtol=0)

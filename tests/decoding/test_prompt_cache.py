@@ -1,0 +1,149 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from recalign.decoding import shared_attention as attention
+from recalign.decoding.compatibility import obstacle_to_sharing
+from recalign.decoding.prompt_cache import Cost, SharedContext
+from recalign.decoding.shared_attention import own, shared
+from recalign.decoding.uncached import UncachedContext
+from tests.decoding.doubles import VOCABULARY, make_engine, random_paths, row, tiny_model
+
+
+def prompts(common=0):
+    generator = np.random.default_rng(0)
+    head = generator.integers(0, VOCABULARY, size=common)
+    return [np.concatenate([head, generator.integers(0, VOCABULARY, size=length)]) for length in (5, 1, 8)]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize(("branching", "pruned"), [(True, False), (True, True), (False, False)])
+@pytest.mark.parametrize("common", [0, 20])
+@pytest.mark.parametrize("row_by_row", [True, False])
+@torch.no_grad()
+def test_shared_prompts_give_the_logits_of_full_forward_passes(
+    kind, branching, pruned, common, row_by_row, monkeypatch
+):
+    monkeypatch.setattr(attention, "ROW_BY_ROW", {"cpu"} if row_by_row else set())
+    model = tiny_model(kind)
+    generator = torch.Generator().manual_seed(0)
+    ours, plain = SharedContext(model, Cost()), UncachedContext(model, Cost(), 4096)
+    segments = torch.arange(3).repeat_interleave(4) if branching else torch.arange(12)
+    with shared(model):
+        lanes = 1 if branching else 4
+        first = ours.begin(prompts(common), lanes, branching=branching)
+        wanted = with_own_attention(model, plain.begin, prompts(common), lanes)
+        torch.testing.assert_close(first, wanted, atol=1e-5, rtol=0)
+        parents = plain_parents = torch.full((12,), -1)
+        for step in range(4):
+            counts = torch.randint(1, 4, (len(segments),), generator=generator)
+            tokens = torch.randint(0, VOCABULARY, (len(segments), 3), generator=generator)
+            columns = torch.tensor([7, 3, 11]) if step == 2 else slice(None)
+            some = {"columns": columns} if step == 2 else {}
+            logits, slots = ours.extend(segments, parents, tokens, counts, **some)
+            wanted, plain_slots = with_own_attention(model, plain.extend, segments, plain_parents, tokens, counts)
+            torch.testing.assert_close(logits, wanted[:, columns], atol=1e-5, rtol=1e-5)
+            parents, plain_parents = slots, plain_slots
+            if branching:  # beams change places: some lines fork, others end
+                forks = torch.tensor([1, 1, 0, 2])
+                parents, plain_parents = (s.view(-1, 4)[:, forks].flatten() for s in (slots, plain_slots))
+                if pruned:
+                    ours.prune(parents.view(-1, 4))
+            if step == 1:
+                kept = torch.tensor([0, 2]) if branching else torch.tensor([0, 2, 5, 6, 7])
+                rows = torch.isin(segments, kept)
+                parents, plain_parents = parents[rows], plain_parents[rows]
+                segments = torch.searchsorted(kept, segments[rows])
+                ours.keep(kept)
+                plain.keep(kept)
+
+
+def with_own_attention(model, call, *arguments):
+    with_shared = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    try:
+        return call(*arguments)
+    finally:
+        model.set_attn_implementation(with_shared)
+
+
+def test_the_models_own_attention_comes_back():
+    model = tiny_model("llama")
+    before = model.config._attn_implementation
+    with pytest.raises(RuntimeError, match="stop"), shared(model):
+        raise RuntimeError("stop")
+    assert model.config._attn_implementation == before != "recalign_shared"
+
+
+def test_the_models_own_attention_is_known_within_a_use_in_a_use():
+    model = tiny_model("llama")
+    before = model.config._attn_implementation
+    with shared(model):
+        with shared(model), own(model):
+            assert model.config._attn_implementation == before
+        assert model.config._attn_implementation == "recalign_shared"
+    assert model.config._attn_implementation == before
+
+
+def test_threads_that_share_a_model_take_turns():
+    model, paths, rows = tiny_model("llama"), random_paths(60), [row(i, [i, 2 * i]) for i in range(4)]
+    before = model.config._attn_implementation
+    alone = make_engine(paths, model=model).beam(rows, width=5, size=5)
+    engines = [make_engine(paths, model=model) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda engine: engine.beam(rows, width=5, size=5), engines * 3))
+    assert all(torch.equal(items, alone[0]) for items, _ in found)
+    assert model.config._attn_implementation == before
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_known_models_share_prompts(kind):
+    assert obstacle_to_sharing(tiny_model(kind)) == ""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert obstacle_to_sharing(tiny_model(kind)) == ""
+
+
+def test_a_model_that_caps_its_scores_is_found_out():
+    config = Gemma2Config(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    assert "caps scores" in obstacle_to_sharing(Gemma2ForCausalLM(config))
+
+
+@torch.no_grad()
+def test_what_all_prompts_begin_with_is_encoded_once():
+    model = tiny_model("llama")
+    tokens = []
+    handle = model.model.embed_tokens.register_forward_hook(lambda _, inputs, __: tokens.append(inputs[0].numel()))
+    with shared(model):
+        SharedContext(model, Cost()).begin(prompts(common=20))
+    handle.remove()
+    assert sum(tokens) == 20 + 5 + 1 + 8
+
+
+@pytest.mark.parametrize("lengths", [(1,), (1, 1), (2, 1)])
+@torch.no_grad()
+def test_prompts_of_a_token_or_two_are_read(lengths):
+    model = tiny_model("llama")
+    short = [np.arange(length) + 3 for length in lengths]
+    with shared(model):
+        found = SharedContext(model, Cost()).begin(short)
+    torch.testing.assert_close(found, UncachedContext(model, Cost(), 4096).begin(short), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_slots_of_pruned_tokens_are_used_again():
+    model = tiny_model("llama")
+    context = SharedContext(model, Cost())
+    segments, one = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long)
+    with shared(model):
+        context.begin(prompts()[:1], branching=True)
+        _, parents = context.extend(segments, torch.full((4,), -1), torch.arange(4)[:, None], one)
+        context.prune(parents[None, 1:3])
+        _, slots = context.extend(segments, parents[[1, 1, 2, 2]], torch.arange(4)[:, None], one)
+    assert slots.tolist() == [0, 3, 4, 5]

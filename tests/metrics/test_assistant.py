@@ -1,0 +1,56 @@
+"""assistant: the scores of a baseline's run, standardised over the catalogue."""
+
+import numpy as np
+import pytest
+
+from recalign.api import ListBatch, UserError
+from recalign.commands.baseline import baseline
+from recalign.data.dataset import PreparedDataset
+from recalign.plugins.registry import create
+from recalign.preparation.pipeline import prepare_dataset
+from recalign.recommenders.simple import BASELINES, Training
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assistant")
+    params = {"users": 60, "events": 16, "items": 40, "genres": 4}
+    prepare_dataset("synthetic", None, folder / "data", params=params, options={"task": "next"})
+    baseline("item-knn", data=folder / "data", out=folder / "knn", quiet=True)
+    return PreparedDataset(folder / "data"), folder / "knn"
+
+
+def bound(dataset, run):
+    reward = create("metric", "assistant", {"run": str(run)})
+    reward.bind(dataset.catalogue)
+    return reward
+
+
+def test_values_are_the_recommenders_standardised_scores_on_any_split(world):
+    dataset, run = world
+    for split in ("train", "valid"):
+        rows = [dataset.rows(split)[0], dataset.rows(split)[1]]
+        scores = BASELINES["item-kNN"](Training.of(dataset))(rows)
+        scores = (scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)
+        items = np.array([[3], [5], [3], [-1]])
+        lists = ListBatch(items, np.ones(4, dtype=int), [rows[0], rows[0], rows[1], rows[1]], np.arange(4))
+        expected = [scores[0, 3], scores[0, 5], scores[1, 3], scores[1].min()]
+        assert bound(dataset, run).score(lists) == pytest.approx(expected)
+
+
+def test_a_list_is_the_mean_over_its_positions(world):
+    dataset, run = world
+    row = dataset.rows("train")[0]
+    singles = ListBatch(np.array([[3], [5]]), np.ones(2, dtype=int), [row] * 2, np.arange(2))
+    pair = ListBatch(np.array([[3, 5]]), np.array([2]), [row], np.arange(1))
+    reward = bound(dataset, run)
+    assert reward.score(pair) == pytest.approx(reward.score(singles).mean())
+
+
+def test_a_run_must_be_named_and_must_be_a_baselines(world, tmp_path):
+    dataset, _ = world
+    with pytest.raises(UserError, match="needs the run") as error:
+        create("metric", "assistant").bind(dataset.catalogue)
+    assert "recalign baseline" in error.value.hint
+    with pytest.raises(UserError, match="no run folder"):
+        bound(dataset, tmp_path / "nothing")

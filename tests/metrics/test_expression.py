@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+
+from recalign.api import Catalogue, Field, ListBatch, Metric, Params, Row
+from recalign.errors import UserError
+from recalign.metrics.expression import check_cutoffs, parse_reward
+from recalign.plugins import registry
+
+NAMES = ["a", "b", "c"]
+CATALOGUE = Catalogue(NAMES, NAMES, [("x",), ("y",), ("x",)], [""] * 3, np.array([3, 2, 1]))
+BARE = Catalogue(NAMES, NAMES, [(), (), ()], [""] * 3, np.array([3, 2, 1]))
+ROW = Row(7, "anna", np.array([0]), np.array([1, 2]), np.array([1.0, 0.0]), 0.0)
+LISTS = ListBatch(np.array([[0, 1], [1, 2]]), np.array([2, 2]), [ROW, ROW], np.array([0, 0]))
+
+
+class Toy(Metric):
+    """Counts whatever a test wants."""
+
+    class Params(Params):
+        value: float = Field(1.0, description="what it returns")
+        mode: str = Field("fine", description="how it misbehaves")
+
+    takes_cutoff = False
+
+    def score(self, lists):
+        if self.params.mode == "raise":
+            raise ZeroDivisionError("oops")
+        if self.params.mode == "short":
+            return np.ones(1)
+        if self.params.mode == "text":
+            return ["a"] * len(lists)
+        values = np.full(len(lists), self.params.value)
+        if self.params.mode in ("nan", "inf"):
+            values[1] = float(self.params.mode)
+        return values
+
+    def defined_for(self, row):
+        if self.params.mode == "raise":
+            raise KeyError("oops")
+        return self.params.mode != "undefined"
+
+
+def toy(text):
+    return parse_reward(text, {"toy": Toy}).bind(CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("ndcg", "ndcg"),
+        (" ndcg@5 ", "ndcg@5"),
+        ("ndcg@5-0.5*mgu", "ndcg@5 - 0.5*mgu"),
+        ("ndcg@5 + ild*.10", "ndcg@5 + 0.1*ild"),
+        ("-mgu", "-mgu"),
+        ("+2*ndcg - 1*recall@3", "2*ndcg - recall@3"),
+        ("- 2e-1*mgu", "-0.2*mgu"),
+    ],
+)
+def test_canonical_text(text, canonical):
+    assert parse_reward(text).text == canonical
+    assert parse_reward(canonical).text == canonical
+
+
+def test_parameters_stand_in_parentheses_before_or_after_the_cutoff():
+    expression = parse_reward("2*toy(value=-0.5, mode='fine')", {"toy": Toy})
+    assert expression.terms[0].reward.params.value == -0.5
+    assert expression.text == "2*toy(value=-0.5, mode=fine)"
+    assert parse_reward("ndcg()@3").terms[0].cutoff == 3
+
+
+def test_the_score_is_the_weighted_sum():
+    expression = parse_reward("ndcg@2 - 0.5*mgu + 3*ild").bind(CATALOGUE)
+    parts = expression.score_terms(LISTS)
+    assert parts["ndcg@2"] == pytest.approx([1 / np.log2(3), 1.0])
+    assert parts["mgu"] == pytest.approx([0.5, 0.5])
+    assert expression.score(LISTS) == pytest.approx(parts["ndcg@2"] - 0.5 * parts["mgu"] + 3 * parts["ild"])
+
+
+def test_reads_and_defined_for_join_all_terms():
+    expression = parse_reward("ndcg@2 - 0.5*mgu").bind(CATALOGUE)
+    assert expression.reads == {"targets", "genres", "history"}
+    assert expression.defined_for(ROW)
+    irrelevant = Row(0, "bo", np.array([0]), np.array([1]), np.array([0.0]), 0.0)
+    assert not expression.defined_for(irrelevant)
+    assert parse_reward("mgu").bind(CATALOGUE).defined_for(irrelevant)
+
+
+def test_a_harm_that_is_rewarded_is_reported():
+    assert parse_reward("ndcg + mgu@3").harms == ["mgu@3"]
+    assert parse_reward("ndcg - mgu@3").harms == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "name of a reward is expected"),
+        ("ndcg@", "whole number"),
+        ("ndcg@0", "at least 1"),
+        ("ndcg@2.5", "whole number"),
+        ("ndcg@3@4", "twice"),
+        ("ndcg*recall", "cannot be multiplied"),
+        ("ndcg recall", r"\+ or - is expected"),
+        ("2 ndcg", r"\* and a reward"),
+        ("ndcg +", "name of a reward"),
+        ("ndcg/2", "'/' is not understood"),
+        ("__import__('os')", "name=value"),
+        ("__import__", "no reward named"),
+        ("ndcg(k)", "name=value"),
+        ("ndcg(k=)", "a value is expected"),
+        ("ndcg(k=1", "comma or a closing"),
+        ("ndcg(k=1)", "no parameter 'k'"),
+        ("0.5", r"\* and a reward"),
+        ("1e999*ndcg", "weight inf"),
+    ],
+)
+def test_bad_expressions_are_refused_with_their_place(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_reward(text)
+
+
+def test_an_unknown_name_in_a_composite_suggests_the_close_one():
+    with pytest.raises(UserError, match="Did you mean 'ndcg'"):
+        parse_reward("0.5*recall@5 + ndgc@5")
+    with pytest.raises(UserError, match="Did you mean 'toy'"):
+        parse_reward("toj", {"toy": Toy})
+
+
+def test_cutoff_where_it_means_nothing_is_refused():
+    with pytest.raises(UserError, match="takes no @k"):
+        parse_reward("toy@3", {"toy": Toy})
+
+
+def test_k_larger_than_the_list_is_refused():
+    expression = parse_reward("ndcg@5 - mgu@10")
+    check_cutoffs(expression, 10)
+    with pytest.raises(UserError, match="mgu@10 looks at 10 positions, and the lists have 5"):
+        check_cutoffs(expression, 5)
+
+
+def test_genres_are_asked_for_before_the_run():
+    with pytest.raises(UserError, match="'mgu' reads genres"):
+        parse_reward("ndcg - mgu").bind(BARE)
+
+
+def test_nan_names_reward_user_and_list():
+    with pytest.raises(UserError, match=r"'toy' of .* returned nan for user 'anna' \(row 7\) and the list \[b, c\]"):
+        toy("ndcg + toy(mode=nan)").score(LISTS)
+
+
+def test_infinity_is_refused():
+    with pytest.raises(UserError, match="returned inf"):
+        toy("toy(mode=inf)").score(LISTS)
+
+
+def test_a_wrong_length_is_refused():
+    with pytest.raises(UserError, match=r"'toy' of .* returned shape \[1\] for 2 lists"):
+        toy("toy(mode=short)").score(LISTS)
+
+
+@pytest.mark.parametrize("mode", ["raise", "text"])
+def test_a_reward_that_raises_is_named(mode):
+    with pytest.raises(
+        UserError, match=r"'toy' of module .*test_expression raised (ZeroDivisionError|ValueError) in score"
+    ):
+        toy(f"toy(mode={mode})").score(LISTS)
+
+
+def test_a_reward_that_raises_on_a_row_names_the_user():
+    with pytest.raises(UserError, match="raised KeyError in defined_for for user 'anna'"):
+        toy("toy(mode=raise)").defined_for(ROW)
+
+
+def test_a_fault_of_our_own_stays_ours(monkeypatch):
+    monkeypatch.setattr(registry.find("metric", "ndcg"), "score", lambda self, lists: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        parse_reward("ndcg").bind(CATALOGUE).score(LISTS)

@@ -1,0 +1,86 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from recalign.errors import UserError
+from recalign.preparation.events import EventLog, core, popular, read_events
+from recalign.preparation.items import clean_items
+
+SCHEMA = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64}
+
+
+def items(count):
+    ids = [f"i{n}" for n in range(count)]
+    return clean_items(
+        pl.LazyFrame({"item_id": ids, "title": ids, "genres": [[]] * count, "text": [""] * count}), "refuse", False
+    )
+
+
+def read(rows, count=4, **options):
+    events = pl.LazyFrame(rows, schema=SCHEMA, orient="row")
+    return read_events(events, items(count), **({"drop_invalid": False, "popularity_cut": None, "k_core": 0} | options))
+
+
+def naive_core(pairs, k):
+    while True:
+        users = {u for u, _ in pairs if sum(v == u for v, _ in pairs) >= k}
+        kept_items = {i for _, i in pairs if sum(j == i for _, j in pairs) >= k}
+        left = [(u, i) for u, i in pairs if u in users and i in kept_items]
+        if left == pairs:
+            return pairs
+        pairs = left
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 6])
+def test_k_core_equals_the_naive_iteration(k):
+    random = np.random.default_rng(k)
+    user, item = random.integers(0, 12, 80), random.integers(0, 15, 80)
+    alive = core(user, item, np.ones(80, dtype=bool), k)
+    assert list(zip(user[alive], item[alive], strict=True)) == naive_core(list(zip(user, item, strict=True)), k)
+
+
+def test_popularity_cut_keeps_the_top_percent_of_the_items_that_occur():
+    item = np.array([0, 0, 0, 1, 1, 2, 4])
+    assert popular(item, 6, 50.0).tolist() == [True] * 5 + [False] * 2
+    assert popular(item, 6, None).all()
+
+
+def test_events_are_sorted_by_user_and_time_and_ties_keep_the_files_order():
+    kept = read([("b", "i1", 5.0), ("a", "i3", 2.0), ("a", "i0", 2.0), ("a", "i2", 1.0)])
+    assert kept.users == ["a", "b"]
+    assert kept.user.tolist() == [0, 0, 0, 1]
+    assert kept.item.tolist() == [2, 3, 0, 1]
+    assert kept.kept.tolist() == [0, 1, 2, 3]
+
+
+def test_filters_shrink_users_and_items():
+    rows = [("a", "i1", 1.0), ("a", "i3", 2.0), ("b", "i1", 1.0), ("b", "i3", 2.0), ("c", "i0", 1.0)]
+    kept = read(rows, k_core=2)
+    assert kept.users == ["a", "b"]
+    assert kept.kept.tolist() == [1, 3]
+    assert kept.item.tolist() == [0, 1, 0, 1]
+    with pytest.raises(UserError, match="--k-core 3"):
+        read(rows, k_core=3)
+
+
+def test_unknown_items_are_named_with_their_row_or_left_out():
+    rows = [("a", "i1", 1.0), ("a", "ghost", 2.0)]
+    with pytest.raises(UserError) as error:
+        read(rows)
+    assert "1 of 2" in error.value.what and "row 2" in error.value.what and "'ghost'" in error.value.what
+    assert read(rows, drop_invalid=True).unknown == 1
+    with pytest.raises(UserError, match="None of the 1"):
+        read(rows[1:], drop_invalid=True)
+
+
+def test_no_events_are_refused():
+    with pytest.raises(UserError, match="no interactions"):
+        read([])
+
+
+def test_previous_names_the_last_time_of_the_same_item_in_the_same_sequence():
+    start = np.array([0, 4, 6])
+    log = EventLog(
+        ["a", "b"], np.arange(2), start, np.array([7, 3, 7, 7, 3, 7], np.int32), np.zeros(6), None, np.ones(6)
+    )
+    assert log.previous.tolist() == [-1, -1, 0, 2, -1, -1]

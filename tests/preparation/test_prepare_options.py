@@ -1,0 +1,49 @@
+import pytest
+
+from recalign.errors import UserError
+from recalign.preparation.prepare_options import resolve
+
+
+def test_defaults_follow_the_task():
+    following = resolve({}, {})
+    assert (following.targets, following.stride, following.list_length) == (1, 1, 1)
+    listing = resolve({"task": "list"}, {})
+    assert (listing.targets, listing.stride, listing.list_length) == (10, 5, 5)
+
+
+def test_what_the_user_gives_goes_before_what_the_source_suggests():
+    suggested = {"task": "list", "targets": 10, "history": 14, "relevance": "rating>=4"}
+    options = resolve({"history": 7, "targets": None}, suggested)
+    assert (options.history, options.targets, options.relevance) == (7, 10, "rating>=4")
+
+
+def test_another_task_drops_the_suggested_shape_and_keeps_the_rest():
+    options = resolve({"task": "next"}, {"task": "list", "targets": 10, "list_length": 5, "split": "user"})
+    assert (options.targets, options.list_length, options.split) == (1, 1, "user")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"task": "rank"}, "task = 'rank'"),
+        ({"split": "random"}, "split = 'random'"),
+        ({"history": 0}, "history = 0"),
+        ({"task": "list", "list_length": 0}, "list-length = 0"),
+        ({"targets": 0}, "targets = 0"),
+        ({"stride": 0}, "stride = 0"),
+        ({"k_core": -1}, "k-core = -1"),
+        ({"popularity_cut": 150.0}, "popularity-cut = 150"),
+        ({"relevance": "rating=4"}, "rating=4"),
+        ({"targets": 3}, "--task list"),
+        ({"task": "list", "targets": 3, "list_length": 5}, "--list-length 5"),
+        ({"split": "user", "folds": 5, "fold": 6}, "--fold 6"),
+        ({"split": "time", "folds": 5}, "--split user"),
+        ({"history": 3, "min_history": 4}, "--min-history 4"),
+        ({"task": "list", "candidates": 10}, "--candidates 10"),
+        ({"histroy": 3}, "histroy"),
+    ],
+)
+def test_bad_options_are_named_with_their_value(given, said):
+    with pytest.raises(UserError) as error:
+        resolve(given, {})
+    assert said in str(error.value)
