@@ -64,12 +64,13 @@ def baseline(
     from recalign.params import parse_assignments
     from recalign.recommenders.assistants import RECOMMENDER, identity
     from recalign.recommenders.simple import SIMPLE, recommend_by
+    from recalign.tasks import find_task
 
     if recommender not in (*SIMPLE, *TRAINED):
         raise UserError(f"There is no baseline '{recommender}'.", did_you_mean(recommender, [*SIMPLE, *TRAINED]))
     dataset = PreparedDataset(data or home() / "data")
     exclude = dataset.excludes_history if exclude_history is None else exclude_history
-    wanted = size or (10 if dataset.task == "next" else dataset.list_length)
+    wanted = size or find_task(dataset.task).list_size(dataset.list_length)
     params = parse_assignments(param or [])
     asked = {
         "baseline": recommender,

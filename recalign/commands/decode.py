@@ -27,9 +27,6 @@ from recalign.commands.shared_options import (
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, home
 
-DEFAULT_DECODERS = {"list": "greedy", "next": "beam"}
-DEFAULT_SIZE_NEXT = 10
-
 
 def decode(
     *,
@@ -73,12 +70,14 @@ def decode(
     from recalign.models.weights import find_model_folder
     from recalign.params import parse_assignments
     from recalign.plugins import registry
+    from recalign.tasks import find_task
     from recalign.workspace import file_hash
 
     name = model or _newest_model()
     dataset = PreparedDataset(data or home() / "data")
-    chosen = registry.create("decoder", decoder or DEFAULT_DECODERS[dataset.task], parse_assignments(param or []))
-    check_task(chosen, dataset.task)
+    task = find_task(dataset.task)
+    chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
+    check_task(chosen, task)
     found = find_model_folder(name) if not name.startswith("builtin:") else None
     if exclude_history is None:
         exclude_history = dataset.excludes_history
@@ -88,7 +87,7 @@ def decode(
         "decoder": chosen.name,
         "params": chosen.params.model_dump(),
         "split": split,
-        "size": size or (DEFAULT_SIZE_NEXT if dataset.task == "next" else dataset.list_length),
+        "size": size or task.list_size(dataset.list_length),
         "exclude_history": exclude_history,
         "limit": limit,
         "batch_size": batch_size,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recalign.api import INVALID, Field, Params, Predictions, UserError
+from recalign.api import INVALID, Field, Params, Predictions
+from recalign.tasks import find_task
 
 if TYPE_CHECKING:
     import torch
@@ -27,19 +28,12 @@ class SamplingParams(ListParams):
 
 
 def writable_length(engine: Engine, size: int, name: str) -> int:
-    """How many titles a decoder that writes lists may ask the model for: 1 on the next task, else `size`.
+    """Return how many titles a decoder that writes responses may ask the model for, as the task says.
 
     Raises:
         UserError: more than the lists that the model was trained on have.
     """
-    if engine.task == "next":
-        return 1
-    if size > engine.list_length:
-        raise UserError(
-            f"The decoder '{name}' writes the model's own lists, which have {engine.list_length} items, not {size}.",
-            f"Ask for --size {engine.list_length} or less, or train on longer lists.",
-        )
-    return size
+    return find_task(engine.task).writable_length(engine.list_length, size, name)
 
 
 def as_predictions(items: np.ndarray) -> Predictions:

@@ -10,6 +10,7 @@ from recalign.api import Decoder, Predictions, Row
 from recalign.decoding.engine import Engine
 from recalign.errors import UserError
 from recalign.plugins.registry import blamed, plugin_error
+from recalign.tasks import Task
 
 
 def decode_rows(
@@ -70,15 +71,14 @@ def _decode(engine: Engine, decoder: Decoder, rows: Sequence[Row], size: int) ->
     return found
 
 
-def check_task(decoder: Decoder, task: str) -> None:
+def check_task(decoder: Decoder, task: Task) -> None:
     """Refuse a decoder that does not serve a task.
 
     Raises:
         UserError: it does not; those that do are named.
     """
-    if task not in decoder.tasks:
-        fitting = "beam, exact, greedy" if task == "next" else "greedy, sample, bon"
+    if task.name not in decoder.tasks:
         raise UserError(
-            f"The decoder '{decoder.name}' serves the task {' and '.join(sorted(decoder.tasks))}, not '{task}'.",
-            f"Use another decoder, such as {fitting}.",
+            f"The decoder '{decoder.name}' serves the task {' and '.join(sorted(decoder.tasks))}, not '{task.name}'.",
+            f"Use another decoder, such as {', '.join(task.decoders)}.",
         )

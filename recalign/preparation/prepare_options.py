@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from recalign.errors import UserError
 from recalign.params import Params, build_params
 from recalign.preparation.relevance import check_relevance
+from recalign.tasks import TASKS, find_task
 
 SHAPE = ("history", "targets", "stride", "list_length")
 
@@ -17,7 +19,9 @@ SHAPE = ("history", "targets", "stride", "list_length")
 class PrepareOptions(Params):
     """How raw interactions become rows; `None` means that the value follows from others, as `resolve` says."""
 
-    task: Literal["next", "list"] = Field("next", description="next: one target a row; list: several")
+    task: Literal[tuple(TASKS)] = Field(  # type: ignore[valid-type]
+        "next", description="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
+    )
     history: int = Field(10, ge=1, description="items of the history at most")
     min_history: int = Field(1, ge=1, description="items of the history at least")
     targets: int | None = Field(None, ge=1, description="items after the cut that are targets: 1 (next) or 10 (list)")
@@ -66,14 +70,8 @@ def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOp
         options = build_params(PrepareOptions, {**suggested, **chosen}, "prepare")
     except UserError as error:
         raise UserError(error.what.replace("_", "-"), "`recalign prepare --help` lists the options.") from None
-    single = options.task == "next"
-    targets = options.targets or (1 if single else 10)
-    filled = {
-        "targets": targets,
-        "stride": options.stride or (1 if single else max(1, targets // 2)),
-        "list_length": options.list_length or (1 if single else min(5, targets)),
-    }
-    options = options.model_copy(update=filled)
+    shape = find_task(options.task).shape(options.targets, options.stride, options.list_length)
+    options = options.model_copy(update=asdict(shape))
     _check(options, chosen)
     return options
 
@@ -81,11 +79,6 @@ def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOp
 def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
     """Refuse options that contradict each other."""
     check_relevance(options.relevance)
-    if options.task == "next" and (options.targets, options.list_length) != (1, 1):
-        raise UserError(
-            f"The next task has one target and one title a response, not {options.targets} and {options.list_length}.",
-            "Pass --task list.",
-        )
     if options.list_length > options.targets:
         raise UserError(
             f"--list-length {options.list_length} is more than --targets {options.targets}; a response imitates them.",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from recalign import console
-from recalign.api import Objective, Predictions, PreferenceObjective, RolloutObjective, Row, UserError
+from recalign.api import Objective, PreferenceObjective, RolloutObjective, UserError
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.evaluation.tables import BeforeAfter, before_after
@@ -19,13 +17,13 @@ from recalign.models.lora import LoraOptions
 from recalign.models.policy import SETTINGS_FILE, Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, find_model_folder, model_hash
 from recalign.plugins import registry
+from recalign.tasks import find_task
 from recalign.training.offline.data_training import align_on_data
 from recalign.training.offline.lessons import check_objective
 from recalign.training.online.rollout_training import RolloutOptions, align_policy
 from recalign.training.processes import connect, process
 from recalign.training.supervised import MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
-from recalign.training.validation import BEAM_WIDTH
 from recalign.workspace import RunFolder, read_json
 
 FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 120, "reference_lists": 32}
@@ -159,19 +157,6 @@ def train_aligned(
     return results
 
 
-def decode_lists(engine: Engine, rows: Sequence[Row]) -> Predictions:
-    """Decode one list a row: greedily (list task), or by a beam of 10 (next task)."""
-    prompter = engine.policy.prompter
-    if prompter.task == "next":
-        width = min(BEAM_WIDTH, *(len(engine.catalogue) - len(engine.excluded(row)) for row in rows))
-        items, scores = (part.numpy() for part in engine.beam(rows, width=width, size=width))
-    else:
-        lists = engine.greedy(rows, list_length=prompter.list_length)
-        items = lists.items.numpy()
-        scores = np.repeat(lists.logps.sum(dim=1, keepdim=True).numpy(), items.shape[1], axis=1)
-    return Predictions(items, scores.astype(np.float64), (items >= 0).cumprod(axis=1).sum(axis=1))
-
-
 def _aligned(
     policy: Policy,
     dataset: PreparedDataset,
@@ -185,7 +170,8 @@ def _aligned(
     exclude = dataset.excludes_history if options.exclude_history == "auto" else options.exclude_history == "yes"
     engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget)
     rows = list(dataset.rows("test")) if options.report else []
-    before = decode_lists(engine, rows) if rows else None
+    task = find_task(dataset.task)
+    before = task.decode(engine, rows) if rows else None
     learn: Any = align_policy if isinstance(objective, RolloutObjective) else align_on_data
     results = learn(
         engine,
@@ -200,7 +186,7 @@ def _aligned(
     if before is None:
         return results
     policy.model.eval()
-    table = before_after(dataset, rows, before, decode_lists(engine, rows), seed=options.training.seed)
+    table = before_after(dataset, rows, before, task.decode(engine, rows), seed=options.training.seed)
     _show(table, options, len(rows))
     return {**results, "report": table.as_dict()}
 
@@ -215,7 +201,7 @@ def _reward(text: str, dataset: PreparedDataset, objective: Objective) -> Reward
     """Parse and bind the reward, and refuse one that does not fit the lists that it will see."""
     expression = parse_reward(text).bind(dataset.catalogue)
     rollouts = isinstance(objective, RolloutObjective)
-    decoded = BEAM_WIDTH if dataset.task == "next" else dataset.list_length
+    decoded = find_task(dataset.task).list_size(dataset.list_length)
     check_cutoffs(expression, dataset.list_length if rollouts else decoded)
     if "ranks" in expression.reads and isinstance(objective, RolloutObjective) and objective.rollouts == "sample":
         raise UserError(

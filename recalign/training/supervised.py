@@ -17,6 +17,7 @@ from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, model_hash
 from recalign.plugins import registry
+from recalign.tasks import find_task
 from recalign.training.offline.examples import Augmentation
 from recalign.training.offline.lessons import (
     Check,
@@ -28,7 +29,7 @@ from recalign.training.offline.lessons import (
     token_lesson,
 )
 from recalign.training.training_options import TrainingOptions
-from recalign.training.validation import BEAM_WIDTH, spread
+from recalign.training.validation import evenly_spaced
 from recalign.workspace import RunFolder, home
 
 MODEL_FOLDER = "model"
@@ -195,7 +196,7 @@ def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, 
     if training.best_metric == "metric" and options.metric == "":
         raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
     engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history)
-    valid = spread(dataset.rows("valid"), options.valid_rows)
+    valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
     check = Check(engine, valid, _metric(dataset, options.metric))
     if isinstance(objective, PreferenceObjective):
         return preference_lesson(objective, check, rows, seed=training.seed, batch_size=training.batch_size)
@@ -204,11 +205,11 @@ def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, 
 
 
 def _metric(dataset: PreparedDataset, name: str | None) -> RewardExpression | None:
-    size = min(dataset.list_length if dataset.task == "list" else BEAM_WIDTH, len(dataset.catalogue))
     if name == "":
         return None
-    metric = parse_reward(name or f"ndcg@{size}").bind(dataset.catalogue)
-    check_cutoffs(metric, size)
+    task, items = find_task(dataset.task), len(dataset.catalogue)
+    metric = parse_reward(name or task.default_metric(dataset.list_length, items)).bind(dataset.catalogue)
+    check_cutoffs(metric, min(task.list_size(dataset.list_length), items))
     return metric
 
 

@@ -15,14 +15,13 @@ from recalign.decoding.engine import Engine
 from recalign.errors import UserError
 from recalign.evaluation.per_user import evaluate_lists
 from recalign.metrics.expression import RewardExpression
+from recalign.tasks import find_task
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.processes import process
 
-BEAM_WIDTH = 10
 
-
-def spread(rows: Sequence[Row], limit: int) -> list[Row]:
+def evenly_spaced(rows: Sequence[Row], limit: int) -> list[Row]:
     """Take at most so many rows, evenly spaced over the split."""
     count = min(limit, len(rows))
     return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, count).round()]
@@ -53,7 +52,7 @@ def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) 
 
 
 def validation_metric(engine: Engine, expression: RewardExpression, rows: Sequence[Row]) -> float:
-    """Return the mean of an expression over the lists that the model decodes greedily (next task: by a beam of 10).
+    """Return the mean of an expression over the lists that the model decodes, as its task says.
 
     Args:
         engine: bound to the model as it is now.
@@ -75,11 +74,5 @@ def validation_metric(engine: Engine, expression: RewardExpression, rows: Sequen
 
 
 def _values(engine: Engine, expression: RewardExpression, rows: Sequence[Row]) -> list[float]:
-    prompter = engine.policy.prompter
-    if prompter.task == "next":
-        width = min(BEAM_WIDTH, *(len(engine.catalogue) - len(engine.excluded(row)) for row in rows))
-        items = engine.beam(rows, width=width, size=width)[0].numpy()
-    else:
-        items = engine.greedy(rows, list_length=prompter.list_length).items.numpy()
-    lengths = (items >= 0).cumprod(axis=1).sum(axis=1)
-    return evaluate_lists(expression, items, lengths, rows).tolist()
+    lists = find_task(engine.task).decode(engine, rows)
+    return evaluate_lists(expression, lists.items, lists.lengths, rows).tolist()

@@ -7,6 +7,7 @@ from recalign.api import Decoder, Predictions
 from recalign.decoding.batches import check_task, decode_rows
 from recalign.errors import UserError
 from recalign.plugins import registry
+from recalign.tasks import find_task
 from tests.decoding.doubles import make_engine, random_paths, row
 
 PATHS = random_paths(30)
@@ -103,7 +104,7 @@ def test_positions_without_a_title_score_below_the_others():
 
 def test_a_decoder_for_another_task_is_refused():
     with pytest.raises(UserError, match="'beam' serves the task next, not 'list'"):
-        check_task(registry.create("decoder", "beam"), "list")
+        check_task(registry.create("decoder", "beam"), find_task("list"))
 
 
 def test_batches_change_nothing():

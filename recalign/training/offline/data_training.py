@@ -16,7 +16,7 @@ from recalign.training.offline.lessons import Check, DataObjective, preference_l
 from recalign.training.offline.self_play import play
 from recalign.training.processes import process
 from recalign.training.training_options import TrainingOptions
-from recalign.training.validation import spread
+from recalign.training.validation import evenly_spaced
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
@@ -64,7 +64,7 @@ def align_on_data(
         )
     rows = _rows(dataset, options.prompts, training.seed)
     training = replace(training, batch_size=max(options.prompts_per_step // process()[1], 1), best_metric=REWARD)
-    check = Check(engine, spread(dataset.rows("valid"), options.valid_rows), expression, REWARD)
+    check = Check(engine, evenly_spaced(dataset.rows("valid"), options.valid_rows), expression, REWARD)
     start = check.score()
     if isinstance(objective, PreferenceObjective) and objective.rounds is not None:
         outcome = play(objective, objective.rounds, check, rows, out, training, resume=resume)

@@ -25,7 +25,7 @@ from recalign.training.online.rollouts import check_groups
 from recalign.training.processes import process
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.training.validation import spread, validation_metric
+from recalign.training.validation import evenly_spaced, validation_metric
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -100,7 +100,7 @@ def align_policy(
     check_groups(engine, objective, dataset.rows("train"), schedule.indices)
     again = options.updates_per_rollout
     updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
-    valid = spread(dataset.rows("valid"), options.valid_rows)
+    valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
     console.say(engine.policy.cached_trie.line)
     start = validation_metric(engine, expression, valid)
     references, sampled = _references(engine, dataset, objective, training.seed), 0

@@ -153,7 +153,7 @@ def make_rollout(
     groups = Groups(torch.from_numpy(rewards), reference_rewards, items, scores, ranked)
     all_groups, mine = gather_groups(groups)
     credit = checked_credit(objective, all_groups)
-    advantages = spread(credit.advantages[mine], completions, engine.policy.titles).float()
+    advantages = token_advantages(credit.advantages[mine], completions, engine.policy.titles).float()
     seconds = time.perf_counter() - started
     return Rollout(rows, completions, sampled, groups, advantages, all_groups, credit, seconds)
 
@@ -228,7 +228,7 @@ def checked_credit(objective: RolloutObjective, groups: Groups) -> Credit:
     return credit
 
 
-def spread(advantages: torch.Tensor, completions: Completions, titles: TitleTokens) -> torch.Tensor:
+def token_advantages(advantages: torch.Tensor, completions: Completions, titles: TitleTokens) -> torch.Tensor:
     """Spread credit over tokens.
 
     Args:

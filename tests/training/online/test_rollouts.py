@@ -11,7 +11,7 @@ from recalign.models.policy import load_policy
 from recalign.objectives.grpo import Grpo
 from recalign.plugins.registry import create
 from recalign.training.logprobs.completions import completion_logps
-from recalign.training.online.rollouts import checked_credit, make_rollout, score_groups, spread
+from recalign.training.online.rollouts import checked_credit, make_rollout, score_groups, token_advantages
 from tests.fake_dataset import write_dataset
 
 
@@ -76,7 +76,7 @@ def test_a_prompts_samples_do_not_depend_on_the_other_prompts(world):
 
 def test_a_value_a_completion_covers_all_its_tokens(world):
     rollout = roll_out(world, create("objective", "grpo", {"group_size": 2}), count=1)
-    tokens = spread(torch.tensor([[2.0, -1.0]]), rollout.completions, world[1].policy.titles)
+    tokens = token_advantages(torch.tensor([[2.0, -1.0]]), rollout.completions, world[1].policy.titles)
     mask = rollout.completions.mask
     assert torch.equal(tokens[0], 2.0 * mask[0])
     assert torch.equal(tokens[1], -1.0 * mask[1])
@@ -85,7 +85,7 @@ def test_a_value_a_completion_covers_all_its_tokens(world):
 def test_a_value_a_title_covers_its_tokens_and_what_follows_them(world):
     rollout = roll_out(world, create("objective", "grpo", {"group_size": 2}), count=1)
     titles = world[1].policy.titles
-    tokens = spread(torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]), rollout.completions, titles)
+    tokens = token_advantages(torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]), rollout.completions, titles)
     for row, values in enumerate([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]):
         sizes = [len(titles.paths[item]) for item in rollout.completions.items[row]]
         after = [len(titles.separator)] * 2 + [1]

@@ -1,0 +1,91 @@
+"""What every task answers: the shape of its rows and responses, its defaults, and how a policy answers its rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from recalign.api import Predictions, Row
+
+if TYPE_CHECKING:
+    from recalign.decoding.engine import Engine
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a dataset's rows.
+
+    Args:
+        targets: m, items after the cut that are targets.
+        stride: events between two training windows.
+        list_length: K, titles that a response names.
+    """
+
+    targets: int
+    stride: int
+    list_length: int
+
+
+class Task(ABC):
+    """What a row asks for and what a response to it is.
+
+    Attributes:
+        name: the name that users type and that datasets and models record.
+        summary: one line for help texts.
+        decoders: names of decoders that serve the task; the first is the default.
+        titles_per_response: K unless `prepare` is told otherwise.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    decoders: ClassVar[tuple[str, ...]]
+    titles_per_response: ClassVar[int]
+
+    @property
+    def default_decoder(self) -> str:
+        """The decoder that `recalign decode` takes unless told otherwise."""
+        return self.decoders[0]
+
+    @abstractmethod
+    def shape(self, targets: int | None, stride: int | None, list_length: int | None) -> Shape:
+        """Fill in what `prepare` was not told (None) of the shape of rows.
+
+        Raises:
+            UserError: the task has no rows of that shape.
+        """
+
+    @abstractmethod
+    def list_size(self, list_length: int) -> int:
+        """Return how many items a ranked list has unless the user says otherwise.
+
+        Args:
+            list_length: K, titles of a response, as the dataset says.
+        """
+
+    @abstractmethod
+    def writable_length(self, list_length: int, size: int, decoder: str) -> int:
+        """Return how many titles a decoder that writes responses may ask the model for.
+
+        Args:
+            list_length: K, titles of the responses that the model was trained on.
+            size: items that the user asks for.
+            decoder: its name, for the error text.
+
+        Raises:
+            UserError: the model writes no such list.
+        """
+
+    @abstractmethod
+    def decode(self, engine: Engine, rows: Sequence[Row]) -> Predictions:
+        """Answer rows as validation and reports do: `list_size` items each, as far as there are so many."""
+
+    def default_metric(self, list_length: int, items: int) -> str:
+        """Return the metric that picks checkpoints: ndcg over the whole list.
+
+        Args:
+            list_length: K, titles of a response.
+            items: I, size of the catalogue.
+        """
+        return f"ndcg@{min(self.list_size(list_length), items)}"
