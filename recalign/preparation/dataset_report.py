@@ -109,7 +109,7 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
                 f"training interaction; guessing among the {counts['items_without_training']} items unseen there is "
                 "then a strong baseline, and no collaborative method can find these targets."
             )
-        if options.split == "given" and part["targets_in_own_training"]:
+        if options.split == "provided" and part["targets_in_own_training"]:
             found.append(
                 f"{part['targets_in_own_training']} of the {name} targets are in the training windows of the same user."
             )

@@ -28,7 +28,7 @@ from recalign.preparation.prepare_options import PrepareOptions, resolve
 from recalign.preparation.provided_windows import once, read_windows
 from recalign.preparation.relevance import gains
 from recalign.preparation.semantic_ids import existing_file, semantic_codes
-from recalign.preparation.splits import SPLITTERS, Splits, as_given
+from recalign.preparation.splits import SPLITTERS, Splits, as_provided
 from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
 
 if TYPE_CHECKING:
@@ -174,9 +174,9 @@ def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: Pre
     """Filter and split raw events."""
     if raw.events is None:
         raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
-    if options.split == "given":
+    if options.split == "provided":
         raise UserError(
-            "--split given needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
+            "--split provided needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
         )
     with _reading(plugin):
         events = read_events(
@@ -198,7 +198,7 @@ def _from_windows(
 ) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
-    if options.split != "given" or reshaped:
+    if options.split != "provided" or reshaped:
         raise UserError(
             "The source brings ready-made windows, which cannot be split again or filtered.",
             "Leave out --split, --k-core and --popularity-cut.",
@@ -206,7 +206,7 @@ def _from_windows(
     with _reading(plugin):
         log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
     gains(options.relevance, None, len(log))
-    splits = as_given(log, options, split_of)
+    splits = as_provided(log, options, split_of)
     return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), unknown)
 
 

@@ -20,39 +20,60 @@ class PrepareOptions(Params):
     """How raw interactions become rows; `None` means that the value follows from others, as `resolve` says."""
 
     task: Literal[tuple(TASKS)] = Field(  # type: ignore[valid-type]
-        "next", description="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values())
+        "next",
+        description=f"{'; '.join(f'{task.name}: {task.summary}' for task in TASKS.values())}; a source may suggest",
     )
-    history: int = Field(10, ge=1, description="items of the history at most")
-    min_history: int = Field(1, ge=1, description="items of the history at least")
-    targets: int | None = Field(None, ge=1, description="items after the cut that are targets: 1 (next) or 10 (list)")
+    history: int = Field(10, ge=1, description="maximum number of items of a history")
+    min_history: int = Field(1, ge=1, description="minimum number of items of a history")
+    targets: int | None = Field(None, ge=1, description="targets per row: 1 for next, 10 for list")
     stride: int | None = Field(
-        None, ge=1, description="events between training windows: 1 (next) or half the targets (list)"
+        None, ge=1, description="events between two training windows: 1 for next, half the targets for list"
     )
     windows_per_user: int = Field(
-        0, ge=0, description="keep so many training windows a user at most, evenly spread; 0: all"
+        0, ge=0, description="maximum number of training windows per user, evenly spread over time; 0 keeps all"
     )
     list_length: int | None = Field(
-        None, ge=1, description="titles of a response: 1 (next) or 5 (list), no more than the targets"
+        None, ge=1, description="titles per response: 1 for next, 5 for list, no more than the targets"
     )
-    split: Literal["time", "user", "leave-one-out", "given"] = Field("time", description="what is held out")
-    folds: int | None = Field(None, ge=2, description="split user: number of folds")
-    fold: int = Field(1, ge=1, description="split user: which fold is tested, from 1")
-    valid_share: float = Field(0.1, gt=0, lt=0.5, description="share of time, users or given windows that validate")
-    test_share: float = Field(0.1, gt=0, lt=0.5, description="share of time or users that test (with folds: 1/folds)")
-    k_core: int = Field(0, ge=0, description="every user and item keeps at least so many interactions")
-    popularity_cut: float | None = Field(None, gt=0, le=100, description="keep the top percent of items, before k-core")
+    split: Literal["time", "user", "leave-one-out", "provided"] = Field(
+        "time", description="what is held out: time (8:1:1), user, leave-one-out, or provided (by the source's files)"
+    )
+    folds: int | None = Field(None, ge=2, description="split user: number of folds; without it --test-share decides")
+    fold: int = Field(1, ge=1, description="split user: the fold that is tested, counted from 1")
+    valid_share: float = Field(
+        0.1, gt=0, lt=0.5, description="share of time, of users or of provided windows that validates"
+    )
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="share of time or of users that tests, without folds")
+    k_core: int = Field(0, ge=0, description="minimum number of interactions of every user and item")
+    popularity_cut: float | None = Field(
+        None, gt=0, le=100, description="keep this percentage of items, the most popular, before k-core; all by default"
+    )
     candidates: int = Field(
-        0, ge=0, description="size of candidate sets, such as 20 (1 target + 19 negatives); 0: none"
+        0, ge=0, description="size of candidate sets, such as 20 (1 target and 19 negatives); 0 makes none"
     )
-    relevance: str = Field("all", description='all, rating (graded) or "rating>=4"')
-    identifier: Literal["title", "semantic", "atomic"] = Field("title", description="how a model writes an item")
-    semantic_levels: int = Field(3, ge=1, le=8, description="semantic: tokens an item, one more where items share them")
-    semantic_codebook: int = Field(0, ge=0, le=65536, description="semantic: different tokens a level; 0: by size")
-    semantic_embeddings: str | None = Field(None, description="semantic: file of item embeddings; else our own")
-    exclude_history: Literal["auto", "yes", "no"] = Field("auto", description="never recommend items of the history")
-    collisions: Literal["suffix", "merge", "refuse"] = Field("suffix", description="what becomes of items of one title")
-    drop_cold: bool = Field(False, description="leave out items that no training interaction names, and rows that do")
-    drop_invalid: bool = Field(False, description="leave out items with unusable titles and events of unknown items")
+    relevance: str = Field("all", description='targets that metrics count: all, rating (graded), or "rating>=4"')
+    identifier: Literal["title", "semantic", "atomic"] = Field(
+        "title", description="how a model writes an item: title, semantic (3-4 new tokens) or atomic (one new token)"
+    )
+    semantic_levels: int = Field(
+        3, ge=1, le=8, description="semantic: tokens per item, and one more where items share them"
+    )
+    semantic_codebook: int = Field(
+        0, ge=0, le=65536, description="semantic: different tokens per level; 0 lets the size of the catalogue decide"
+    )
+    semantic_embeddings: str | None = Field(
+        None, description="semantic: item_id and embedding in .parquet or .npz, in place of recalign's own embeddings"
+    )
+    exclude_history: Literal["auto", "yes", "no"] = Field(
+        "auto", description="never recommend items of the history: yes, no, or auto (as the training targets do)"
+    )
+    collisions: Literal["suffix", "merge", "refuse"] = Field(
+        "suffix", description="what becomes of items that share a title: suffix, merge or refuse"
+    )
+    drop_cold: bool = Field(
+        False, description="leave out items that no training interaction names, and the rows that name them"
+    )
+    drop_invalid: bool = Field(False, description="leave out items with unusable titles, and events of unknown items")
 
 
 def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:

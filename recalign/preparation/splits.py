@@ -123,7 +123,7 @@ def leave_one_out(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     return _without_dropped(log, windows, training, {})
 
 
-def as_given(log: EventLog, options: PrepareOptions, split_of: np.ndarray) -> Splits:
+def as_provided(log: EventLog, options: PrepareOptions, split_of: np.ndarray) -> Splits:
     """Take ready-made windows; without a validation file, the latest training windows validate.
 
     Args:

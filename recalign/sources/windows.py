@@ -35,7 +35,7 @@ class Windows(Source):
     """
 
     Params = WindowsParams
-    suggests: ClassVar[dict[str, Any]] = {"split": "given", "valid_share": 0.02}
+    suggests: ClassVar[dict[str, Any]] = {"split": "provided", "valid_share": 0.02}
 
     def files(self, path: Path) -> list[Path]:
         """The windows' files and, last, the titles' file.

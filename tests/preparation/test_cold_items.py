@@ -8,7 +8,7 @@ from recalign import cli
 from recalign.data.dataset import PreparedDataset
 from recalign.preparation.cold_items import without_cold
 from recalign.preparation.prepare_options import resolve
-from recalign.preparation.splits import SPLITTERS, as_given
+from recalign.preparation.splits import SPLITTERS, as_provided
 from tests.preparation.test_sliding_windows import log_of, shown
 from tests.preparation.worlds import write_csv
 
@@ -21,7 +21,7 @@ def given(*sequences):
 def test_cold_items_leave_rows_histories_and_catalogue():
     # items 0, 1, 2 and 5 train; 3 and 4 are cold
     log = given([0, 1, 2], [5, 1], [0, 5, 1], [0, 3, 2], [0, 1, 4], [3, 1])
-    splits = as_given(log, resolve({"split": "given"}, {}), np.array([0, 0, 1, 2, 2, 2]))
+    splits = as_provided(log, resolve({"split": "provided"}, {}), np.array([0, 0, 1, 2, 2, 2]))
     warm_log, warm, training, kept = without_cold(log, splits, np.flatnonzero(splits.training), min_history=1)
     assert kept.tolist() == [0, 1, 2, 5]
     assert warm_log.item.tolist() == [0, 1, 2, 3, 1, 0, 3, 1, 0, 2, 0, 1, 1]

@@ -185,7 +185,7 @@ def test_the_default_dataset_is_made_once_and_said_so(capsys):
         ({"min_history": 5, "history": 5, "split": "leave-one-out"}, "no rows"),
         ({"k_core": 9}, "--k-core 9"),
         ({"relevance": "rating>=9"}, "rating>=9"),
-        ({"split": "given"}, "ready-made windows"),
+        ({"split": "provided"}, "ready-made windows"),
     ],
 )
 def test_what_leaves_nothing_to_test_is_an_error_and_writes_nothing(tmp_path, options, said):

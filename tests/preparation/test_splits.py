@@ -4,7 +4,7 @@ import pytest
 from recalign.data.dataset import SPLITS
 from recalign.errors import UserError
 from recalign.preparation.prepare_options import resolve
-from recalign.preparation.splits import SPLITTERS, as_given
+from recalign.preparation.splits import SPLITTERS, as_provided
 from tests.preparation.test_sliding_windows import log_of, shown
 
 MODES = {
@@ -125,9 +125,9 @@ def test_given_windows_stay_and_the_latest_training_windows_validate_where_none_
     log = log_of(*([n, n + 1] for n in range(12)), [3])
     log = replace(log, time=np.repeat(np.arange(13.0), np.diff(log.start)))
     split_of = np.array([0] * 10 + [2, 2] + [0])
-    parts = as_given(log, resolve({"split": "given", "valid_share": 0.2}, {}), split_of)
+    parts = as_provided(log, resolve({"split": "provided", "valid_share": 0.2}, {}), split_of)
     assert [len(parts.windows[name]) for name in SPLITS] == [8, 2, 2]
     assert shown(parts.windows["valid"]) == [([8], [9]), ([9], [10])]
     assert parts.facts["windows_too_short"] == 1
     with pytest.raises(UserError, match="valid.csv"):
-        as_given(replace(log, time=np.zeros(len(log))), resolve({"split": "given"}, {}), split_of)
+        as_provided(replace(log, time=np.zeros(len(log))), resolve({"split": "provided"}, {}), split_of)
