@@ -12,7 +12,7 @@ from tests.evaluation.prepared import write_decoded, write_small
 from tests.fake_dataset import write_dataset
 from tests.fake_distribution import install
 
-ALIGN = ["--steps", "2", "--prompts-per-step", "4", "-p", "group_size=2", "-p", "reference_lists=4", "--no-report"]
+ALIGN = ["--max-steps", "2", "--prompts-per-step", "4", "-p", "group_size=2", "-p", "reference_lists=4", "--no-report"]
 SFT = ["--model", "builtin:tiny,hidden=32", "--epochs", "1", "--batch-size", "8"]
 
 PLUGIN = '''
@@ -268,7 +268,7 @@ def test_a_token_objective_that_raises(call, start, plugin, tmp_path):
 def test_a_rollout_objective_that_raises(call, start, plugin, tmp_path):
     body = "    def credit(self, groups):\n        return 1 / 0\n    def loss(self, batch):\n        pass\n"
     plugin("objective", "RolloutObjective", body)
-    fast = ["--steps", "1", "--prompts-per-step", "4", "--no-report", "--out", tmp_path / "out"]
+    fast = ["--max-steps", "1", "--prompts-per-step", "4", "--no-report", "--out", tmp_path / "out"]
     code, told = call("align", *model_and_data(start), "--objective", "bad", *fast)
     assert code == 2
     assert "The objective 'bad' of package bad-objective 1.2 raised ZeroDivisionError in credit" in told

@@ -11,7 +11,7 @@ from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 
 MODEL = "builtin:tiny,hidden=32,layers=1"
-ALIGN = ["--steps", "2", "--prompts-per-step", "4", "-p", "group_size=2", "-p", "reference_lists=4"]
+ALIGN = ["--max-steps", "2", "--prompts-per-step", "4", "-p", "group_size=2", "-p", "reference_lists=4"]
 NESTED = ["Ship", "Ship Red", "Ship Red Old", "Robot", "Robot Old", "Ghost", "Ghost Ship", "Knight"]
 
 
@@ -40,7 +40,7 @@ def test_a_title_that_begins_another_is_searched_and_taught_like_any_other(call,
     train = ["--model", MODEL, "--epochs", "12", "--batch-size", "4", "--out", tmp_path / "sft"]
     assert call("sft", "--data", data.path, *train)[0] == 0
     for decoder in ("beam", "exact"):
-        arguments = ["--data", data.path, "--model", tmp_path / "sft", "--decoder", decoder, "--keep-history"]
+        arguments = ["--data", data.path, "--model", tmp_path / "sft", "--decoder", decoder, "--exclude-history", "no"]
         assert call("decode", *arguments, "--size", "8", "--out", tmp_path / decoder)[0] == 0
     beam, exact = (predictions(tmp_path / name)[0] for name in ("beam", "exact"))
     assert beam == exact
@@ -109,8 +109,8 @@ def test_a_vocabulary_without_a_separator(call, tmp_path, command):
 def test_catalogues_smaller_than_the_beam_or_the_list(call, tmp_path, decoder):
     data = write_dataset(tmp_path / "data", titles=TITLES[:5], history=2, task="next")
     arguments = ["--data", data.path, "--model", MODEL, "--decoder", decoder]
-    for name, history, left in (("all", "--keep-history", 5), ("new", "--exclude-history", 3)):
-        code, told = call("decode", *arguments, history, "--size", "10", "--out", tmp_path / name)
+    for name, history, left in (("all", "no", 5), ("new", "yes", 3)):
+        code, told = call("decode", *arguments, "--exclude-history", history, "--size", "10", "--out", tmp_path / name)
         assert code == 0, told
         items, _ = predictions(tmp_path / name)
         for row, found in zip(data.rows("test"), items, strict=True):
@@ -152,7 +152,9 @@ def test_fewer_items_than_a_list_is_long(call, tmp_path, command):
 
 def test_a_catalogue_smaller_than_a_list(call, tmp_path):
     data = write_dataset(tmp_path / "data", titles=TITLES[:2], history=1, list_length=3)
-    code, told = call("decode", "--data", data.path, "--model", MODEL, "--keep-history", "--out", tmp_path / "out")
+    code, told = call(
+        "decode", "--data", data.path, "--model", MODEL, "--exclude-history", "no", "--out", tmp_path / "out"
+    )
     assert code == 2
     assert "The catalogue has 2 items, fewer than the 3 of a list. Ask for shorter lists." in told
 

@@ -114,8 +114,8 @@ def test_a_users_error_exits_2_without_traceback_and_as_json_on_request(command,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["align", "--steps", "abc"], "Invalid value for '--steps': Input should be a valid integer"),
-        (["align", "--steps=abc"], "'abc'"),
+        (["align", "--max-steps", "abc"], "Invalid value for '--max-steps': Input should be a valid integer"),
+        (["align", "--max-steps=abc"], "'abc'"),
         (["align", "--warmup", "2"], "Input should be less than or equal to 0.99: '2'."),
         (["decode", "--split", "tst"], "'tst' is not one of 'test', 'valid'."),
         (["prepare", "--list-length", "0"], "list-length = 0 is refused: input should be greater than or equal to 1."),

@@ -93,7 +93,7 @@ def write_atomic_files(folder):
 QUICK = {
     "prepare": ["--windows-per-user", "1"],
     "sft": ["--max-steps", "2", "--valid-rows", "8"],
-    "align": [*"--steps 1 --prompts-per-step 2 --valid-rows 8 -p group_size=2 -p reference_lists=2".split()],
+    "align": [*"--max-steps 1 --prompts-per-step 2 --valid-rows 8 -p group_size=2 -p reference_lists=2".split()],
 }
 """Options that make a walk through the docs short."""
 

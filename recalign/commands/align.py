@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from recalign.commands.shared_options import (
     DataOption,
     DtypeOption,
+    ExcludeHistoryOption,
     JsonOption,
     KeepCheckpointsOption,
     LoraAlphaOption,
@@ -53,7 +54,10 @@ def align(
     learning_rate: Annotated[
         float | None, typer.Option(help="Default: 1e-3 from scratch, 5e-5 with LoRA, else 5e-6 (the paper's).", min=0)
     ] = None,
-    steps: Annotated[int, typer.Option(help="Updates; 0: by epochs (from scratch, without --epochs: 120).", min=0)] = 0,
+    max_steps: Annotated[
+        int,
+        typer.Option(help="Updates; 0 lets --epochs decide (from scratch, without --epochs: 120).", min=0),
+    ] = 0,
     epochs: Annotated[float | None, typer.Option(help="Passes over the prompts (3, the paper's).", min=0)] = None,
     prompts_per_step: Annotated[int, typer.Option(help="Prompts an update, all processes together.", min=1)] = 16,
     prompts: Annotated[
@@ -70,9 +74,7 @@ def align(
         int,
         typer.Option(help="Prompt and list tokens, padding included, of a backward pass; a step is cut to fit.", min=1),
     ] = 16384,
-    exclude_history: Annotated[
-        Literal["auto", "yes", "no"], typer.Option(help="Never recommend items of the history; auto: as the data say.")
-    ] = "auto",
+    exclude_history: ExcludeHistoryOption = "auto",
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Compare with the starting model on the test split.")
     ] = True,
@@ -115,8 +117,8 @@ def align(
     parse_reward(reward)
     training = TrainingOptions(
         seed=seed,
-        epochs=passes(epochs, steps),
-        max_steps=steps,
+        epochs=passes(epochs, max_steps),
+        max_steps=max_steps,
         learning_rate=rate(learning_rate),
         schedule=schedule,
         warmup=warmup,

@@ -39,7 +39,7 @@ def baseline(
     param: ParamOption = None,
     split: SplitOption = "test",
     size: SizeOption = None,
-    exclude_history: ExcludeHistoryOption = None,
+    exclude_history: ExcludeHistoryOption = "auto",
     out: OutOption = None,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -69,7 +69,7 @@ def baseline(
     if recommender not in (*SIMPLE, *TRAINED):
         raise UserError(f"There is no baseline '{recommender}'.", did_you_mean(recommender, [*SIMPLE, *TRAINED]))
     dataset = PreparedDataset(data or home() / "data")
-    exclude = dataset.excludes_history if exclude_history is None else exclude_history
+    exclude = dataset.excludes_history(exclude_history)
     wanted = size or find_task(dataset.task).list_size(dataset.list_length)
     params = parse_assignments(param or [])
     asked = {

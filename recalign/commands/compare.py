@@ -28,7 +28,7 @@ GroupOption = Annotated[
     ),
 ]
 ReferenceOption = Annotated[
-    str | None, typer.Option("--baseline", help="Row that the others are tested against (default: the first).")
+    str | None, typer.Option(help="Row that the others are tested against (default: the first).")
 ]
 MetricsOption = Annotated[str | None, typer.Option(help="Comma-separated (default: all, the same for every run).")]
 
@@ -36,7 +36,7 @@ MetricsOption = Annotated[str | None, typer.Option(help="Comma-separated (defaul
 def compare(
     runs: RunsArgument = None,
     group: GroupOption = None,
-    baseline: ReferenceOption = None,
+    reference: ReferenceOption = None,
     metrics: MetricsOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -49,7 +49,7 @@ def compare(
     Examples:
     - recalign compare runs/sft runs/align-blade-ndcg
 
-    - recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --baseline sft
+    - recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --reference sft
     """
     from recalign.comparison import report
     from recalign.comparison.systems import compare as compare_runs
@@ -60,12 +60,12 @@ def compare(
     run = RunFolder(out or home() / "compare")
     asked = {
         "groups": {name: [str(found.folder) for found in members] for name, members in groups.items()},
-        "baseline": baseline,
+        "reference": reference,
         "metrics": wanted,
         "seed": seed,
     }
     inputs = {str(found.folder): content_hash(found.results) for members in groups.values() for found in members}
-    comparison = compare_runs(groups, reference=baseline, metrics=wanted, seed=seed)
+    comparison = compare_runs(groups, reference=reference, metrics=wanted, seed=seed)
     if run.begin("compare", asked, inputs, resume=True, overwrite=overwrite) != "done":
         files = report.write_report(comparison, run.path)
         run.finish({**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)})

@@ -41,7 +41,7 @@ def decode(
     param: ParamOption = None,
     split: SplitOption = "test",
     size: SizeOption = None,
-    exclude_history: ExcludeHistoryOption = None,
+    exclude_history: ExcludeHistoryOption = "auto",
     limit: Annotated[int | None, typer.Option(help="Answer only the first rows.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Rows decoded between two saves.", min=1)] = 256,
     token_budget: Annotated[
@@ -79,8 +79,7 @@ def decode(
     chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
     check_task(chosen, task)
     found = find_model_folder(name) if not name.startswith("builtin:") else None
-    if exclude_history is None:
-        exclude_history = dataset.excludes_history
+    exclude = dataset.excludes_history(exclude_history)
     asked = {
         "model": name,
         "data": str(dataset.path),
@@ -88,7 +87,7 @@ def decode(
         "params": chosen.params.model_dump(),
         "split": split,
         "size": size or task.list_size(dataset.list_length),
-        "exclude_history": exclude_history,
+        "exclude_history": exclude,
         "limit": limit,
         "batch_size": batch_size,
         "dtype": dtype,
@@ -104,7 +103,7 @@ def decode(
         return {"out": str(folder.path), **folder.record["results"]}
     rows = dataset.rows(split)
     run = DecodeRun(folder, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
-    results = run(rows[: min(limit or len(rows), len(rows))], exclude_history, token_budget)
+    results = run(rows[: min(limit or len(rows), len(rows))], exclude, token_budget)
     console.say(policy.cached_trie.line)
     _summarise(folder.path, results)
     return {"out": str(folder.path), **results}

@@ -89,8 +89,8 @@ SizeOption = Annotated[
     int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
 ]
 ExcludeHistoryOption = Annotated[
-    bool | None,
-    typer.Option("--exclude-history/--keep-history", help="Never recommend a row's past (default: as prepared)."),
+    Literal["auto", "yes", "no"],
+    typer.Option(help="Never recommend items that the user had before; auto: as the dataset was prepared."),
 ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "valid", "test")
 FORMAT_VERSION = 1
+ExcludeHistory = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,13 @@ class PreparedDataset:
         """How many titles a response of the list task names; 1 for the next task."""
         return int(self.info["options"]["list_length"])
 
-    @property
-    def excludes_history(self) -> bool:
-        """Whether items of the history are never recommended (as where no training target repeats one)."""
-        return bool(self.info["options"]["exclude_history"])
+    def excludes_history(self, choice: ExcludeHistory = "auto") -> bool:
+        """Return whether items that the user had before are never recommended.
+
+        Args:
+            choice: `yes`, `no`, or `auto`: as the dataset was prepared (where no training target repeats such an item).
+        """
+        return bool(self.info["options"]["exclude_history"]) if choice == "auto" else choice == "yes"
 
     @cached_property
     def catalogue(self) -> Catalogue:

@@ -176,7 +176,7 @@ def evaluate(
                 rows,
                 size,
                 metrics,
-                exclude_history=dataset.excludes_history if exclude is None else bool(exclude),
+                exclude_history=dataset.excludes_history() if exclude is None else bool(exclude),
                 cache=home() / "baselines",
                 seed=seed,
                 more=list(more or {}),

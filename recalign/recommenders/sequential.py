@@ -251,6 +251,6 @@ def _fit(
 def _validate(scorer: Scorer, dataset: PreparedDataset, params: SequentialParams) -> float:
     """Mean ndcg@10 with one relevant item each (the first target) over the first validation rows."""
     rows = dataset.rows("valid")[: params.valid_rows]
-    found = top_items(scorer(rows), rows, 10, exclude_history=dataset.excludes_history).items
+    found = top_items(scorer(rows), rows, 10, exclude_history=dataset.excludes_history()).items
     hits = found == np.array([[row.targets[0]] for row in rows])
     return float((hits / np.log2(np.arange(2, 12))).sum(axis=1).mean())

@@ -155,7 +155,7 @@ def recommend(
     """
     if name not in BASELINES:
         raise UserError(f"There is no baseline '{name}'.", did_you_mean(name, BASELINES))
-    exclude = dataset.excludes_history if exclude_history is None else exclude_history
+    exclude = dataset.excludes_history() if exclude_history is None else exclude_history
     return recommend_by(BASELINES[name](Training.of(dataset, seed)), dataset, rows, size, exclude_history=exclude)
 
 

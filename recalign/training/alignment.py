@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from recalign import console
 from recalign.api import Objective, PreferenceObjective, RolloutObjective, UserError
-from recalign.data.dataset import PreparedDataset
+from recalign.data.dataset import ExcludeHistory, PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.metrics.expression import RewardExpression, check_cutoffs, parse_reward
@@ -60,7 +60,7 @@ class AlignOptions:
         learning_rate=0.0, epochs=0.0, schedule="linear", warmup=0.0, weight_decay=0.0, eval_every=10
     )
     rollout: RolloutOptions = RolloutOptions()
-    exclude_history: Literal["auto", "yes", "no"] = "auto"
+    exclude_history: ExcludeHistory = "auto"
     template: str | None = None
     lora: LoraOptions | None = None
     dtype: Dtype = "auto"
@@ -84,7 +84,7 @@ def with_defaults(options: AlignOptions) -> AlignOptions:
         if training.max_steps:
             raise UserError(
                 f"The objective '{options.objective}' trains in rounds, not for a number of updates.",
-                "Leave --steps out; set -p rounds=... and -p round_rows=...",
+                "Leave --max-steps out; set -p rounds=... and -p round_rows=...",
             )
         training = replace(training, epochs=training.epochs or 1.0)
     elif not training.max_steps and not training.epochs:
@@ -167,7 +167,7 @@ def _aligned(
     resume: bool,
 ) -> dict[str, Any]:
     """Align, between two looks at the test split."""
-    exclude = dataset.excludes_history if options.exclude_history == "auto" else options.exclude_history == "yes"
+    exclude = dataset.excludes_history(options.exclude_history)
     engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget)
     rows = list(dataset.rows("test")) if options.report else []
     task = find_task(dataset.task)

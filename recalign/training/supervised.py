@@ -195,7 +195,7 @@ def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, 
     training, rows = options.training, dataset.rows("train")
     if training.best_metric == "metric" and options.metric == "":
         raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
-    engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history)
+    engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history())
     valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
     check = Check(engine, valid, _metric(dataset, options.metric))
     if isinstance(objective, PreferenceObjective):

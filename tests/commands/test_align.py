@@ -16,7 +16,18 @@ from recalign.training.alignment import AlignOptions, with_defaults
 from recalign.workspace import RunFolder
 from tests.fake_dataset import write_dataset
 
-FAST = ["--steps", "6", "--eval-every", "3", "--prompts-per-step", "4", "-p", "group_size=4", "-p", "reference_lists=4"]
+FAST = [
+    "--max-steps",
+    "6",
+    "--eval-every",
+    "3",
+    "--prompts-per-step",
+    "4",
+    "-p",
+    "group_size=4",
+    "-p",
+    "reference_lists=4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +119,7 @@ def test_defaults_depend_on_where_the_model_comes_from(start, tmp_path):
         (["--reward", "ndcg@10"], "looks at 10 positions, and the lists have 3"),
         (["-p", "tua=0.3"], "Did you mean 'tau'"),
         (["--learning-rate", "0"], "nothing is learnt"),
-        (["--epochs", "0", "--steps", "0"], "--epochs 0 trains nothing"),
+        (["--epochs", "0", "--max-steps", "0"], "--epochs 0 trains nothing"),
         (["--lora-alpha", "8"], "--lora-alpha is given without --lora"),
         (["--model", "nowhere/at/all"], "does not exist"),
     ],
@@ -121,7 +132,7 @@ def test_bad_input_is_said_with_exit_code_2(align, arguments, message):
 
 
 def test_group_size_one_is_refused(align):
-    code, _, err = align("-p", "group_size=1", fast=["--steps", "2"])
+    code, _, err = align("-p", "group_size=1", fast=["--max-steps", "2"])
     assert code == 2
     assert "group_size" in err
     assert "greater than or equal to 2" in err
@@ -188,7 +199,7 @@ def test_rewards_become_folder_names():
     assert slug("novelty(log_base=2)") == "novelty-log_base2"
 
 
-ODD = ["--steps", "5", "--eval-every", "5", "--prompts", "5", "--prompts-per-step", "3", "-p", "group_size=3"]
+ODD = ["--max-steps", "5", "--eval-every", "5", "--prompts", "5", "--prompts-per-step", "3", "-p", "group_size=3"]
 ODD += ["-p", "reference_lists=5", "--token-budget", "41"]
 
 

@@ -11,7 +11,7 @@ from tests.fake_dataset import TITLES, write_dataset
 MODEL = "builtin:tiny,hidden=16,heads=2"
 SHORT = ["A", "B", "A B", "A B C", "C", "D", "D A", "Long Title Here"]  # some of one token, some begin others
 ON_DATA = ["sft", "msl", "bear", "beam-exact", "cft", "igd", "dpo", "dmpo", "s-dpo", "bear-s-dpo"]
-QUICK = ["--steps", 2, "--eval-every", 2, "--prompts-per-step", 8, "--no-report"]
+QUICK = ["--max-steps", 2, "--eval-every", 2, "--prompts-per-step", 8, "--no-report"]
 
 
 def written(folder, **options):

@@ -46,7 +46,7 @@ def test_sft_learns_by_every_token_objective_from_scratch(call, tmp_path, object
 
 @pytest.mark.parametrize("objective", [*TOKEN, *PREFERENCE])
 def test_align_goes_on_by_every_objective_on_the_data(call, start, tmp_path, objective):
-    quick = ["--steps", 4, "--eval-every", 2, "--prompts-per-step", 8, "--no-report"]
+    quick = ["--max-steps", 4, "--eval-every", 2, "--prompts-per-step", 8, "--no-report"]
     code, result, _ = call("align", "--model", start / "model", "--objective", objective, "--reward", "ndcg@5", *quick)
     assert code == 0 and result["updates"] == 4
     log = read_log(tmp_path / "out")
@@ -63,7 +63,7 @@ def test_align_plays_sprec_and_reports_on_the_test_split(call, start):
 
 
 def test_align_searches_for_rere(call, start):
-    quick = ["--steps", 2, "--eval-every", 2, "--prompts-per-step", 4, "--no-report", "-p", "group_size=4"]
+    quick = ["--max-steps", 2, "--eval-every", 2, "--prompts-per-step", 4, "--no-report", "-p", "group_size=4"]
     code, result, _ = call("align", "--model", start / "model", "--objective", "rere", "--reward", "ranking", *quick)
     assert code == 0 and "entropy" not in result["diagnostics"]
 
@@ -71,7 +71,7 @@ def test_align_searches_for_rere(call, start):
 def test_align_prefers_the_best_of_sampled_lists(call, tmp_path):
     dataset = write_dataset(tmp_path / "lists")
     load_policy("builtin:tiny,hidden=16,heads=2", dataset).save(tmp_path / "start")
-    quick = ["--steps", 3, "--eval-every", 3, "--prompts-per-step", 4, "--no-report", "-p", "group_size=6"]
+    quick = ["--max-steps", 3, "--eval-every", 3, "--prompts-per-step", 4, "--no-report", "-p", "group_size=6"]
     code, result, _ = call(
         "align", "--model", tmp_path / "start", "--objective", "list-dpo", *quick, data=tmp_path / "lists"
     )
@@ -96,7 +96,7 @@ def test_prompts_limit_the_rows(call, start):
         ("sft", ["--objective", "rere"], "recalign align --objective rere"),
         ("sft", ["--objective", "beam-exact", "--loss-on", "all"], "responses only"),
         ("sft", ["--objective", "bear", "-p", "weight=9"], "less than or equal to 5"),
-        ("align", ["--objective", "sprec", "--steps", 5], "set -p rounds"),
+        ("align", ["--objective", "sprec", "--max-steps", 5], "set -p rounds"),
         ("align", ["--objective", "sprec", "-p", "negatives=2"], "decodes one title greedily"),
         ("align", ["--objective", "bear", "--updates-per-rollout", 2], "makes no rollouts"),
         ("align", ["--objective", "grpo", "--reward", "ranking"], "Use --objective rere"),

@@ -12,7 +12,7 @@ from recalign.models.policy import load_policy
 from recalign.workspace import RunFolder
 from tests.fake_dataset import write_dataset
 
-STEPS = ["--prompts-per-step", 24, "--steps", 3, "--eval-every", 3]  # of all rows: the order does not matter
+STEPS = ["--prompts-per-step", 24, "--max-steps", 3, "--eval-every", 3]  # of all rows: the order does not matter
 ALIGNED = {
     "bear": ["-p", "normalise=tokens", *STEPS],  # weights would be normalised in each process
     "sprec": ["-p", "rounds=2", "-p", "round_rows=16", "--prompts-per-step", 16],

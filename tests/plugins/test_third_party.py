@@ -28,7 +28,7 @@ data = "@data"
 model = "@sft"
 objective = "OBJECTIVE"
 reward = "ndcg@5 + 0.1*novelty"
-steps = 2
+max-steps = 2
 report = false
 params = { group_size = 4 }
 

@@ -144,9 +144,9 @@ def test_exclude_history_is_off_where_training_targets_repeat(tmp_path):
     lines = "\n".join(f"u{u},i{t % 3},{100 * t + u}" for u in range(20) for t in range(10))
     file = write_csv(tmp_path / "raw.csv", f"user_id,item_id,timestamp\n{lines}")
     prepare_dataset("table", file, tmp_path / "out")
-    assert not PreparedDataset(tmp_path / "out").excludes_history
+    assert not PreparedDataset(tmp_path / "out").excludes_history()
     prepare_dataset("table", file, tmp_path / "forced", options={"exclude_history": "yes"})
-    assert PreparedDataset(tmp_path / "forced").excludes_history
+    assert PreparedDataset(tmp_path / "forced").excludes_history()
 
 
 def test_no_list_names_an_item_twice(tmp_path):

@@ -72,7 +72,7 @@ def test_ml_100k_is_whole_and_its_titles_are_told_apart(shared_data, tmp_path):
     assert len(set(titles)) == 1682
     assert len(dataset.catalogue.genre_names) == 19
     assert (len(dataset.rows("valid")), len(dataset.rows("test"))) == (94, 189)
-    assert dataset.excludes_history
+    assert dataset.excludes_history()
 
 
 def test_five_folds_of_ml_100k_test_all_943_users_once(shared_data, tmp_path):
