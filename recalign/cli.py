@@ -14,7 +14,7 @@ import typer
 
 from recalign import __version__, console
 from recalign.errors import UserError, advice_on
-from recalign.workflow.signatures import UsageError, signature_of, usage_text, with_signature_of
+from recalign.workflow.signatures import UsageError, command_function, signature_of, usage_text, with_signature_of
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),
@@ -77,8 +77,7 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def _register() -> None:
     for panel, names in PANELS.items():
         for name in names:
-            module = importlib.import_module(f"recalign.commands.{name}")
-            app.command(name=name, rich_help_panel=panel)(expose(getattr(module, name)))
+            app.command(name=name, rich_help_panel=panel)(expose(command_function(name)))
     plugins = importlib.import_module("recalign.commands.plugins")
     plugins_app = typer.Typer(help=plugins.__doc__, no_args_is_help=True, rich_markup_mode="markdown")
     for name, function in plugins.COMMANDS.items():

@@ -32,10 +32,10 @@ from recalign.api.rewards import ListBatch, Metric
 from recalign.api.sources import RawData, Source
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
+from recalign.data.item_vectors import item_vectors
 from recalign.errors import UserError
 from recalign.params import Params
 from recalign.plugins.hookspecs import hookimpl
-from recalign.preparation.semantic_ids import item_vectors
 
 __all__ = [
     "AnswerBatch",

@@ -60,10 +60,10 @@ def baseline(
     import time
 
     from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.predictions import write_predictions
     from recalign.params import parse_assignments
     from recalign.recommenders.assistants import RECOMMENDER, identity
     from recalign.recommenders.simple import SIMPLE, recommend_by
+    from recalign.runs.predictions import write_predictions
     from recalign.tasks import find_task
 
     if recommender not in (*SIMPLE, *TRAINED):

@@ -72,9 +72,9 @@ def eval(  # noqa: A001
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.evaluate import evaluate
     from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
-    from recalign.evaluation.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
     from recalign.evaluation.pruning import pruning_rates, read_exact, split_cutoffs
     from recalign.evaluation.targets import counting
+    from recalign.runs.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
 
     folder = find_predictions(predictions)
     record = RunFolder(folder).record

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from recalign.comparison.evaluations import Evaluation
 from recalign.errors import UserError, did_you_mean
-from recalign.evaluation.cost import mean_of
 from recalign.evaluation.per_user import KEYS, metric_names, summarise
 from recalign.evaluation.significance import Interval
+from recalign.runs.cost import mean_of
 
 if TYPE_CHECKING:
     import polars as pl

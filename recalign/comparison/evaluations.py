@@ -10,6 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError
+from recalign.runs.names import run_name
 from recalign.workspace import RunFolder, read_json
 
 if TYPE_CHECKING:
@@ -98,11 +99,6 @@ class Evaluation:
         if missing:
             raise UserError(f"{file} lacks the column '{missing[0]}'.", "Run `recalign eval --overwrite` again.")
         return frame.with_columns(pl.lit(self.measured_hash).alias("data"))
-
-
-def run_name(folder: Path) -> str:
-    """Name a run by its folder; those such as `fold=1` are places in a recipe's sweep, the step's is above them."""
-    return next((part for part in reversed(folder.parts) if "=" not in part), folder.name)
 
 
 def group_by_label(runs: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:

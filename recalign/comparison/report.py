@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recalign.comparison.systems import Comparison
-from recalign.evaluation.cost import COLUMNS
 from recalign.evaluation.tables import figure, number, p_text, signed
+from recalign.runs.cost import COLUMNS
 from recalign.workspace import atomic, write_json
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from recalign import console
 from recalign.api import Decoder, Predictions, Row
 from recalign.errors import UserError
-from recalign.evaluation.cost import peak_memory_mb
-from recalign.evaluation.predictions import write_predictions
+from recalign.runs.cost import peak_memory_mb
+from recalign.runs.predictions import write_predictions
 from recalign.workspace import RunFolder, atomic
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import numpy as np
 
 from recalign import console
 from recalign.api import Predictions, Row
-from recalign.comparison.evaluations import run_name
-from recalign.evaluation.cost import read_cost
+from recalign.data.parquet import write_parquet
 from recalign.evaluation.measures import corpus_measures
 from recalign.evaluation.per_user import per_user, summarise
-from recalign.evaluation.predictions import model_run
 from recalign.evaluation.significance import Interval
-from recalign.preparation.writing import write_parquet
 from recalign.recommenders.simple import BASELINES, recommend
+from recalign.runs.cost import read_cost
+from recalign.runs.names import run_name
+from recalign.runs.predictions import model_run
 from recalign.workspace import RunFolder, atomic, content_hash, home, write_json
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 
 from recalign.api import Predictions, Row
 from recalign.errors import UserError
-from recalign.evaluation.predictions import read_predictions
+from recalign.runs.predictions import read_predictions
 from recalign.workspace import RunFolder
 
 if TYPE_CHECKING:

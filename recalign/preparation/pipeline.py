@@ -17,6 +17,7 @@ from recalign import console, workspace
 from recalign.data.arrays import sorted_unique
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import FORMAT_VERSION, SPLITS
+from recalign.data.item_vectors import existing_file
 from recalign.errors import UserError
 from recalign.plugins import registry
 from recalign.preparation import dataset_report as report
@@ -27,7 +28,7 @@ from recalign.preparation.items import CleanItems, clean_items
 from recalign.preparation.prepare_options import PrepareOptions, resolve
 from recalign.preparation.provided_windows import once, read_windows
 from recalign.preparation.relevance import gains
-from recalign.preparation.semantic_ids import existing_file, semantic_codes
+from recalign.preparation.semantic_ids import semantic_codes
 from recalign.preparation.splits import SPLITTERS, Splits, as_provided
 from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
 

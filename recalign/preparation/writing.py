@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recalign.data.arrays import ranges
+from recalign.data.parquet import write_parquet
 from recalign.preparation.events import EventLog
 from recalign.preparation.sliding_windows import Windows
 
@@ -94,17 +95,6 @@ def write_interactions(folder: Path, log: EventLog, positions: np.ndarray, diges
         digest.array(np.asarray(values))
     if rating is not None:
         digest.array(rating)
-
-
-def write_parquet(file: Path, frame: pl.DataFrame) -> None:
-    """Write through pyarrow: on a full disk it raises OSError, which polars' own writer hides in another error.
-
-    The file is opened here: handed a path, pyarrow deletes what stands there when it fails.
-    """
-    import pyarrow.parquet
-
-    with file.open("wb") as sink:
-        pyarrow.parquet.write_table(frame.to_arrow(), sink)
 
 
 def write_rows(

@@ -52,20 +52,25 @@ def with_signature_of(function: Callable[..., Any]) -> Callable[[Callable[..., A
     return decorate
 
 
+def command_function(name: str) -> Callable[..., dict[str, Any]]:
+    """Return the function of a command: NAME in `recalign.commands.NAME`; `run` stands above those that it runs."""
+    room = "workflow" if name == "run" else "commands"
+    function: Callable[..., dict[str, Any]] = getattr(importlib.import_module(f"recalign.{room}.{name}"), name)
+    return function
+
+
 class CommandSignature:
     """What a command takes.
 
     Attributes:
         name: the command's name.
-        function: the function of `recalign.commands.NAME`.
+        function: see `command_function`.
         keys: what a recipe may state, without what the recipe itself decides.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.function: Callable[..., dict[str, Any]] = getattr(
-            importlib.import_module(f"recalign.commands.{name}"), name
-        )
+        self.function = command_function(name)
         app = typer.Typer(add_completion=False)
         app.command(name=name)(with_signature_of(self.function)(lambda **options: options))
         self._command = get_command(app)

@@ -12,10 +12,10 @@ from recalign.commands.decode import decode
 from recalign.commands.eval import eval as evaluate
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
-from recalign.evaluation.predictions import read_predictions
 from recalign.preparation.pipeline import prepare_dataset
 from recalign.recommenders.sequential import KINDS
 from recalign.recommenders.simple import SIMPLE, recommend
+from recalign.runs.predictions import read_predictions
 from recalign.workspace import RunFolder
 
 RECIPE = """

@@ -6,8 +6,8 @@ from recalign.comparison.evaluations import Evaluation, group_by_label
 from recalign.comparison.report import grids
 from recalign.comparison.systems import compare
 from recalign.errors import UserError
-from recalign.evaluation.cost import mean_of, read_cost
 from recalign.evaluation.significance import holm, paired
+from recalign.runs.cost import mean_of, read_cost
 from tests.evaluation.prepared import write_decoded, write_small
 
 GOOD = [[1, 2], [2, 5], [5, 0], [0, 1]]

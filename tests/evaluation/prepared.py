@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from recalign.api import Predictions
 from recalign.data.dataset import PreparedDataset
-from recalign.evaluation.predictions import write_predictions
+from recalign.runs.predictions import write_predictions
 from recalign.workspace import RunFolder
 
 

@@ -7,8 +7,8 @@ from recalign.cli import main
 from recalign.commands.compare import compare
 from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
-from recalign.evaluation.predictions import write_predictions
 from recalign.evaluation.pruning import pruning_rates, split_cutoffs
+from recalign.runs.predictions import write_predictions
 from recalign.workspace import RunFolder
 from tests.evaluation.prepared import write_small
 

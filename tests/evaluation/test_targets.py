@@ -39,7 +39,7 @@ def test_the_three_evaluations_lie_beside_each_other(decoded):
 
 
 def test_lists_stay_with_their_rows(dataset):
-    from recalign.evaluation.predictions import read_predictions
+    from recalign.runs.predictions import read_predictions
 
     lists, rows = read_predictions(write_decoded(dataset.path.parent / "d", dataset, LISTS), dataset, "test")
     some, kept = counting("cold", lists, rows, dataset.catalogue)

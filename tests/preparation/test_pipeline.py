@@ -240,7 +240,7 @@ def test_a_full_disk_is_reported_and_leaves_what_was_there(tmp_path, monkeypatch
 
 
 def test_writing_to_a_full_device_is_an_oserror_of_ours_to_report():
-    from recalign.preparation.writing import write_parquet
+    from recalign.data.parquet import write_parquet
 
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")

@@ -6,6 +6,7 @@ import pytest
 
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import PreparedDataset
+from recalign.data.item_vectors import item_embeddings, read_embeddings
 from recalign.decoding.engine import Engine
 from recalign.errors import UserError
 from recalign.models.policy import load_policy
@@ -13,8 +14,6 @@ from recalign.models.tokenizers import add_item_tokens, train_tokenizer
 from recalign.preparation.pipeline import prepare_dataset
 from recalign.preparation.semantic_ids import (
     codebook_size,
-    item_embeddings,
-    read_embeddings,
     residual_codes,
     semantic_codes,
     tell_apart,

@@ -8,9 +8,9 @@ import pytest
 
 from recalign.commands.baseline import baseline
 from recalign.errors import UserError
-from recalign.evaluation.predictions import read_predictions
 from recalign.recommenders.assistants import load_assistant
 from recalign.recommenders.simple import SIMPLE, top_items
+from recalign.runs.predictions import read_predictions
 from recalign.workspace import RunFolder
 from tests.evaluation.prepared import write_dataset, write_small
 

@@ -6,10 +6,10 @@ import torch
 
 from recalign.decoding.engine import Engine
 from recalign.decoding.prompt_cache import SharedContext
-from recalign.evaluation.cost import MemoryWatch, peak_memory_mb
 from recalign.metrics.expression import parse_reward
 from recalign.models.policy import load_policy, reference_policy
 from recalign.plugins.registry import create
+from recalign.runs.cost import MemoryWatch, peak_memory_mb
 from recalign.training.logprobs.completions import (
     Sampled,
     completion_logps,

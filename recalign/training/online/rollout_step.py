@@ -13,8 +13,8 @@ from torch import distributed
 
 from recalign.api import PolicyBatch
 from recalign.decoding.compatibility import beyond_window
-from recalign.evaluation.cost import MemoryWatch
 from recalign.plugins.registry import blamed, plugin_error
+from recalign.runs.cost import MemoryWatch
 from recalign.training.logprobs.completions import completion_logps, microbatches, takes_tree_mask
 from recalign.training.online import diagnostics
 from recalign.training.online.rollouts import Rollout, make_rollout

@@ -11,7 +11,7 @@ import numpy as np
 
 from recalign.api import INVALID, Catalogue, Predictions, Row
 from recalign.errors import UserError
-from recalign.preparation.writing import write_parquet
+from recalign.data.parquet import write_parquet
 from recalign.workspace import RunFolder, atomic, home
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import pytest
 
 from recalign.api import Predictions
 from recalign.errors import UserError
-from recalign.evaluation.predictions import find_predictions, model_run, read_predictions, write_predictions
+from recalign.runs.predictions import find_predictions, model_run, read_predictions, write_predictions
 from tests.evaluation.prepared import write_decoded, write_small
 
 LISTS = Predictions(
