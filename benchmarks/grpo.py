@@ -23,6 +23,7 @@ from recalign.api import PolicyBatch, Row
 from recalign.evaluation.expression import parse_reward
 from recalign.generation.engine import Engine
 from recalign.objectives.grpo import Grpo
+from recalign.training.accumulation import Accumulation
 from recalign.training.logps import completion_logps
 from recalign.training.models import reference_policy
 from recalign.training.rollout_step import RolloutStep
@@ -229,7 +230,9 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
     updates = itertools.count()
 
     def update() -> None:
-        step.loss(policy.model, [next(updates)])
+        accumulation = Accumulation(policy.model)
+        step.accumulate(policy.model, [next(updates)], accumulation)
+        accumulation.finish()
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

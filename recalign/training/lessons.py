@@ -84,7 +84,6 @@ class Lesson:
             self.collate,
             self.check.figures,
             length_of=self.examples.length_of,
-            runs_backward=isinstance(self.step, PreferenceStep),
             title=title,
         )
 

@@ -18,6 +18,7 @@ from tests.fake_models import byte_level_tokenizer, save_model
 from tests.generation.doubles import make_engine, random_paths, row, tiny_model
 from tests.generation.test_fallback import UNSHARED
 from tests.training.test_logps import VOCABULARY, gradients, plain_logps, sampled_lists
+from tests.training.updates import update
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, pr
             held.append(inputs[0].numel())
 
     handle = policy.model.get_input_embeddings().register_forward_hook(count)
-    _, figures = step.loss(policy.model, [0])
+    _, figures = update(step, [0])
     handle.remove()
     grads = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
     return grads, figures, held

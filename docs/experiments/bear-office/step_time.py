@@ -14,6 +14,7 @@ import torch  # noqa: TID253
 from recalign import registry
 from recalign.data.dataset import PreparedDataset
 from recalign.generation.engine import Engine
+from recalign.training.accumulation import Accumulation
 from recalign.training.examples import AnswerExamples, collate
 from recalign.training.models import load_policy
 from recalign.training.steps import TokenStep
@@ -36,7 +37,9 @@ for start in range(0, len(rows), SIZE):
     batch = collate(picked, pad=policy.titles.end, all_tokens=False)
     for name, (model, step, optimizer) in steps.items():
         began = time.process_time()
-        step.loss(model, batch)[0].backward()
+        update = Accumulation(model)
+        step.accumulate(model, batch, update)
+        update.finish()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds[name].append(time.process_time() - began)
