@@ -356,10 +356,10 @@ def test_ctrl_c_while_preparing(call, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "where"),
     [
-        ("sft", "recalign.training.steps.TokenStep.loss"),
+        ("sft", "recalign.training.steps.TokenStep.accumulate"),
         ("sft", "recalign.training.lessons.validation_loss"),
         ("align", "recalign.training.references.ReferenceLists.ensure"),
-        ("align", "recalign.training.rollout_step.RolloutStep.loss"),
+        ("align", "recalign.training.rollout_step.RolloutStep.accumulate"),
         ("decode", "recalign.generation.decode.decode_rows"),
     ],
 )

@@ -68,13 +68,13 @@ def test_from_scratch_every_token_teaches_and_from_pretrained_the_response_does(
     dataset = write_dataset(tmp_path / "data")
     hub = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES), context=1024)
     learnt = {}
-    original = RecalignTrainer.compute_loss
+    original = RecalignTrainer.training_step
 
     def spy(self, model, inputs, *rest, **keywords):
         learnt.setdefault(self.policy.from_scratch, int((inputs.labels >= 0).sum()) / len(inputs.examples))
         return original(self, model, inputs, *rest, **keywords)
 
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", spy)
+    monkeypatch.setattr(RecalignTrainer, "training_step", spy)
     for place, name in enumerate(("builtin:tiny", str(hub))):
         train_supervised(dataset, tmp_path / f"run{place}", replace(OPTIONS, model=name))
     # History of 5 and 3 targets in titles of two words with separators, and the end; without what starts the row.
@@ -86,17 +86,17 @@ def test_from_scratch_every_token_teaches_and_from_pretrained_the_response_does(
 def test_an_interrupted_run_is_marked_and_resumes_on_the_same_curve(tmp_path, monkeypatch):
     dataset = write_dataset(tmp_path / "data")
     train_supervised(dataset, tmp_path / "whole", OPTIONS)
-    original = RecalignTrainer.compute_loss
+    original = RecalignTrainer.training_step
 
     def interrupted(self, *arguments, **keywords):
         if self.state.global_step == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *arguments, **keywords)
 
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", interrupted)
+    monkeypatch.setattr(RecalignTrainer, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_supervised(dataset, tmp_path / "cut", OPTIONS)
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", original)
+    monkeypatch.setattr(RecalignTrainer, "training_step", original)
     assert RunFolder(tmp_path / "cut").record["status"] == "interrupted"
     assert not (tmp_path / "cut" / "model").exists()
     with pytest.raises(UserError, match="--resume"):
