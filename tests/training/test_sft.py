@@ -49,6 +49,30 @@ def test_every_token_objective_trains(tmp_path, objective):
     assert losses[-1] < losses[0]
 
 
+UNEVEN = [*"ABCDEFG", "Red Sky", *(f"The Very Long Title of a Film, Number {number}" for number in range(12))]
+
+
+@pytest.mark.parametrize(("objective", "params"), [("sft", {}), ("bear", {"beam": 3}), ("msl", {"adaptive": True})])
+def test_accumulated_batches_of_uneven_answers_train_as_one_batch(tmp_path, objective, params):
+    dataset = write_dataset(tmp_path / "data", task="next", titles=UNEVEN)
+    rows = len(dataset.rows("train"))
+    models = []
+    for size in (rows, 5, 1):  # 5: the last batch of an update is a smaller one
+        training = replace(QUICK, epochs=3, batch_size=size, gradient_accumulation=-(-rows // size), learning_rate=1e-3)
+        options = replace(OPTIONS, objective=objective, params=params, training=training, loss_on="response")
+        results = train_supervised(dataset, tmp_path / f"run{size}", options)
+        assert results["updates"] == 3
+        models.append(load_policy(tmp_path / f"run{size}", dataset).model)
+    losses = [figures(tmp_path / f"run{size}", "loss") for size in (rows, 5, 1)]
+    norms = [figures(tmp_path / f"run{size}", "grad_norm") for size in (rows, 5, 1)]
+    assert len(losses[0]) == 3
+    for other in (1, 2):
+        assert losses[other] == pytest.approx(losses[0], rel=1e-4)
+        assert norms[other] == pytest.approx(norms[0], rel=1e-3)  # clipped after the gradients are scaled
+        for one, same in zip(models[0].parameters(), models[other].parameters(), strict=True):
+            torch.testing.assert_close(one, same, atol=2e-4, rtol=0)
+
+
 @pytest.mark.parametrize("lora", [None, LoraOptions(rank=4)])
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
 def test_a_pretrained_model_trains_in_full_and_with_an_adapter(tmp_path, template, lora):
