@@ -24,6 +24,7 @@ from recalign.decoding.engine import Engine
 from recalign.metrics.expression import parse_reward
 from recalign.models.policy import reference_policy
 from recalign.objectives.grpo import Grpo
+from recalign.training.accumulation import Accumulation
 from recalign.training.logprobs.completions import completion_logps
 from recalign.training.online.prompt_order import PromptOrder
 from recalign.training.online.rollout_step import RolloutStep
@@ -229,7 +230,9 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
     updates = itertools.count()
 
     def update() -> None:
-        step.loss(policy.model, [next(updates)])
+        accumulation = Accumulation(policy.model)
+        step.accumulate(policy.model, [next(updates)], accumulation)
+        accumulation.finish()
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -11,6 +11,7 @@ import torch
 from recalign.api import Row
 from recalign.decoding.engine import Engine
 from recalign.plugins import registry
+from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from setting import Setting
@@ -42,8 +43,9 @@ def update(setting: Setting, rows: list[Row], objective: str) -> Callable[[], No
 
     def run() -> None:
         batch = collate([examples[0, index] for index in range(len(rows))], pad=policy.titles.end, all_tokens=False)
-        loss, _ = step.loss(policy.model, batch)
-        loss.backward()
+        accumulation = Accumulation(policy.model)
+        step.accumulate(policy.model, batch, accumulation)
+        accumulation.finish()
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,6 +21,11 @@ class Objective(Plugin, ABC):
 
     Subclass `TokenObjective` (the answers of the data), `PreferenceObjective` (answers against rejected ones) or
     `RolloutObjective` (sampled groups).
+
+    An update's batch may be cut: into accumulated micro-batches, over processes, to fit memory. The loss over all of it
+    is the mean of the parts' losses (`loss`) by their weights (`weight`), and so is its gradient. A loss that is a mean
+    over what its family counts (answer tokens, rows that have a rejected title, completions) has nothing to do for
+    that; one that is divided by something else overrides `weight` to return it.
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"next", "list"})
@@ -106,13 +112,30 @@ class TokenObjective(Objective):
         return 0
 
     @property
+    def surveys(self) -> bool:
+        """Whether `survey` is called; with several batches an update that takes another forward pass of each."""
+        return False
+
+    def survey(self, batches: Iterable[AnswerBatch]) -> None:
+        """Look at an update's batches before the losses are asked for, for what no part can tell by itself.
+
+        Args:
+            batches: all of the update's in this process, without gradients; each can be gone through once. What other
+                processes have, the objective gathers itself (torch.distributed).
+        """
+
+    @property
     def responses_only(self) -> bool:
         """Whether the loss means something on responses only, not on the tokens of prompts."""
         return self.reads_allowed or self.reads_without_history or self.beam_width > 0
 
     @abstractmethod
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the scalar loss and figures to log."""
+        """Return the scalar loss and figures to log; validation asks for it too, so nothing of the objective moves."""
+
+    def weight(self, answers: AnswerBatch) -> torch.Tensor | float:
+        """Return what the loss was divided by, 0 or more; by default the number of answer tokens, S."""
+        return len(answers.labels)
 
 
 class PreferenceParams(Params):
@@ -199,6 +222,10 @@ class PreferenceObjective(Objective):
     @abstractmethod
     def loss(self, batch: PreferenceBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the scalar loss and figures to log."""
+
+    def weight(self, batch: PreferenceBatch) -> torch.Tensor | float:
+        """Return what the loss was divided by, 0 or more; by default the number of rows with a rejected title."""
+        return batch.present[:, 1:].any(dim=1).sum()
 
 
 class GroupParams(Params):
@@ -314,3 +341,7 @@ class RolloutObjective(Objective):
     @abstractmethod
     def loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the scalar loss and figures to log."""
+
+    def weight(self, batch: PolicyBatch) -> torch.Tensor | float:
+        """Return what the loss was divided by, 0 or more; by default the number of completions, N."""
+        return len(batch.logps)

@@ -70,11 +70,15 @@ def sft(
     eval_every: Annotated[int, typer.Option(help="Updates between validations; 0: once an epoch.", min=0)] = 0,
     patience: PatienceOption = 0,
     metric: Annotated[
-        str | None, typer.Option(help="Validation metric besides the loss (default: ndcg), or none.")
+        str | None, typer.Option(help="Validation metric besides the losses (default: ndcg), or none.")
     ] = None,
     best_on: Annotated[
-        Literal["auto", "loss", "metric"],
-        typer.Option(help="What picks the best checkpoint (auto: the loss; preference objectives: the metric)."),
+        Literal["auto", "loss", "cross-entropy", "metric"],
+        typer.Option(
+            help="What picks the best checkpoint: the objective's own loss on validation rows, the answers' "
+            "cross-entropy over the whole vocabulary, or the metric (auto: the loss; for preference objectives the "
+            "metric)."
+        ),
     ] = "auto",
     valid_rows: ValidRowsOption = 512,
     max_length: MaxLengthOption = None,
@@ -121,7 +125,7 @@ def sft(
             weight_decay=weight_decay,
             eval_every=eval_every,
             patience=patience,
-            best_metric=best_on,
+            best_metric=best_on.replace("-", "_"),
             log_every=log_every,
             keep_checkpoints=keep_checkpoints,
             report_to=loggers(report_to),
@@ -141,7 +145,8 @@ def sft(
     results = train_supervised(dataset, folder, options, resume=resume, overwrite=overwrite)
     best = results["best_on"]
     console.say(
-        f"{folder}: {results['updates']} updates, best validation {best} {results[f'best_{best}']:.4g} "
+        f"{folder}: {results['updates']} updates, best validation {best.replace('_', '-')} "
+        f"{results[f'best_{best}']:.4g} "
         f"at update {results['best_update']}."
     )
     return {"out": str(folder), **results}

@@ -42,17 +42,9 @@ class BeamExact(TokenObjective):
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the mean weight and the shares of steps and of targets that a beam would drop."""
-        assert answers.beam_thresholds is not None, "the trainer hands over the thresholds where beam_width is set"
-        valid = choices(answers)
-        losses = valid.cross_entropy()  # [R]
-        tokens = answers.logits.new_zeros(len(answers.labels)).index_put((valid.positions,), losses)  # [S]
-        prefixes = -_running_sums(tokens, answers.rows)  # log P_t
+        losses, margins, weights = self._weighed(answers)
         steps = answers.beam_thresholds > -torch.inf
-        margins = (prefixes - answers.beam_thresholds).masked_fill(~steps, 0.0)  # [S] log P - log beta
         weight, xi = self.params.weight, self.params.temperature
-        shares = torch.sigmoid(margins.detach() / xi) * steps
-        below = _running_sums(shares.flip(0), answers.rows.flip(0)).flip(0)  # [S] sum over the steps from here on
-        weights = 1 + weight / xi * below[valid.positions]  # [R]
         if self.params.normalise == "weights":
             value = (weights * losses).sum() / weights.sum().clamp_min(1.0)
         else:
@@ -66,6 +58,23 @@ class BeamExact(TokenObjective):
             "pruned_targets": len(answers.rows[dropped].unique()) / rows,
         }
         return value, metrics
+
+    def weight(self, answers: AnswerBatch) -> torch.Tensor | float:
+        """Return the sum of the tokens' weights, where they normalise, else the number of answer tokens."""
+        return self._weighed(answers)[2].sum() if self.params.normalise == "weights" else super().weight(answers)
+
+    def _weighed(self, answers: AnswerBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Cross-entropy [R], log P - log beta [S] (0 where there is no step), and constant weights [R]."""
+        assert answers.beam_thresholds is not None, "the trainer hands over the thresholds where beam_width is set"
+        valid = choices(answers)
+        losses = valid.cross_entropy()  # [R]
+        tokens = answers.logits.new_zeros(len(answers.labels)).index_put((valid.positions,), losses)  # [S]
+        prefixes = -_running_sums(tokens, answers.rows)  # log P_t
+        steps = answers.beam_thresholds > -torch.inf
+        margins = (prefixes - answers.beam_thresholds).masked_fill(~steps, 0.0)
+        shares = torch.sigmoid(margins.detach() / self.params.temperature) * steps
+        below = _running_sums(shares.flip(0), answers.rows.flip(0)).flip(0)  # [S] sum over the steps from here on
+        return losses, margins, 1 + self.params.weight / self.params.temperature * below[valid.positions]
 
 
 def _running_sums(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

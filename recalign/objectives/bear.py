@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
+from torch import distributed
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
@@ -58,6 +60,10 @@ class Bear(TokenObjective):
     Params = BearParams
     paper = "Yang et al., SIGIR 2026, Eq. 3.2-3.5"
 
+    def __init__(self, params: Params | None = None, *, name: str = "") -> None:
+        super().__init__(params, name=name)
+        self.whole_loss: float | None = None  # of the update that was surveyed last
+
     @property
     def reads_allowed(self) -> bool:  # type: ignore[override]
         """Whether the trainer must hand over the valid tokens."""
@@ -65,16 +71,12 @@ class Bear(TokenObjective):
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the mean weight and the share of choices in which the beam would drop the target."""
-        losses, thresholds = self._constrained(answers) if self.params.constrained else self._full(answers)
-        if self.params.stop_gradient:
-            thresholds = thresholds.detach()
-        margins = -losses - thresholds  # [R] log p - log beta
-        weight, xi = self.params.weight, self.params.temperature
-        weights = 1 + weight / xi * torch.sigmoid((margins.detach() if self.params.stop_gradient else margins) / xi)
+        losses, margins, weights = self._weighed(answers)
         if self.params.normalise == "weights":
-            value = (weights * losses).sum() / weights.sum().clamp_min(1.0)
+            value = self._normalised((weights * losses).sum(), weights.sum())
         else:
-            value = (losses + weight * logsigmoid(-margins / xi)).sum() / max(len(answers.labels), 1)
+            pruning = logsigmoid(-margins / self.params.temperature)
+            value = (losses + self.params.weight * pruning).sum() / max(len(answers.labels), 1)
         count = max(len(losses), 1)
         metrics = {
             "mean_weight": float(weights.detach().sum()) / count,
@@ -82,6 +84,44 @@ class Bear(TokenObjective):
             "choice_share": len(losses) / max(len(answers.labels), 1),
         }
         return value, metrics
+
+    def weight(self, answers: AnswerBatch) -> torch.Tensor | float:
+        """Return the sum of the tokens' weights, where they normalise, else the number of answer tokens."""
+        return self._weighed(answers)[2].sum() if self.params.normalise == "weights" else super().weight(answers)
+
+    @property
+    def surveys(self) -> bool:
+        """Whether the weights normalise and have a gradient, which then depends on the loss over the whole update."""
+        return self.params.normalise == "weights" and not self.params.stop_gradient
+
+    def survey(self, batches: Iterable[AnswerBatch]) -> None:
+        """Find the loss over the whole update."""
+        sums = [
+            torch.stack([(weights * losses).sum(), weights.sum()]) for losses, _, weights in map(self._weighed, batches)
+        ]
+        total = torch.stack(sums).double().sum(dim=0)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(total)
+        self.whole_loss = float(total[0] / total[1].clamp_min(1.0))
+
+    def _normalised(self, total: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Divide the weighted sum of a batch, which may be a part of an update's, by its weights.
+
+        With N and W the sums over the update, the gradient of N / W is (N' - (N / W) W') / W: a sum over its parts once
+        N / W is known. So the gradient of this value, times its weight, is the part's share of it.
+        """
+        divisor = weight.detach().clamp_min(1.0)
+        mean = total.detach() / divisor if self.whole_loss is None else self.whole_loss
+        return (total - mean * (weight - weight.detach())) / divisor
+
+    def _weighed(self, answers: AnswerBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Cross-entropy, log p - log beta, and weights, each [R] where there is a choice."""
+        losses, thresholds = self._constrained(answers) if self.params.constrained else self._full(answers)
+        if self.params.stop_gradient:
+            thresholds = thresholds.detach()
+        margins = -losses - thresholds
+        xi, seen = self.params.temperature, margins.detach() if self.params.stop_gradient else margins
+        return losses, margins, 1 + self.params.weight / xi * torch.sigmoid(seen / xi)
 
     def _constrained(self, answers: AnswerBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy over the valid tokens and log beta, both [R], where there is a choice."""

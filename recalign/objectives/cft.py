@@ -51,6 +51,10 @@ class Cft(TokenObjective):
         effect = _weighted(answers.logits - answers.logits_without_history, answers.labels, weights)
         return plain + self.params.alpha * effect, {"plain_loss": plain.item(), "effect_loss": effect.item()}
 
+    def weight(self, answers: AnswerBatch) -> torch.Tensor:
+        """Return the sum of the tokens' weights."""
+        return falling_weights(answers.rows, self.params.beta).sum()
+
 
 def falling_weights(rows: torch.Tensor, last: float) -> torch.Tensor:
     """[S] weights that fall linearly from 1 at the first token of each row to `last` at its last one.

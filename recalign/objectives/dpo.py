@@ -26,6 +26,10 @@ class Dpo(PreferenceObjective):
         losses = -logsigmoid(self.params.beta * margins).masked_fill(~present, 0.0)
         return losses.sum() / present.sum().clamp_min(1), preference_figures(batch, self.params.beta)
 
+    def weight(self, batch: PreferenceBatch) -> torch.Tensor:
+        """Return the number of pairs."""
+        return batch.present[:, 1:].sum()
+
 
 def preference_figures(batch: PreferenceBatch, beta: float) -> dict[str, float]:
     """Return what every preference objective logs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
+from recalign.api import AnswerBatch, Field, Params, TokenObjective, ValidTokens, hookimpl
 
 
 class IgdParams(Params):
@@ -33,12 +33,22 @@ class Igd(TokenObjective):
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the share of tokens that were a choice."""
         assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
-        weights = torch.full_like(answers.labels, self.params.beta, dtype=answers.logits.dtype)
-        weights[answers.allowed.positions] = 1.0
+        weights = self._weights(answers.labels, answers.allowed)
         losses = cross_entropy(answers.logits, answers.labels, reduction="none")
         # A batch of forced tokens alone has no weight where beta is 0, and then no loss.
         value = (weights * losses).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
         return value, {"choice_share": len(answers.allowed.positions) / max(len(answers.labels), 1)}
+
+    def weight(self, answers: AnswerBatch) -> torch.Tensor:
+        """Return the sum of the tokens' weights."""
+        assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+        return self._weights(answers.labels, answers.allowed).sum()
+
+    def _weights(self, labels: torch.Tensor, allowed: ValidTokens) -> torch.Tensor:
+        """[S] float32 weights of the tokens."""
+        weights = torch.full_like(labels, self.params.beta, dtype=torch.float32)
+        weights[allowed.positions] = 1.0
+        return weights
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ class MslParams(Params):
     temperature: float = Field(
         1.0, gt=0, le=10, description="tau, divides the logits; the paper's useful range is 1 to 4.5"
     )
-    adaptive: bool = Field(False, description="estimate tau from the first tokens' logits, batch by batch")
+    adaptive: bool = Field(False, description="estimate tau from the first tokens' logits, update by update")
     count_forced: bool = Field(True, description="forced tokens, whose loss is 0, count in the mean over tokens")
 
 
@@ -64,7 +65,7 @@ class Msl(TokenObjective):
 
     The softmax that is trained is the one that constrained decoding uses. A forced token (one valid token) adds 0.
 
-    With `adaptive`, tau follows from the first tokens of the batch's answers, n_first valid ones each:
+    With `adaptive`, tau follows from the first tokens of the update's answers, n_first valid ones each:
     C = ln(0.25 n_first), d = mean z_y - mean z_valid, tau = (d + sqrt(max(0, d^2 - 2 C var z_valid))) / (2 C), clipped
     to [1.5, 5], as a moving average with rate 0.05; the loss is multiplied by tau, so that gradients keep their scale.
     Several processes estimate one tau together.
@@ -91,37 +92,32 @@ class Msl(TokenObjective):
             AssertionError: a label that is not among its valid tokens.
         """
         valid = choices(answers)
-        if self.params.adaptive:
-            self._update_temperature(valid, first_tokens(answers.rows)[valid.positions])
         total = valid.cross_entropy(self.temperature).sum()
         if self.params.adaptive:
             total = total * self.temperature
-        count = len(answers.labels) if self.params.count_forced else len(valid.positions)
-        value = total / max(count, 1)
+        value = total / max(self.weight(answers), 1)
         metrics = {
             "temperature": self.temperature,
             "choice_share": len(valid.positions) / max(len(answers.labels), 1),
         }
         return value, metrics
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the running temperature."""
-        return {"temperature": self.temperature, "estimates": self.estimates}
+    def weight(self, answers: AnswerBatch) -> int:
+        """Return the number of tokens that count in the mean."""
+        assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+        return len(answers.labels) if self.params.count_forced else len(answers.allowed.positions)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the running temperature."""
-        self.temperature, self.estimates = float(state["temperature"]), int(state["estimates"])
+    @property
+    def surveys(self) -> bool:
+        """Whether the temperature is estimated: once an update, from all of its rows."""
+        return bool(self.params.adaptive)
 
     @torch.no_grad()
-    def _update_temperature(self, valid: Choices, first: torch.Tensor) -> None:
-        logits, counts = valid.logits[first].double(), valid.counts[first].double()  # [F, C], [F]
-        present = logits.isfinite()
-        values = logits.masked_fill(~present, 0.0)
-        means = values.sum(-1) / counts
-        variances = ((values - means[:, None]) * present).square().sum(-1) / counts
-        sums = torch.stack([torch.ones_like(counts), counts, valid.chosen[first].double(), means, variances]).sum(dim=1)
+    def survey(self, batches: Iterable[AnswerBatch]) -> None:
+        """Move the temperature to what the first tokens of the update's answers, in all processes, suggest."""
+        sums = torch.stack([_first_token_sums(answers) for answers in batches]).sum(dim=0)
         if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(sums)  # one temperature for the rows of all processes
+            distributed.all_reduce(sums)
         rows, *totals = sums.tolist()
         if not rows:
             return
@@ -135,6 +131,26 @@ class Msl(TokenObjective):
         rate = MOVING_AVERAGE if self.estimates else 1.0
         self.temperature += rate * (estimate - self.temperature)
         self.estimates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running temperature."""
+        return {"temperature": self.temperature, "estimates": self.estimates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the running temperature."""
+        self.temperature, self.estimates = float(state["temperature"]), int(state["estimates"])
+
+
+def _first_token_sums(answers: AnswerBatch) -> torch.Tensor:
+    """[5] float64 sums over the rows whose first token is a choice: 1, valid tokens, z_y, mean z, variance of z."""
+    valid = choices(answers)
+    first = first_tokens(answers.rows)[valid.positions]
+    logits, counts = valid.logits[first].double(), valid.counts[first].double()  # [F, C], [F]
+    present = logits.isfinite()
+    values = logits.masked_fill(~present, 0.0)
+    means = values.sum(-1) / counts
+    variances = ((values - means[:, None]) * present).square().sum(-1) / counts
+    return torch.stack([torch.ones_like(counts), counts, valid.chosen[first].double(), means, variances]).sum(dim=1)
 
 
 def first_tokens(rows: torch.Tensor) -> torch.Tensor:

@@ -170,7 +170,13 @@ def _try_rollout(objective: RolloutObjective) -> Iterator[str]:
         mask=torch.arange(TOKENS)[None] < torch.tensor([TOKENS, 2] * (GROUPS * SAMPLES // 2))[:, None],
         groups=torch.arange(GROUPS).repeat_interleave(SAMPLES),
     )
-    yield from _loss_problems(objective.loss(batch), logps)
+
+    def part(rows: slice) -> PolicyBatch:
+        named = {name: None if value is None else value[rows] for name, value in vars(batch).items()}
+        return PolicyBatch(**{**named, "groups": named["groups"] - named["groups"][0]})
+
+    cut = SAMPLES if objective.whole_groups else SAMPLES - 1
+    yield from _loss_problems(objective, batch, [part(slice(cut)), part(slice(cut, None))], logps)
 
 
 def _try_tokens(objective: TokenObjective) -> Iterator[str]:
@@ -180,18 +186,25 @@ def _try_tokens(objective: TokenObjective) -> Iterator[str]:
 
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(TOKENS, VOCABULARY, generator=random).requires_grad_()
-    allowed = ValidTokens(torch.tensor([0, 3]), torch.tensor([0, 2, 5]), torch.tensor([1, 2, 0, 4, 7]))
-    batch = AnswerBatch(
-        logits=logits,
-        labels=torch.tensor([1, 3, 5, 4, 0]),
-        rows=torch.tensor([0, 0, 0, 1, 1]),
-        allowed=allowed if objective.reads_allowed or objective.beam_width else None,
-        logits_without_history=torch.randn(TOKENS, VOCABULARY, generator=random)
-        if objective.reads_without_history
-        else None,
-        beam_thresholds=torch.tensor([-1.0, -2.0, -torch.inf, -1.5, -torch.inf]) if objective.beam_width else None,
-    )
-    yield from _loss_problems(objective.loss(batch), logits)
+    labels, rows = torch.tensor([1, 3, 5, 4, 0]), torch.tensor([0, 0, 0, 1, 1])
+    bare = torch.randn(TOKENS, VOCABULARY, generator=random)
+    thresholds = torch.tensor([-1.0, -2.0, -torch.inf, -1.5, -torch.inf])
+
+    def part(tokens: slice, allowed: ValidTokens) -> AnswerBatch:
+        return AnswerBatch(
+            logits=logits[tokens],
+            labels=labels[tokens],
+            rows=rows[tokens] - rows[tokens][0],
+            allowed=allowed if objective.reads_allowed or objective.beam_width else None,
+            logits_without_history=bare[tokens] if objective.reads_without_history else None,
+            beam_thresholds=thresholds[tokens] if objective.beam_width else None,
+        )
+
+    first, second = torch.tensor([1, 2]), torch.tensor([0, 4, 7])  # valid tokens at the beginnings of both answers
+    whole = ValidTokens(torch.tensor([0, 3]), torch.tensor([0, 2, 5]), torch.cat([first, second]))
+    alone = [ValidTokens(torch.tensor([0]), torch.tensor([0, len(each)]), each) for each in (first, second)]
+    parts = [part(slice(3), alone[0]), part(slice(3, None), alone[1])]
+    yield from _loss_problems(objective, part(slice(None), whole), parts, logits)
 
 
 def _try_preferences(objective: PreferenceObjective) -> Iterator[str]:
@@ -214,21 +227,58 @@ def _try_preferences(objective: PreferenceObjective) -> Iterator[str]:
         thresholds=-torch.rand(shape, generator=random) if objective.threshold_rank else None,
         choices=choices,
     )
-    yield from _loss_problems(objective.loss(batch), token_logps)
+
+    def part(rows: slice) -> PreferenceBatch:
+        return PreferenceBatch(**{name: None if value is None else value[rows] for name, value in vars(batch).items()})
+
+    yield from _loss_problems(objective, batch, [part(slice(1)), part(slice(1, None))], token_logps)
 
 
-def _loss_problems(returned: tuple[Any, dict[str, float]], inputs: Any) -> Iterator[str]:
-    loss, metrics = returned
+def _loss_problems(objective: Any, batch: Any, parts: list[Any], inputs: Any) -> Iterator[str]:
+    state = objective.state_dict()
+    _survey(objective, [batch])
+    loss, metrics = objective.loss(batch)
     if loss.shape != ():
         yield f"loss returns shape {tuple(loss.shape)}; it must be a scalar"
         return
-    loss.backward()
+    loss.backward(retain_graph=True)
     if not loss.isfinite():
         yield "loss is NaN or infinite"
     elif inputs.grad is None or not inputs.grad.isfinite().all():
         yield "loss has no gradient with respect to the policy, or one that is not finite"
+    else:
+        objective.load_state_dict(state)
+        yield from _cut_problems(objective, parts, inputs)
     if not all(np.isfinite(value) for value in metrics.values()):
         yield "loss returns a figure to log that is NaN or infinite"
+
+
+def _cut_problems(objective: Any, parts: list[Any], inputs: Any) -> Iterator[str]:
+    """Look whether the gradient of a batch, in `inputs`, is the mean of those of its parts, by their weights."""
+    import torch
+
+    _survey(objective, parts)
+    weights = [float(objective.weight(part)) for part in parts]
+    if not all(np.isfinite(weight) and weight >= 0 for weight in weights):
+        yield f"weight returns {weights}; it must be a finite number from 0 on"
+        return
+    expected = inputs.grad.clone()
+    inputs.grad = None
+    for part, weight in zip(parts, weights, strict=True):
+        (objective.loss(part)[0] * weight / (sum(weights) or 1.0)).backward(retain_graph=True)
+    if not torch.allclose(inputs.grad, expected, rtol=1e-3, atol=1e-5):
+        yield (
+            "the loss of a batch is not the mean of its parts' losses by their weights: weight must return what loss "
+            "divides by"
+        )
+
+
+def _survey(objective: Any, batches: list[Any]) -> None:
+    import torch
+
+    if isinstance(objective, TokenObjective) and objective.surveys:
+        with torch.no_grad():
+            objective.survey(batches)
 
 
 _TRIALS: dict[type[Plugin], Callable[[Any], Iterator[str]]] = {

@@ -54,7 +54,7 @@ class SftOptions:
         max_length: most tokens of prompt and response; None: the model's context.
         shuffle_targets: a fresh order of each row's targets every epoch (see Augmentation).
         history_dropout: share of each history's items left out every epoch.
-        metric: validation metric besides the loss; None: ndcg over the list (next task: ndcg@10); "" for none.
+        metric: validation metric besides the losses; None: ndcg over the list (next task: ndcg@10); "" for none.
         valid_rows: how many validation rows to use at most.
     """
 
@@ -87,7 +87,7 @@ def train_supervised(
         overwrite: delete what `out` holds.
 
     Returns:
-        The run's results: updates, best validation loss and metric, truncated prompts, seconds.
+        The run's results: updates, best validation figure and its update, truncated prompts, seconds.
 
     Raises:
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
@@ -149,13 +149,22 @@ def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
 def _with_defaults(options: SftOptions, objective: DataObjective) -> TrainingOptions:
     """Fill in the learning rate and what picks the checkpoint.
 
-    Preference training may lower the likelihood of targets too, so their cross-entropy does not tell which checkpoint
-    ranks best; the metric of decoded lists does.
+    A token objective's own loss on validation rows does: one that trains the probabilities over valid tokens leaves the
+    cross-entropy over the whole vocabulary to chance. Preference training may lower the likelihood of targets too, so
+    neither their cross-entropy tells which checkpoint ranks best; the metric of decoded lists does.
+
+    Raises:
+        UserError: by the loss of a preference objective.
     """
     preference = isinstance(objective, PreferenceObjective)
     best = options.training.best_metric
     if best == "auto":
-        best = "metric" if preference and options.metric != "" else "loss"
+        best = "loss" if not preference else "metric" if options.metric != "" else "cross_entropy"
+    if best == "loss" and preference:
+        raise UserError(
+            f"The loss of '{objective.name}' is not known on validation rows, which have no rejected titles.",
+            "Use --best-on metric or --best-on cross-entropy.",
+        )
     rate = options.training.learning_rate or default_learning_rate(options.model, options.lora)
     return replace(options.training, learning_rate=rate, best_metric=best)
 
@@ -197,9 +206,10 @@ def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, 
         raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
     engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history())
     valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
-    check = Check(engine, valid, _metric(dataset, options.metric))
     if isinstance(objective, PreferenceObjective):
+        check = Check(engine, valid, _metric(dataset, options.metric))
         return preference_lesson(objective, check, rows, seed=training.seed, batch_size=training.batch_size)
+    check = Check(engine, valid, _metric(dataset, options.metric), objective=objective)
     augmentation = Augmentation(options.shuffle_targets, options.history_dropout, training.seed)
     return token_lesson(objective, check, rows, loss_on=options.loss_on, augmentation=augmentation)
 

@@ -23,6 +23,7 @@ from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
 from recalign.models.policy import Policy
+from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import read_json, write_json
@@ -31,15 +32,22 @@ LOG_FILE, OBJECTIVE_FILE = "log.jsonl", "objective.json"
 
 
 class Step(Protocol):
-    """What one training step computes."""
+    """What one training step computes.
+
+    Attributes:
+        objective: whose loss it is.
+        runs_wrapped: whether it runs the model that it is handed, with dropout and perhaps wrapped by DDP, which
+            averages gradients over processes; else it runs the policy's own, without dropout.
+    """
 
     objective: Objective
+    runs_wrapped: bool
 
-    def loss(self, model: torch.nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the scalar loss of a batch under `model` (the policy's, perhaps wrapped for DDP), and figures to log.
+    def begin(self, batches: Sequence[Any]) -> None:
+        """Look at the batches of an update of this process, before the first of them is accumulated."""
 
-        A step that runs its own backward passes (in parts, to bound memory) returns a loss without a graph.
-        """
+    def accumulate(self, model: torch.nn.Module, batch: Any, update: Accumulation) -> dict[str, float]:
+        """Run a batch's forward and backward passes, whole or in parts, by `update.add`; return figures to log."""
 
 
 class RecalignTrainer(Trainer):
@@ -55,7 +63,6 @@ class RecalignTrainer(Trainer):
         validate: returns the validation figures, among them `options.best_metric`.
         length_of: see EpochSampler.
         sampler: the order of the examples, in place of an EpochSampler.
-        runs_backward: the step runs its own backward passes.
         title: what the progress bar calls this.
     """
 
@@ -71,11 +78,11 @@ class RecalignTrainer(Trainer):
         *,
         length_of: Callable[[int], int] | None = None,
         sampler: Sampler[Any] | None = None,
-        runs_backward: bool = False,
         title: str = "training",
     ) -> None:
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
-        self.validate, self.title, self.runs_backward = validate, title, runs_backward
+        self.validate, self.title = validate, title
+        self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped)
         size: int = len(examples)  # type: ignore[arg-type]
         self.sampler = sampler or EpochSampler(size, options.batch_size, options.seed, length_of)
         self._figures: dict[str, list[float]] = defaultdict(list)
@@ -127,25 +134,24 @@ class RecalignTrainer(Trainer):
     # ------------------------------------------------------------ what transformers calls
 
     def training_step(self, model, inputs, num_items_in_batch=None):  # type: ignore[no-untyped-def]
-        """One forward and backward pass; without dropout where the step runs its own backward passes."""
-        model.train(not self.runs_backward)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs) / self.current_gradient_accumulation_steps
-        if not self.runs_backward:
-            self.accelerator.backward(loss)
-        return loss.detach()
+        """Accumulate a batch, remember its figures until the next line of the log; return the loss after the last one.
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
-        """Ask the step for the loss; remember its figures until the next line of the log."""
-        loss, figures = self.step.loss(model, inputs)
-        if not bool(torch.isfinite(loss.detach())):
+        The loss is that of the whole update, of all its batches in all processes; before the last batch it is 0.
+        """
+        model.train(self.step.runs_wrapped)
+        with self.compute_loss_context_manager():
+            figures = self.step.accumulate(model, inputs, self.accumulation)
+        for name, value in figures.items():
+            self._figures[name].append(float(value))
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.policy.device)
+        loss = self.accumulation.finish()
+        if not bool(torch.isfinite(loss)):
             raise UserError(
                 f"The loss became {loss.item()} at update {self.state.global_step + 1}.",
                 f"Use a lower --learning-rate than {self.options.learning_rate:g}; the last checkpoint is kept.",
             )
-        for name, value in figures.items():
-            self._figures[name].append(float(value))
-        return (loss, None) if return_outputs else loss
+        return loss
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):  # type: ignore[no-untyped-def]
         """Validate: every figure that `validate` returns, under the name `eval_NAME`."""
@@ -169,8 +175,10 @@ class RecalignTrainer(Trainer):
                 file.write(json.dumps(line) + "\n")
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
-        """Take the batches of an update; a step's loss is a mean already, so nothing is counted to scale it by."""
-        return list(itertools.islice(epoch_iterator, num_batches)), None
+        """Take the batches of an update; what the loss is divided by is for the objective to say."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        self.step.begin(batches)
+        return batches, None
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Count nothing: the estimate is for padded batches of token ids, which a step need not have."""

@@ -12,6 +12,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from recalign.errors import UserError, did_you_mean
 
 CHECKPOINTS = "checkpoints"
+LOWER_IS_BETTER = ("loss", "cross_entropy")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class TrainingOptions:
         max_grad_norm: gradients are scaled down to this norm.
         eval_every: updates between validations; 0: once an epoch.
         patience: stop after so many validations without a better one; 0: never.
-        best_metric: validation figure that picks the best checkpoint; higher is better unless it is a loss.
+        best_metric: validation figure that picks the best checkpoint; of `loss` and `cross_entropy` the lowest, of any
+            other the highest value is best.
         log_every: updates between lines of the log.
         keep_checkpoints: how many to keep, the best one besides.
         report_to: other loggers of transformers, such as tensorboard or wandb.
@@ -82,7 +84,7 @@ class TrainingOptions:
             **steps,
             load_best_model_at_end=True,
             metric_for_best_model=f"eval_{self.best_metric}",
-            greater_is_better=not self.best_metric.endswith("loss"),
+            greater_is_better=self.best_metric not in LOWER_IS_BETTER,
             restore_callback_states_from_checkpoint=True,
             save_total_limit=self.keep_checkpoints,
             logging_steps=self.log_every,

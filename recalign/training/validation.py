@@ -1,4 +1,4 @@
-"""Validation while training: the cross-entropy of the answers, and a metric of the lists that the model decodes."""
+"""Validation while training: an objective's loss and the cross-entropy of the answers; a metric of decoded lists."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from recalign.errors import UserError
 from recalign.evaluation.per_user import evaluate_lists
 from recalign.metrics.expression import RewardExpression
 from recalign.tasks import find_task
+from recalign.training.accumulation import weighed_loss
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.processes import process
@@ -27,28 +28,34 @@ def evenly_spaced(rows: Sequence[Row], limit: int) -> list[Row]:
     return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, count).round()]
 
 
-def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) -> float:
-    """Return the mean cross-entropy per response token, whatever the objective: losses of objectives compare.
+def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) -> tuple[float, float]:
+    """Return the objective's loss on the answers, and their mean cross-entropy per token, which compares objectives.
+
+    Both are those of all rows in one batch, however they are cut.
 
     Args:
-        step: computes logits.
+        step: computes what the objective reads, and logits over the whole vocabulary.
         rows: each with at least one target; every process has its share of them.
         batch_size: rows a forward pass.
+
+    Raises:
+        UserError: a third party's objective raises; it is named.
     """
     policy = step.policy
     examples = AnswerExamples(policy, rows, policy.prompter.list_length, cache_tokens=0)
     rank, processes = process()
     order = sorted(range(len(rows)), key=examples.length_of)[rank::processes]
     pad = partial(collate, pad=policy.titles.end, all_tokens=False)
-    sums: list[tuple[float, int]] = []
+    sums: list[tuple[float, float, float, int]] = []
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             batch = [examples[0, index] for index in order[start : start + batch_size]]
             answers = step.answers(policy.model, pad(batch))
+            loss, weight, _ = weighed_loss(step.objective, answers)
             total = cross_entropy(answers.logits, answers.labels, reduction="sum")
-            sums.append((float(total), len(answers.labels)))
-    sums = gather_object(sums)
-    return sum(total for total, _ in sums) / sum(count for _, count in sums)
+            sums.append((float(loss) * weight, weight, float(total), len(answers.labels)))
+    loss_sum, weights, entropy, tokens = np.sum(gather_object(sums), axis=0)
+    return float(loss_sum / (weights or 1.0)), float(entropy / tokens)
 
 
 def validation_metric(engine: Engine, expression: RewardExpression, rows: Sequence[Row]) -> float:

@@ -159,17 +159,17 @@ def test_a_half_written_model_is_refused(align, start, tmp_path):
 def test_a_half_written_checkpoint_is_passed_over_on_resuming(align, tmp_path, monkeypatch):
     from recalign.training.online.rollout_step import RolloutStep
 
-    loss = RolloutStep.loss
+    accumulate = RolloutStep.accumulate
 
-    def cut(self, model, batch):
+    def cut(self, model, batch, update):
         if int(batch[0]) == 5:
             raise KeyboardInterrupt
-        return loss(self, model, batch)
+        return accumulate(self, model, batch, update)
 
-    monkeypatch.setattr(RolloutStep, "loss", cut)
+    monkeypatch.setattr(RolloutStep, "accumulate", cut)
     assert align()[0] == 130
     assert RunFolder(tmp_path / "out").record["status"] == "interrupted"
-    monkeypatch.setattr(RolloutStep, "loss", loss)
+    monkeypatch.setattr(RolloutStep, "accumulate", accumulate)
     code, _, err = align()
     assert code == 2
     assert "--resume" in err

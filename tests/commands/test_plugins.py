@@ -25,6 +25,55 @@ FLAWS = {
 }
 
 
+HEAD = """\"\"\"A mean that its family does not take.\"\"\"
+from recalign.api import Credit, {family}, hookimpl
+{wanted}
+
+@hookimpl
+def recalign_objective():
+    return Mine
+
+
+class Mine({family}):
+    \"\"\"It divides by a count of its own.\"\"\"
+
+    {params}
+
+"""
+MEAN_OF_ITS_OWN = {
+    "TokenObjective": HEAD.format(
+        family="TokenObjective", wanted="from recalign.api import NoParams\n", params="Params = NoParams"
+    )
+    + """    def count(self, batch):
+        return (batch.labels > 2).sum()
+
+    def loss(self, batch):
+        kept = batch.labels > 2
+        return -batch.logits.log_softmax(1)[kept].mean(1).sum() / self.count(batch), {}
+
+""",
+    "PreferenceObjective": HEAD.format(family="PreferenceObjective", wanted="", params="")
+    + """    def count(self, batch):
+        return batch.choices.sum()
+
+    def loss(self, batch):
+        return -batch.token_logps.square().sum() / self.count(batch), {}
+
+""",
+    "RolloutObjective": HEAD.format(family="RolloutObjective", wanted="", params="")
+    + """    def count(self, batch):
+        return batch.mask.sum()
+
+    def credit(self, groups):
+        return Credit(groups.rewards)
+
+    def loss(self, batch):
+        return -(batch.advantages * batch.logps * batch.mask).sum() / self.count(batch), {}
+
+""",
+}
+
+
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -113,6 +162,17 @@ def test_check_finds_flaws(site, capsys, flaw):
 
 def test_check_passes_all_built_ins():
     assert plugins.check("recalign")["checked"]
+
+
+@pytest.mark.parametrize("family", ["TokenObjective", "PreferenceObjective", "RolloutObjective"])
+@pytest.mark.parametrize("weight", ["", "    def weight(self, batch):\n        return self.count(batch)\n"])
+def test_check_cuts_a_batch_and_asks_for_the_weight_of_the_parts(site, family, weight):
+    name = f"fake_{family.lower()}_{len(weight)}"
+    install(site, name, {"recalign.objectives": {"mine": name}}, {name: MEAN_OF_ITS_OWN[family] + weight})
+    point = EntryPoint("mine", name, "group")
+    problems = check(PluginEntry("objective", "mine", name, "1.2", point))
+    found = [line for line in problems if "mean of its parts' losses by their weights" in line]
+    assert (problems == []) if weight else (problems == found != [])
 
 
 def test_check_of_an_unknown_package_suggests_the_nearest():

@@ -14,12 +14,13 @@ from tests.fake_dataset import write_dataset
 
 STEPS = ["--prompts-per-step", 24, "--max-steps", 3, "--eval-every", 3]  # of all rows: the order does not matter
 ALIGNED = {
-    "bear": ["-p", "normalise=tokens", *STEPS],  # weights would be normalised in each process
+    "bear": STEPS,
+    "msl": ["-p", "adaptive=true", *STEPS],
     "sprec": ["-p", "rounds=2", "-p", "round_rows=16", "--prompts-per-step", 16],
     "rere": ["--reward", "ranking", "-p", "group_size=4", *STEPS],
 }
 # Four batches of four rows an update, and two in the last update of an epoch.
-ACCUMULATED = ["--objective", "dpo", "--batch-size", 4, "--epochs", 2, "--valid-rows", 4, "--learning-rate", 1e-3]
+ACCUMULATED = ["--batch-size", 4, "--epochs", 2, "--valid-rows", 4, "--learning-rate", 1e-3]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,9 @@ def test_align(call, start, tmp_path, objective):
 
 
 @pytest.mark.slow
-def test_accumulated_batches_of_a_preference_objective(call, start, tmp_path):
-    given = ["sft", "--data", start / "data", "--model", start / "model", *ACCUMULATED]
+@pytest.mark.parametrize("objective", ["dpo", "bear"])
+def test_accumulated_batches(call, start, tmp_path, objective):
+    given = ["sft", "--data", start / "data", "--model", start / "model", "--objective", objective, *ACCUMULATED]
     code, told = call(*given, "--gradient-accumulation", 4, "--out", tmp_path / "one")
     assert code == 0, told
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "recalign"]

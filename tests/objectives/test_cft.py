@@ -25,6 +25,10 @@ def test_weights_fall_linearly_within_each_answer_and_an_only_token_weighs_one()
     assert weights.tolist() == [1.0, 0.625, 0.25, 1.0, 1.0, 0.25]
 
 
+def test_a_batch_counts_for_the_sum_of_its_weights():
+    assert float(Cft(CftParams(beta=0.25)).weight(batch(rows=(0, 0, 0, 1)))) == 1.0 + 0.625 + 0.25 + 1.0
+
+
 def test_hand_computed_value():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     without = torch.tensor([[1.0, 0.0], [0.0, 0.0]])

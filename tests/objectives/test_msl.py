@@ -102,6 +102,7 @@ def test_adaptive_temperature_follows_the_formula():
     logits[0, :8] = torch.tensor([6.0, 2, 2, 2, -2, -2, -2, -2])  # mean 0.5, variance (30.25 + 3 * 2.25 + 4 * 6.25) / 8
     answers = batch(logits, [0], [list(range(8))])
     objective = Msl(MslParams(adaptive=True))
+    objective.survey([answers])
     value, metrics = objective.loss(answers)
     target, gap, variance = math.log(8 * 0.25), 5.5, 62.0 / 8
     expected = (gap + math.sqrt(max(0.0, gap**2 - 2 * target * variance))) / (2 * target)
@@ -112,17 +113,17 @@ def test_adaptive_temperature_follows_the_formula():
 
 def test_adaptive_temperature_is_a_moving_average_within_bounds():
     objective = Msl(MslParams(adaptive=True))
-    objective.loss(batch(torch.zeros(1, 10), [0], [list(range(8))]))  # no gap: the lower bound
+    objective.survey([batch(torch.zeros(1, 10), [0], [list(range(8))])])  # no gap: the lower bound
     assert objective.temperature == pytest.approx(1.5)
     logits = torch.zeros(1, 10)
     logits[0, 0] = 1000.0  # a huge gap: the upper bound, taken in at a rate of 0.05
-    objective.loss(batch(logits, [0], [list(range(8))]))
+    objective.survey([batch(logits, [0], [list(range(8))])])
     assert objective.temperature == pytest.approx(1.5 + 0.05 * 3.5)
 
 
 def test_adaptive_temperature_stays_where_the_root_has_too_few_children():
     objective = Msl(MslParams(adaptive=True, temperature=2.0))
-    objective.loss(batch(torch.zeros(1, 10), [0], [[0, 1, 2]]))
+    objective.survey([batch(torch.zeros(1, 10), [0], [[0, 1, 2]])])
     assert objective.temperature == 2.0
 
 
@@ -130,14 +131,14 @@ def test_later_tokens_do_not_move_the_adaptive_temperature():
     logits = torch.zeros(2, 10)
     logits[1, 0] = 1000.0
     objective = Msl(MslParams(adaptive=True))
-    objective.loss(batch(logits, [0, 0], [list(range(8)), list(range(8))], rows=[0, 0]))
+    objective.survey([batch(logits, [0, 0], [list(range(8)), list(range(8))], rows=[0, 0])])
     assert objective.temperature == pytest.approx(1.5)
 
 
 def test_processes_estimate_one_adaptive_temperature_together(monkeypatch):
     whole = random_first_tokens(6)
     together = Msl(MslParams(adaptive=True))
-    together.loss(whole)
+    together.survey([whole])
 
     def half(rows):
         return batch(whole.logits[rows], whole.labels[rows].tolist(), [list(range(8))] * 3, rows=[0, 1, 2])
@@ -145,13 +146,13 @@ def test_processes_estimate_one_adaptive_temperature_together(monkeypatch):
     sums = []
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "all_reduce", sums.append)
-    Msl(MslParams(adaptive=True)).loss(half(slice(3, 6)))  # the other process, up to the sum over both
+    Msl(MslParams(adaptive=True)).survey([half(slice(3, 6))])  # the other process, up to the sum over both
     monkeypatch.setattr(distributed, "all_reduce", lambda mine: mine.add_(sums[0]))
     mine = Msl(MslParams(adaptive=True))
-    mine.loss(half(slice(0, 3)))
+    mine.survey([half(slice(0, 3))])
     assert 1.5 < together.temperature < 5.0
     assert mine.temperature == pytest.approx(together.temperature)
-    mine.loss(batch(torch.zeros(1, 10), [0], [[0]]))  # nothing but forced tokens here, and choices elsewhere
+    mine.survey([batch(torch.zeros(1, 10), [0], [[0]])])  # nothing but forced tokens here, and choices elsewhere
     assert mine.estimates == 2
 
 
@@ -163,7 +164,7 @@ def random_first_tokens(rows):
 
 def test_state_survives_a_checkpoint():
     first = Msl(MslParams(adaptive=True))
-    first.loss(random_batch(seed=2))
+    first.survey([random_batch(seed=2)])
     second = Msl(MslParams(adaptive=True))
     second.load_state_dict(first.state_dict())
     value, _ = first.loss(random_batch(seed=3))

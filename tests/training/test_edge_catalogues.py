@@ -9,6 +9,7 @@ from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
 from recalign.training.offline.lessons import Check, preference_lesson, token_lesson
 from tests.fake_dataset import write_dataset
+from tests.training.updates import update
 
 SHORT = ["A", "B", "A B", "A B C", "C", "D", "D A", "Long Title Here"]
 TOKEN = ["sft", "msl", "bear", "beam-exact", "cft", "igd"]
@@ -24,12 +25,10 @@ def loss_and_gradient(tmp_path, name, params=None, *, exclude_history=True, **op
     preference = isinstance(objective, PreferenceObjective)
     lesson = preference_lesson(objective, check, rows, seed=0) if preference else token_lesson(objective, check, rows)
     batch = lesson.collate([lesson.examples[0, index] for index in range(len(rows))])
-    loss, figures = lesson.step.loss(policy.model, batch)
-    if not preference:
-        loss.backward()
+    loss, figures = update(lesson.step, batch)
     gradients = [parameter.grad for parameter in policy.model.parameters() if parameter.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
-    return loss.detach().item(), max(float(gradient.abs().max()) for gradient in gradients), figures
+    return loss.item(), max(float(gradient.abs().max()) for gradient in gradients), figures
 
 
 @pytest.mark.parametrize("name", [*TOKEN, *PREFERENCE])

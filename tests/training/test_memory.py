@@ -24,6 +24,7 @@ from tests.decoding.test_uncached import UNSHARED
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 from tests.training.logprobs.test_completions import VOCABULARY, gradients, plain_logps, sampled_lists
+from tests.training.updates import update
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, pr
             held.append(inputs[0].numel())
 
     handle = policy.model.get_input_embeddings().register_forward_hook(count)
-    _, figures = step.loss(policy.model, [0])
+    _, figures = update(step, [0])
     handle.remove()
     grads = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
     return grads, figures, held

@@ -49,6 +49,30 @@ def test_every_token_objective_trains(tmp_path, objective):
     assert losses[-1] < losses[0]
 
 
+UNEVEN = [*"ABCDEFG", "Red Sky", *(f"The Very Long Title of a Film, Number {number}" for number in range(12))]
+
+
+@pytest.mark.parametrize(("objective", "params"), [("sft", {}), ("bear", {"beam": 3}), ("msl", {"adaptive": True})])
+def test_accumulated_batches_of_uneven_answers_train_as_one_batch(tmp_path, objective, params):
+    dataset = write_dataset(tmp_path / "data", task="next", titles=UNEVEN)
+    rows = len(dataset.rows("train"))
+    models = []
+    for size in (rows, 5, 1):  # 5: the last batch of an update is a smaller one
+        training = replace(QUICK, epochs=3, batch_size=size, gradient_accumulation=-(-rows // size), learning_rate=1e-3)
+        options = replace(OPTIONS, objective=objective, params=params, training=training, loss_on="response")
+        results = train_supervised(dataset, tmp_path / f"run{size}", options)
+        assert results["updates"] == 3
+        models.append(load_policy(tmp_path / f"run{size}", dataset).model)
+    losses = [figures(tmp_path / f"run{size}", "loss") for size in (rows, 5, 1)]
+    norms = [figures(tmp_path / f"run{size}", "grad_norm") for size in (rows, 5, 1)]
+    assert len(losses[0]) == 3
+    for other in (1, 2):
+        assert losses[other] == pytest.approx(losses[0], rel=1e-4)
+        assert norms[other] == pytest.approx(norms[0], rel=1e-3)  # clipped after the gradients are scaled
+        for one, same in zip(models[0].parameters(), models[other].parameters(), strict=True):
+            torch.testing.assert_close(one, same, atol=2e-4, rtol=0)
+
+
 @pytest.mark.parametrize("lora", [None, LoraOptions(rank=4)])
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
 def test_a_pretrained_model_trains_in_full_and_with_an_adapter(tmp_path, template, lora):
@@ -68,13 +92,13 @@ def test_from_scratch_every_token_teaches_and_from_pretrained_the_response_does(
     dataset = write_dataset(tmp_path / "data")
     hub = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES), context=1024)
     learnt = {}
-    original = RecalignTrainer.compute_loss
+    original = RecalignTrainer.training_step
 
     def spy(self, model, inputs, *rest, **keywords):
         learnt.setdefault(self.policy.from_scratch, int((inputs.labels >= 0).sum()) / len(inputs.examples))
         return original(self, model, inputs, *rest, **keywords)
 
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", spy)
+    monkeypatch.setattr(RecalignTrainer, "training_step", spy)
     for place, name in enumerate(("builtin:tiny", str(hub))):
         train_supervised(dataset, tmp_path / f"run{place}", replace(OPTIONS, model=name))
     # History of 5 and 3 targets in titles of two words with separators, and the end; without what starts the row.
@@ -86,17 +110,17 @@ def test_from_scratch_every_token_teaches_and_from_pretrained_the_response_does(
 def test_an_interrupted_run_is_marked_and_resumes_on_the_same_curve(tmp_path, monkeypatch):
     dataset = write_dataset(tmp_path / "data")
     train_supervised(dataset, tmp_path / "whole", OPTIONS)
-    original = RecalignTrainer.compute_loss
+    original = RecalignTrainer.training_step
 
     def interrupted(self, *arguments, **keywords):
         if self.state.global_step == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *arguments, **keywords)
 
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", interrupted)
+    monkeypatch.setattr(RecalignTrainer, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_supervised(dataset, tmp_path / "cut", OPTIONS)
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", original)
+    monkeypatch.setattr(RecalignTrainer, "training_step", original)
     assert RunFolder(tmp_path / "cut").record["status"] == "interrupted"
     assert not (tmp_path / "cut" / "model").exists()
     with pytest.raises(UserError, match="--resume"):

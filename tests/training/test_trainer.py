@@ -41,18 +41,24 @@ class Counter(TokenObjective):
 class WholeSequence:
     """A step that learns whole sequences; random numbers are drawn, so that their state matters."""
 
+    runs_wrapped = True
+
     def __init__(self, policy, fail_at=None):
         self.policy, self.objective, self.fail_at = policy, Counter(), fail_at
         self.seen = []
 
-    def loss(self, model, batch):
+    def begin(self, batches):
+        pass
+
+    def accumulate(self, model, batch, update):
         self.objective.calls += 1
         self.seen.append(batch["addresses"])
         noise = 1 + 0.1 * torch.rand(())
         loss = model(input_ids=batch["tokens"], labels=batch["tokens"]).loss * noise
         if self.objective.calls == self.fail_at:
             loss = loss * float("nan")
-        return loss, {"noise": float(noise)}
+        update.add(loss, batch["tokens"].numel())
+        return {"noise": float(noise)}
 
 
 class Examples(torch.utils.data.Dataset):
@@ -204,8 +210,9 @@ def test_the_last_update_is_validated_whatever_the_interval(tmp_path):
 
 def test_accumulated_batches_make_the_update_of_one_large_batch(tmp_path):
     class Quiet(WholeSequence):
-        def loss(self, model, batch):
-            return model(input_ids=batch["tokens"], labels=batch["tokens"]).loss, {}
+        def accumulate(self, model, batch, update):
+            update.add(model(input_ids=batch["tokens"], labels=batch["tokens"]).loss, batch["tokens"].numel())
+            return {}
 
     losses = []
     for batch, accumulation in ((8, 1), (4, 2)):

@@ -15,6 +15,7 @@ from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.models.policy import load_policy
 from recalign.plugins import registry
+from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 
@@ -28,7 +29,7 @@ examples = AnswerExamples(policy, rows, 1)
 steps, seconds = {}, {name: [] for name in OBJECTIVES}
 for name in OBJECTIVES:
     own = replace(policy, model=copy.deepcopy(policy.model))
-    engine = Engine(own, dataset.catalogue, exclude_history=dataset.excludes_history)
+    engine = Engine(own, dataset.catalogue, exclude_history=dataset.excludes_history())
     optimizer = torch.optim.AdamW(own.model.parameters(), lr=1e-6)
     steps[name] = (own.model, TokenStep(own, registry.create("objective", name), engine), optimizer)
 for start in range(0, len(rows), SIZE):
@@ -36,7 +37,9 @@ for start in range(0, len(rows), SIZE):
     batch = collate(picked, pad=policy.titles.end, all_tokens=False)
     for name, (model, step, optimizer) in steps.items():
         began = time.process_time()
-        step.loss(model, batch)[0].backward()
+        update = Accumulation(model)
+        step.accumulate(model, batch, update)
+        update.finish()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds[name].append(time.process_time() - began)

@@ -38,17 +38,21 @@ class Check:
         rows: validation rows.
         metric: of decoded lists, or None.
         name: of the metric's figure.
+        objective: whose loss on the rows is a figure too, or None.
     """
 
     engine: Engine
     rows: Sequence[Row]
     metric: RewardExpression | None = None
     name: str = "metric"
+    objective: TokenObjective | None = None
 
     def figures(self) -> dict[str, float]:
-        """Return the cross-entropy of the answers as `loss`, and the metric."""
-        plain = TokenStep(self.engine.policy, Sft(), self.engine)
-        found = {"loss": validation_loss(plain, self.rows)}
+        """Return the objective's `loss`, the answers' `cross_entropy` over the whole vocabulary, and the metric."""
+        step = TokenStep(self.engine.policy, self.objective or Sft(), self.engine)
+        loss, cross_entropy = validation_loss(step, self.rows)
+        found = {} if self.objective is None else {"loss": loss}
+        found["cross_entropy"] = cross_entropy
         return found if self.metric is None else {**found, self.name: self.score()}
 
     def score(self) -> float:
@@ -84,7 +88,6 @@ class Lesson:
             self.collate,
             self.check.figures,
             length_of=self.examples.length_of,
-            runs_backward=isinstance(self.step, PreferenceStep),
             title=title,
         )
 

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from accelerate.state import GradientState
-from torch import distributed
 from torch.utils.data import Dataset
 
 from recalign.api import INVALID, PreferenceBatch, PreferenceObjective, ValidTokens
 from recalign.decoding.constraint import Decisions
 from recalign.decoding.engine import Engine
 from recalign.models.policy import Policy
-from recalign.plugins.registry import blamed
+from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.logprobs.completions import Sampled, hidden_before, logits_of, takes_tree_mask
 from recalign.training.offline.examples import AnswerExamples, Example
 from recalign.training.offline.negatives import Negatives, Rejected
-from recalign.training.processes import add_up_gradients, process
 
 
 class PreferenceExamples(Dataset[tuple[int, Example]]):
@@ -47,7 +44,7 @@ class TitleScores:
 
 
 class PreferenceStep:
-    """One update of a preference objective; it runs its own backward pass, so that all titles of a prompt share it.
+    """A preference objective as a training step (see `trainer.Step`): all titles of a prompt share one encoding of it.
 
     Args:
         policy: what is trained.
@@ -56,6 +53,8 @@ class PreferenceStep:
         reference: gives the reference policy.
         negatives: where rejected titles come from.
     """
+
+    runs_wrapped = False
 
     def __init__(
         self,
@@ -68,31 +67,26 @@ class PreferenceStep:
         self.policy, self.objective, self.engine, self.reference = policy, objective, engine, reference
         self.negatives = negatives
         self.packed = takes_tree_mask(policy.model)
-        self.batches = 0  # of the present update
 
-    def loss(
-        self, model: torch.nn.Module, batch: Sequence[tuple[int, Example]]
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Run one batch's backward pass; after the last one of an update, average gradients over batches and processes.
+    def begin(self, batches: Sequence[Sequence[tuple[int, Example]]]) -> None:
+        """Nothing is done before an update."""
+
+    def accumulate(
+        self, model: torch.nn.Module, batch: Sequence[tuple[int, Example]], update: Accumulation
+    ) -> dict[str, float]:
+        """Run a batch's forward and backward pass.
 
         Args:
             model: not used: gradients go to the policy's own parameters, whatever wraps them.
             batch: epoch and example of each row.
+            update: that the batch is a part of.
 
         Returns:
-            The loss without a graph, the mean over processes, and figures to log.
+            Figures to log.
         """
-        preferences = self.preferences(batch)
-        with blamed("objective", self.objective, "loss"):
-            value, figures = self.objective.loss(preferences)
-        value.backward()
-        value = value.detach()
-        if process()[1] > 1:
-            distributed.all_reduce(value)
-        self.batches += 1
-        if GradientState().sync_gradients:  # what the trainer says of the last batch of an update
-            self._average_gradients()
-        return value / process()[1], figures
+        loss, weight, figures = weighed_loss(self.objective, self.preferences(batch))
+        update.add(loss, weight)
+        return figures
 
     def preferences(self, batch: Sequence[tuple[int, Example]]) -> PreferenceBatch:
         """Draw rejected titles and score all titles under the policy and under the reference."""
@@ -168,15 +162,6 @@ class PreferenceStep:
             thresholds=logps.index_put(place, thresholds),
             choices=torch.zeros_like(logps, dtype=torch.bool).index_put(place, torch.tensor(True, device=device)),
         )
-
-    def _average_gradients(self) -> None:
-        parts, self.batches = self.batches * process()[1], 0
-        if parts == 1:
-            return
-        for parameter in self.policy.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= parts
-        add_up_gradients(self.policy.model)
 
 
 def _among_valid(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -14,11 +14,12 @@ from recalign.decoding.engine import Engine
 from recalign.decoding.scoring import selects_logits
 from recalign.models.policy import Policy
 from recalign.plugins.registry import blamed
+from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.offline.examples import IGNORED, Example, TokenBatch, collate
 
 
 class TokenStep:
-    """A token objective as a training step: logits only where there is a token to learn.
+    """A token objective as a training step (see `trainer.Step`): logits only where there is a token to learn.
 
     Args:
         policy: what is trained.
@@ -26,14 +27,32 @@ class TokenStep:
         engine: knows the valid next tokens, for objectives that read them.
     """
 
+    runs_wrapped = True
+
     def __init__(self, policy: Policy, objective: TokenObjective, engine: Engine) -> None:
         self.policy, self.objective, self.engine = policy, objective, engine
+        self._surveyed = False
 
-    def loss(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the objective's loss on a batch, with its figures."""
+    def begin(self, batches: Sequence[TokenBatch]) -> None:
+        """Let an objective that surveys look at the batches of an update; of a single one `accumulate` lets it."""
+        self._surveyed = self.objective.surveys and len(batches) > 1
+        if self._surveyed:
+            self.policy.model.eval()  # dropout would draw random numbers, of which an interrupted run does not know
+            self._survey(self.answers(self.policy.model, batch) for batch in batches)
+
+    def accumulate(self, model: torch.nn.Module, batch: TokenBatch, update: Accumulation) -> dict[str, float]:
+        """Run a batch's forward and backward pass; return the objective's figures."""
         answers = self.answers(model, batch)
-        with blamed("objective", self.objective, "loss"):
-            return self.objective.loss(answers)
+        if self.objective.surveys and not self._surveyed:
+            self._survey([answers])
+        loss, weight, figures = weighed_loss(self.objective, answers)
+        update.add(loss, weight)
+        return figures
+
+    @torch.no_grad()
+    def _survey(self, batches: Iterable[AnswerBatch]) -> None:
+        with blamed("objective", self.objective, "survey"):
+            self.objective.survey(batches)
 
     def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
         """Run the model; the labelled tokens come out end to end, row by row."""

@@ -9,16 +9,15 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import distributed
 
 from recalign.api import PolicyBatch
 from recalign.decoding.compatibility import beyond_window
-from recalign.plugins.registry import blamed, plugin_error
 from recalign.runs.cost import MemoryWatch
+from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.logprobs.completions import completion_logps, microbatches, takes_tree_mask
 from recalign.training.online import diagnostics
 from recalign.training.online.rollouts import Rollout, make_rollout
-from recalign.training.processes import add_up_gradients, process
+from recalign.training.processes import process
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class RolloutStep:
-    """One update: a rollout (or the one before, again), log-probabilities, loss and backward pass, part by part.
+    """A rollout objective as a training step (see `trainer.Step`); one batch is an update.
 
-    It runs its own backward passes, so that memory is bounded by the token budget and not by P or G, and adds up the
-    gradients of all processes itself: their parts need not be equal in number or size.
+    An update is a rollout (or the one before, again), log-probabilities, loss and backward pass, part by part, so that
+    memory is bounded by the token budget and not by P or G; the processes' parts need not be equal in number or size.
 
     Args:
         policy: what is trained.
@@ -50,6 +49,8 @@ class RolloutStep:
         kl_every: measure the KL every so many updates where the objective has no use for it.
         seed: of the sampling.
     """
+
+    runs_wrapped = False
 
     def __init__(
         self,
@@ -76,35 +77,38 @@ class RolloutStep:
         self.old_logps: torch.Tensor | None = None
         self.reference_logps: torch.Tensor | None = None  # of this rollout, once they were asked for
 
-    def loss(self, model: torch.nn.Module, batch: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
-        """Run one update's backward passes.
+    def begin(self, batches: Sequence[Sequence[int]]) -> None:
+        """Nothing is done before an update."""
+
+    def accumulate(self, model: torch.nn.Module, batch: Sequence[int], update: Accumulation) -> dict[str, float]:
+        """Run one update's forward and backward passes.
 
         Args:
             model: not used: gradients go to the policy's own parameters, whatever wraps them.
             batch: the number of the update.
+            update: adds up the parts.
 
         Returns:
-            The loss over all processes' completions, without a graph, and figures to log.
+            Figures to log.
 
         Raises:
             UserError: the objective or the reward misbehaves; the plugin is named.
         """
-        update = int(batch[0])
+        number = int(batch[0])
         figures: dict[str, float] = {}
         memory = MemoryWatch(self.policy.device)
-        if update % self.updates_per_rollout == 0 or self.rollout is None:
-            self.rollout = self._roll_out(update // self.updates_per_rollout)
+        if number % self.updates_per_rollout == 0 or self.rollout is None:
+            self.rollout = self._roll_out(number // self.updates_per_rollout)
             self.old_logps = self.reference_logps = None
             rollout = self.rollout
             figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
             figures["seconds_rollout"] = rollout.seconds
         started = time.perf_counter()
-        measure_kl = self.objective.reads_reference or update % self.kl_every == 0
-        loss, parts = self._backward(self.rollout, measure_kl)
-        figures |= parts
+        measure_kl = self.objective.reads_reference or number % self.kl_every == 0
+        figures |= self._backward(self.rollout, measure_kl, update)
         figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
         figures["peak_memory_mb"] = memory.peak_mb()
-        return loss, figures
+        return figures
 
     def _roll_out(self, number: int) -> Rollout:
         rank, processes = process()
@@ -120,17 +124,15 @@ class RolloutStep:
             step=number,
         )
 
-    def _backward(self, rollout: Rollout, measure_kl: bool) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss and figures, averaged over completions; gradients are added to the parameters'."""
+    def _backward(self, rollout: Rollout, measure_kl: bool, update: Accumulation) -> dict[str, float]:
+        """Run the passes of an update; figures are averaged over completions."""
         sampled, device = rollout.sampled, self.policy.device
-        total = torch.zeros((), device=device)
         figures: dict[str, float] = defaultdict(float)
         known = self.old_logps
         old = torch.zeros(sampled.tokens.shape, device=device) if known is None else known
         asked, referred = self.reference_logps is None and measure_kl, self.reference_logps
         if asked:
             referred = torch.zeros(sampled.tokens.shape, device=device)
-        every = rollout.all_groups.rewards.numel()
         packed = self.packed and not beyond_window(self.policy.model, sampled.reach)
         layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
         parts = microbatches(*layout, whole=self.objective.whole_groups, packed=packed)
@@ -154,24 +156,11 @@ class RolloutStep:
                 mask=rollout.completions.mask[rows].to(device),
                 groups=torch.from_numpy(part.groups).to(device),
             )
-            loss, metrics = self._checked_loss(batch)
-            weight = len(rows) / every
-            (loss * weight).backward()
-            total += loss.detach() * weight
+            loss, weight, metrics = weighed_loss(self.objective, batch)
+            update.add(loss, weight)
             for name, value in metrics.items():
                 figures[name] += value * len(rows) / len(sampled)
         if known is None:
             figures["sampling_gap"] = rollout.gap(old.cpu())
         self.old_logps, self.reference_logps = old, referred
-        if process()[1] > 1:
-            distributed.all_reduce(total)
-            add_up_gradients(self.policy.model)
-        return total, dict(figures)
-
-    def _checked_loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        with blamed("objective", self.objective, "loss"):
-            loss, metrics = self.objective.loss(batch)
-        if loss.shape != () or not loss.requires_grad:
-            what = "returned no scalar that depends on the log-probabilities in loss"
-            raise plugin_error("objective", self.objective, what)
-        return loss, metrics
+        return dict(figures)

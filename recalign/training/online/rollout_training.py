@@ -117,7 +117,6 @@ def align_policy(
         collate=list,
         validate=lambda: {"reward": validation_metric(engine, expression, valid)},
         sampler=UpdateSampler(updates, process()[1]),
-        runs_backward=True,
         title=f"{objective.name}, reward {expression.text}",
     ).run(resume=resume)
     engine.policy.prompter.tell()

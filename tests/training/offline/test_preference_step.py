@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import GradientState
 
 from recalign.api import UserError
 from recalign.decoding.engine import Engine
@@ -13,13 +12,13 @@ from recalign.models.policy import load_policy, reference_policy
 from recalign.objectives.bear_s_dpo import BearSdpo, BearSdpoParams
 from recalign.objectives.dpo import Dpo
 from recalign.objectives.s_dpo import Sdpo, SdpoParams
-from recalign.training.offline import preference_step as preferences
 from recalign.training.offline.examples import AnswerExamples
 from recalign.training.offline.negatives import Negatives
 from recalign.training.offline.preference_step import PreferenceExamples, PreferenceStep
 from recalign.training.supervised import SftOptions, train_supervised
 from recalign.training.training_options import TrainingOptions
 from tests.fake_dataset import write_dataset
+from tests.training.updates import update
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +88,7 @@ def test_thresholds_are_the_b_th_best_log_probability_in_each_place(dataset, con
 @pytest.mark.parametrize("objective", [Dpo(), Sdpo(SdpoParams(constrained=True)), BearSdpo()])
 def test_an_update_raises_the_targets_over_the_rejected_titles(dataset, objective):
     step, batch = lesson(dataset, objective)
-    before, _ = step.loss(step.policy.model, batch)
-    assert not before.requires_grad
+    before, _ = update(step, batch)
     with torch.no_grad():
         for parameter in step.policy.model.parameters():
             parameter.sub_(0.05 * parameter.grad)
@@ -103,35 +101,8 @@ def test_all_forced_titles_give_a_loss_without_effect(tmp_path):
     dataset = write_dataset(tmp_path / "data", titles=["Ship Red", "Ship Old"], task="next", history=1, users=4)
     step, batch = lesson(dataset, Sdpo(SdpoParams(negatives=1, constrained=True)), rows=2)
     step.engine.exclude_history = False
-    value, _ = step.loss(step.policy.model, batch)
+    value, _ = update(step, batch)
     assert value.isfinite()
-
-
-def gradients_of(dataset, batches):
-    """Gradients after one update on some batches, as transformers runs them."""
-    step, batch = lesson(dataset, Dpo(), rows=12)
-    for number, rows in enumerate(batches):
-        GradientState()._set_sync_gradients(number + 1 == len(batches))
-        step.loss(step.policy.model, batch[rows])
-    return [parameter.grad for parameter in step.policy.model.parameters()]
-
-
-@pytest.mark.parametrize("cut", [[slice(0, 6), slice(6, 12)], [slice(0, 4), slice(4, 8), slice(8, 12)]])
-def test_accumulated_batches_average_their_gradients(dataset, cut):
-    whole, parts = gradients_of(dataset, [slice(0, 12)]), gradients_of(dataset, cut)
-    for expected, gradient in zip(whole, parts, strict=True):
-        torch.testing.assert_close(gradient, expected)
-
-
-def test_processes_add_up_their_gradients_once_an_update(dataset, monkeypatch):
-    whole, summed = gradients_of(dataset, [slice(0, 12)]), []
-    monkeypatch.setattr(preferences, "process", lambda: (0, 2))
-    monkeypatch.setattr(preferences.distributed, "all_reduce", lambda value: None)
-    monkeypatch.setattr(preferences, "add_up_gradients", summed.append)
-    half = gradients_of(dataset, [slice(0, 6), slice(6, 12)])  # the other process would bring as much
-    assert len(summed) == 1
-    for expected, gradient in zip(whole, half, strict=True):
-        torch.testing.assert_close(2 * gradient, expected)
 
 
 def options(objective, model, **params):

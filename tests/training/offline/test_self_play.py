@@ -134,7 +134,7 @@ def test_a_run_that_stopped_between_stages_ends_where_the_uninterrupted_one_does
 @pytest.mark.parametrize("update", [1, 5])
 def test_a_run_that_stopped_within_a_stage_ends_where_the_uninterrupted_one_does(start, tmp_path, monkeypatch, update):
     _, weights = self_play_of(start, tmp_path / "whole", round_rows=24)
-    compute, calls = RecalignTrainer.compute_loss, []
+    compute, calls = RecalignTrainer.training_step, []
 
     def interrupted(self, *arguments, **keywords):
         calls.append(1)
@@ -142,10 +142,10 @@ def test_a_run_that_stopped_within_a_stage_ends_where_the_uninterrupted_one_does
             signal.raise_signal(signal.SIGINT)
         return compute(self, *arguments, **keywords)
 
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", interrupted)
+    monkeypatch.setattr(RecalignTrainer, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         self_play_of(start, tmp_path / "cut", round_rows=24)
-    monkeypatch.setattr(RecalignTrainer, "compute_loss", compute)
+    monkeypatch.setattr(RecalignTrainer, "training_step", compute)
     _, resumed = self_play_of(start, tmp_path / "cut", round_rows=24, resume=True)
     assert_same(weights, resumed)
 

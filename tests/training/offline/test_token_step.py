@@ -16,6 +16,7 @@ from recalign.training.offline.examples import IGNORED, AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
+from tests.training.updates import update
 
 
 class Reader(TokenObjective):
@@ -57,7 +58,7 @@ def test_loss_of_a_padded_batch_is_that_of_its_rows_one_by_one(tmp_path, family,
         logits = step.policy.model(input_ids=tokens[None]).logits[0, first - 1 : -1]
         total += cross_entropy(logits, tokens[first:], reduction="sum").item()
         count += len(tokens) - first
-    assert step.loss(step.policy.model, batch)[0].item() == pytest.approx(total / count, rel=1e-4)
+    assert update(step, batch)[0].item() == pytest.approx(total / count, rel=1e-4)
 
 
 def test_rows_of_one_length_need_no_mask(tmp_path):
@@ -105,7 +106,7 @@ def test_valid_tokens_are_those_of_the_constraint_at_every_choice(tmp_path, iden
 def test_a_model_that_gives_all_logits_only_is_served_too(tmp_path, monkeypatch):
     step, examples = build(tmp_path, Sft())
     batch = collate([examples[0, index] for index in range(3)], pad=0, all_tokens=False)
-    expected = step.loss(step.policy.model, batch)[0]
+    expected = update(step, batch)[0]
     model = step.policy.model
     forward = type(model).forward
 
@@ -114,7 +115,7 @@ def test_a_model_that_gives_all_logits_only_is_served_too(tmp_path, monkeypatch)
 
     monkeypatch.setattr(type(model), "forward", without_choice)
     again = TokenStep(step.policy, Sft(), step.engine)
-    assert torch.allclose(again.loss(model, batch)[0], expected, atol=1e-6)
+    assert torch.allclose(update(again, batch)[0], expected, atol=1e-6)
 
 
 def test_examples_beyond_the_cache_are_encoded_again_alike(tmp_path):

@@ -10,6 +10,7 @@ from recalign.objectives.bear import Bear, BearParams, PruningParams
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from tests.fake_dataset import write_dataset
+from tests.training.updates import update
 
 
 def build(tmp_path, objective, identifier="title", **options):
@@ -26,15 +27,15 @@ def build(tmp_path, objective, identifier="title", **options):
 def test_items_of_one_token_make_it_bear(tmp_path, beam, normalise):
     shared = {"beam": beam, "weight": 2.0, "temperature": 0.5, "normalise": normalise}
     step, batch = build(tmp_path, BeamExact(PruningParams(**shared)), identifier="atomic")
-    mine, _ = step.loss(step.policy.model, batch)
-    bear, _ = TokenStep(step.policy, Bear(BearParams(**shared)), step.engine).loss(step.policy.model, batch)
+    mine, _ = update(step, batch)
+    bear, _ = update(TokenStep(step.policy, Bear(BearParams(**shared)), step.engine), batch)
     torch.testing.assert_close(mine, bear, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("beam", [1, 3, 8])
 def test_dropped_targets_are_those_that_the_beam_does_not_return(tmp_path, beam):
     step, batch = build(tmp_path, BeamExact(PruningParams(beam=beam)))
-    loss, metrics = step.loss(step.policy.model, batch)
+    loss, metrics = step.objective.loss(step.answers(step.policy.model, batch))
     rows = [example.row for example in batch.examples]
     items, _ = step.engine.beam(rows, width=beam, size=beam)
     lost = [int(row.targets[0]) not in found.tolist() for row, found in zip(rows, items, strict=True)]
@@ -45,7 +46,7 @@ def test_dropped_targets_are_those_that_the_beam_does_not_return(tmp_path, beam)
 
 def test_a_beam_above_the_catalogue_drops_nothing(tmp_path):
     step, batch = build(tmp_path, BeamExact(PruningParams(beam=100)))
-    _, metrics = step.loss(step.policy.model, batch)
+    _, metrics = update(step, batch)
     assert metrics["pruned_share"] == 0.0
 
 
@@ -59,5 +60,5 @@ def test_the_search_leaves_the_model_in_training_mode_and_without_gradients(tmp_
 def test_titles_of_a_single_token_and_of_one_chain_are_taken(tmp_path):
     titles = ["A", "B", "C", "D", "E", "F", "G", "Long Title Here"]
     step, batch = build(tmp_path, BeamExact(PruningParams(beam=2)), titles=titles, history=3)
-    loss, metrics = step.loss(step.policy.model, batch)
+    loss, metrics = update(step, batch)
     assert torch.isfinite(loss) and 0 <= metrics["pruned_share"] <= 1

@@ -10,6 +10,7 @@ from recalign.objectives.sft import Sft
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from tests.fake_dataset import write_dataset
+from tests.training.updates import update
 
 
 def step_and_batch(tmp_path, objective):
@@ -34,8 +35,7 @@ def test_logits_without_history_are_those_of_a_prompt_without_items(tmp_path):
 
 def test_cft_trains_and_other_objectives_pay_for_no_second_pass(tmp_path):
     policy, step, batch = step_and_batch(tmp_path, Cft())
-    loss, figures = step.loss(policy.model, batch)
-    loss.backward()
+    _, figures = update(step, batch)
     assert set(figures) == {"plain_loss", "effect_loss"}
     assert all(parameter.grad is not None for parameter in policy.model.parameters())
     other = TokenStep(policy, Sft(), step.engine)

@@ -98,17 +98,17 @@ def test_references_are_shared_between_rewards_and_objectives(run):
 def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(run, monkeypatch, per_rollout):
     options = {"training": replace(TRAINING, max_steps=9, eval_every=3), "updates_per_rollout": per_rollout}
     expected, weights, log = run("whole", params=FEW, **options)
-    loss = rollout_step.RolloutStep.loss
+    accumulate = rollout_step.RolloutStep.accumulate
 
-    def interrupted(self, model, batch):
+    def interrupted(self, model, batch, update):
         if int(batch[0]) == 4:
             signal.raise_signal(signal.SIGINT)
-        return loss(self, model, batch)
+        return accumulate(self, model, batch, update)
 
-    monkeypatch.setattr(rollout_step.RolloutStep, "loss", interrupted)
+    monkeypatch.setattr(rollout_step.RolloutStep, "accumulate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("cut", params=FEW, **options)
-    monkeypatch.setattr(rollout_step.RolloutStep, "loss", loss)
+    monkeypatch.setattr(rollout_step.RolloutStep, "accumulate", accumulate)
     results, resumed, log_resumed = run("cut", params=FEW, resume=True, **options)
     assert results["best_reward"] == expected["best_reward"]
     for name, value in weights.items():
