@@ -357,7 +357,7 @@ def test_ctrl_c_while_preparing(call, tmp_path, monkeypatch):
     ("command", "where"),
     [
         ("sft", "recalign.training.offline.token_step.TokenStep.accumulate"),
-        ("sft", "recalign.training.offline.lessons.validation_loss"),
+        ("sft", "recalign.training.validation.validation_loss"),
         ("align", "recalign.training.online.reference_lists.ReferenceLists.ensure"),
         ("align", "recalign.training.online.rollout_step.RolloutStep.accumulate"),
         ("decode", "recalign.decoding.batches.decode_rows"),

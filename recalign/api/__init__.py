@@ -11,25 +11,27 @@ from pydantic import Field
 
 from recalign.api.base import INVALID, NoParams, Plugin
 from recalign.api.decoders import Decoder, Predictions, Rescorer, TitleChoices
-from recalign.api.objectives import (
-    AnswerBatch,
+from recalign.api.objectives import Objective
+from recalign.api.preference_objectives import (
+    PreferenceBatch,
+    PreferenceNeeds,
+    PreferenceObjective,
+    PreferenceParams,
+    Rounds,
+)
+from recalign.api.rewards import ListBatch, Metric
+from recalign.api.rollout_objectives import (
     Credit,
     GroupParams,
     Groups,
-    Objective,
     PolicyBatch,
-    PreferenceBatch,
-    PreferenceObjective,
-    PreferenceParams,
+    RolloutNeeds,
     RolloutObjective,
     RolloutParams,
-    Rounds,
     SamplingParams,
-    TokenObjective,
-    ValidTokens,
 )
-from recalign.api.rewards import ListBatch, Metric
 from recalign.api.sources import RawData, Source
+from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjective, ValidTokens
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.item_vectors import item_vectors
@@ -54,11 +56,13 @@ __all__ = [
     "PolicyBatch",
     "Predictions",
     "PreferenceBatch",
+    "PreferenceNeeds",
     "PreferenceObjective",
     "PreferenceParams",
     "RawData",
     "Rescorer",
     "Metric",
+    "RolloutNeeds",
     "RolloutObjective",
     "RolloutParams",
     "Rounds",
@@ -66,6 +70,7 @@ __all__ = [
     "SamplingParams",
     "Source",
     "TitleChoices",
+    "TokenNeeds",
     "TokenObjective",
     "UserError",
     "ValidTokens",

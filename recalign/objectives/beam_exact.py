@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid
 
-from recalign.api import AnswerBatch, TokenObjective, hookimpl
+from recalign.api import AnswerBatch, TokenNeeds, TokenObjective, hookimpl
 from recalign.objectives.bear import PruningParams
 from recalign.objectives.msl import choices
 
@@ -33,12 +33,11 @@ class BeamExact(TokenObjective):
     Params = PruningParams
     paper = "Yang et al., SIGIR 2026, Obj. 3.1"
     tasks = frozenset({"next"})
-    reads_allowed = True
 
     @property
-    def beam_width(self) -> int:
-        """B."""
-        return int(self.params.beam)
+    def needs(self) -> TokenNeeds:
+        """The valid tokens, and the thresholds of a beam search of width B."""
+        return TokenNeeds(valid_tokens=True, beam_width=self.params.beam)
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the mean weight and the shares of steps and of targets that a beam would drop."""
@@ -65,7 +64,7 @@ class BeamExact(TokenObjective):
 
     def _weighed(self, answers: AnswerBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Cross-entropy [R], log P - log beta [S] (0 where there is no step), and constant weights [R]."""
-        assert answers.beam_thresholds is not None, "the trainer hands over the thresholds where beam_width is set"
+        assert answers.beam_thresholds is not None, "handed over where needs.beam_width is set"
         valid = choices(answers)
         losses = valid.cross_entropy()  # [R]
         tokens = answers.logits.new_zeros(len(answers.labels)).index_put((valid.positions,), losses)  # [S]
@@ -88,5 +87,5 @@ def _running_sums(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 @hookimpl
 def recalign_objective() -> type[BeamExact]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return BeamExact

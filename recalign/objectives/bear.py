@@ -9,7 +9,7 @@ import torch
 from torch import distributed
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
+from recalign.api import AnswerBatch, Field, Params, TokenNeeds, TokenObjective, hookimpl
 from recalign.objectives.msl import choices
 
 
@@ -65,9 +65,13 @@ class Bear(TokenObjective):
         self.whole_loss: float | None = None  # of the update that was surveyed last
 
     @property
-    def reads_allowed(self) -> bool:  # type: ignore[override]
-        """Whether the trainer must hand over the valid tokens."""
-        return bool(self.params.constrained)
+    def needs(self) -> TokenNeeds:
+        """The valid tokens where probabilities run over them; a survey where the weights normalise and have a gradient.
+
+        That gradient depends on the loss over the whole update.
+        """
+        survey = self.params.normalise == "weights" and not self.params.stop_gradient
+        return TokenNeeds(valid_tokens=self.params.constrained, survey=survey)
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the mean weight and the share of choices in which the beam would drop the target."""
@@ -88,11 +92,6 @@ class Bear(TokenObjective):
     def weight(self, answers: AnswerBatch) -> torch.Tensor | float:
         """Return the sum of the tokens' weights, where they normalise, else the number of answer tokens."""
         return self._weighed(answers)[2].sum() if self.params.normalise == "weights" else super().weight(answers)
-
-    @property
-    def surveys(self) -> bool:
-        """Whether the weights normalise and have a gradient, which then depends on the loss over the whole update."""
-        return self.params.normalise == "weights" and not self.params.stop_gradient
 
     def survey(self, batches: Iterable[AnswerBatch]) -> None:
         """Find the loss over the whole update."""
@@ -144,5 +143,5 @@ class Bear(TokenObjective):
 
 @hookimpl
 def recalign_objective() -> type[Bear]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Bear

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.nn.functional import logsigmoid
 
-from recalign.api import Field, PreferenceBatch, PreferenceObjective, hookimpl
+from recalign.api import Field, PreferenceBatch, PreferenceNeeds, PreferenceObjective, hookimpl
 from recalign.objectives.dpo import preference_figures
 from recalign.objectives.s_dpo import SdpoParams, softmax_preference
 
@@ -35,16 +37,16 @@ class BearSdpo(PreferenceObjective):
     paper = "Yang et al., SIGIR 2026, Fig. 7"
 
     @property
-    def threshold_rank(self) -> int:
-        """B, or 0 where the regulariser is off."""
-        return self.params.beam if self.params.weight > 0 else 0
+    def needs(self) -> PreferenceNeeds:
+        """The B-th best probabilities where the regulariser is on."""
+        return replace(super().needs, threshold_rank=self.params.beam if self.params.weight > 0 else 0)
 
     def loss(self, batch: PreferenceBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the figures of `dpo` and the share of the targets' choices below the threshold."""
         value, figures = softmax_preference(batch, self.params.beta), preference_figures(batch, self.params.beta)
         if self.params.weight == 0:
             return value, figures
-        assert batch.thresholds is not None, "the trainer hands over thresholds where threshold_rank is set"
+        assert batch.thresholds is not None, "the trainer hands over thresholds where needs.threshold_rank is set"
         gaps = batch.thresholds - batch.token_logps  # [B, 1 + D, T] log beta - log p
         pruning = logsigmoid(gaps / self.params.temperature).masked_fill(~batch.choices, 0.0).sum(dim=2)  # [B, 1 + D]
         rejected = batch.present[:, 1:]
@@ -58,5 +60,5 @@ class BearSdpo(PreferenceObjective):
 
 @hookimpl
 def recalign_objective() -> type[BearSdpo]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return BearSdpo

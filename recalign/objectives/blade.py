@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import model_validator
 
-from recalign.api import Credit, Field, Groups, Objective, PolicyBatch, RolloutObjective, RolloutParams, hookimpl
+from recalign.api import (
+    Credit,
+    Field,
+    Groups,
+    Objective,
+    PolicyBatch,
+    RolloutNeeds,
+    RolloutObjective,
+    RolloutParams,
+    hookimpl,
+)
 from recalign.objectives.policy_gradient import clipped_surrogate, group_advantages, proxy_reward
 
 
@@ -33,10 +45,12 @@ class Blade(RolloutObjective):
     Params = BladeParams
     paper = "Chen et al., BLADE, SIGIR 2026, Eq. 13-15"
 
+    from_scratch = {"reference_lists": 32}
+
     @property
-    def reference_lists(self) -> int:
-        """M."""
-        return self.params.reference_lists
+    def needs(self) -> RolloutNeeds:
+        """M reference lists per prompt."""
+        return replace(super().needs, reference_lists=self.params.reference_lists)
 
     def credit(self, groups: Groups) -> Credit:
         """Rank each reward among reference and group rewards, then standardise within the group."""
@@ -50,5 +64,5 @@ class Blade(RolloutObjective):
 
 @hookimpl
 def recalign_objective() -> type[Objective]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Blade

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from recalign.api import Credit, Field, Groups, Objective, PolicyBatch, RolloutObjective, RolloutParams, hookimpl
+from recalign.api import (
+    Credit,
+    Field,
+    Groups,
+    Objective,
+    PolicyBatch,
+    RolloutNeeds,
+    RolloutObjective,
+    RolloutParams,
+    hookimpl,
+)
 from recalign.objectives.policy_gradient import clipped_surrogate, group_advantages, proxy_reward
 
 
@@ -23,10 +35,12 @@ class Bon(RolloutObjective):
     Params = BonParams
     paper = "Amini et al., Variational best-of-N alignment, 2024; BLADE (Chen et al., SIGIR 2026), Eq. 7"
 
+    from_scratch = {"reference_lists": 32}
+
     @property
-    def reference_lists(self) -> int:
-        """M."""
-        return self.params.reference_lists
+    def needs(self) -> RolloutNeeds:
+        """M reference lists per prompt."""
+        return replace(super().needs, reference_lists=self.params.reference_lists)
 
     def credit(self, groups: Groups) -> Credit:
         """Rank each reward among its prompt's reference rewards, then standardise within the group."""
@@ -40,5 +54,5 @@ class Bon(RolloutObjective):
 
 @hookimpl
 def recalign_objective() -> type[Objective]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Bon

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
+from recalign.api import AnswerBatch, Field, Params, TokenNeeds, TokenObjective, hookimpl
 
 
 class CftParams(Params):
@@ -32,22 +32,17 @@ class Cft(TokenObjective):
     paper = "Zhang et al., 2024"
 
     @property
-    def reads_without_history(self) -> bool:  # type: ignore[override]
-        """Whether a second forward pass is needed."""
-        return bool(self.params.alpha > 0)
-
-    @property
-    def responses_only(self) -> bool:
-        """True: the weights are those of an answer's tokens."""
-        return True
+    def needs(self) -> TokenNeeds:
+        """Logits without the history where the effect counts; responses, as the weights are those of their tokens."""
+        return TokenNeeds(without_history=self.params.alpha > 0, responses_only=True)
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with its two terms."""
         weights = falling_weights(answers.rows, self.params.beta)
         plain = _weighted(answers.logits, answers.labels, weights)
-        if not self.reads_without_history:
+        if not self.needs.without_history:
             return plain, {"plain_loss": plain.item()}
-        assert answers.logits_without_history is not None, "handed over where reads_without_history is set"
+        assert answers.logits_without_history is not None, "handed over where needs.without_history is set"
         effect = _weighted(answers.logits - answers.logits_without_history, answers.labels, weights)
         return plain + self.params.alpha * effect, {"plain_loss": plain.item(), "effect_loss": effect.item()}
 
@@ -76,5 +71,5 @@ def _weighted(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor)
 
 @hookimpl
 def recalign_objective() -> type[Cft]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Cft

@@ -36,5 +36,5 @@ class Dmpo(PreferenceObjective):
 
 @hookimpl
 def recalign_objective() -> type[Dmpo]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Dmpo

@@ -51,5 +51,5 @@ def preference_figures(batch: PreferenceBatch, beta: float) -> dict[str, float]:
 
 @hookimpl
 def recalign_objective() -> type[Dpo]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Dpo

@@ -25,5 +25,5 @@ class Grpo(RolloutObjective):
 
 @hookimpl
 def recalign_objective() -> type[Objective]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Grpo

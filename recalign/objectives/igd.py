@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from recalign.api import AnswerBatch, Field, Params, TokenObjective, ValidTokens, hookimpl
+from recalign.api import AnswerBatch, Field, Params, TokenNeeds, TokenObjective, ValidTokens, hookimpl
 
 
 class IgdParams(Params):
@@ -28,11 +28,15 @@ class Igd(TokenObjective):
 
     Params = IgdParams
     paper = "Lin et al., NeurIPS 2025"
-    reads_allowed = True
+
+    @property
+    def needs(self) -> TokenNeeds:
+        """The valid tokens."""
+        return TokenNeeds(valid_tokens=True)
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the share of tokens that were a choice."""
-        assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+        assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
         weights = self._weights(answers.labels, answers.allowed)
         losses = cross_entropy(answers.logits, answers.labels, reduction="none")
         # A batch of forced tokens alone has no weight where beta is 0, and then no loss.
@@ -41,7 +45,7 @@ class Igd(TokenObjective):
 
     def weight(self, answers: AnswerBatch) -> torch.Tensor:
         """Return the sum of the tokens' weights."""
-        assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+        assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
         return self._weights(answers.labels, answers.allowed).sum()
 
     def _weights(self, labels: torch.Tensor, allowed: ValidTokens) -> torch.Tensor:
@@ -53,5 +57,5 @@ class Igd(TokenObjective):
 
 @hookimpl
 def recalign_objective() -> type[Igd]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Igd

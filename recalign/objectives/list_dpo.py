@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid
 
-from recalign.api import Credit, Field, Groups, PolicyBatch, RolloutObjective, SamplingParams, hookimpl
+from recalign.api import Credit, Field, Groups, PolicyBatch, RolloutNeeds, RolloutObjective, SamplingParams, hookimpl
 from recalign.objectives.policy_gradient import zero_variance
 
 
@@ -27,12 +27,18 @@ class ListDpo(RolloutObjective):
 
     Params = ListDpoParams
     paper = "Rafailov et al., NeurIPS 2023, Eq. 7, on sampled lists"
-    whole_groups = True
 
     @property
-    def reads_reference(self) -> bool:
-        """True: D is measured from the reference."""
-        return True
+    def needs(self) -> RolloutNeeds:
+        """Whole groups, to find their best and worst lists; the reference's log-probabilities, to measure D from."""
+        params = self.params
+        return RolloutNeeds(
+            params.group_size,
+            temperature=params.temperature,
+            repetition_penalty=params.repetition_penalty,
+            reference_logps=True,
+            whole_groups=True,
+        )
 
     def credit(self, groups: Groups) -> Credit:
         """Return +1 for the best list of each group, -1 for the worst, 0 for the others."""
@@ -64,5 +70,5 @@ class ListDpo(RolloutObjective):
 
 @hookimpl
 def recalign_objective() -> type[ListDpo]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return ListDpo

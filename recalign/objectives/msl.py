@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from recalign.api import AnswerBatch, Field, Params, TokenObjective, hookimpl
+from recalign.api import AnswerBatch, Field, Params, TokenNeeds, TokenObjective, hookimpl
 
 FIRST_TOKEN_SHARE = 0.25  # the adaptive temperature aims at a target that beats a quarter of the first tokens
 TEMPERATURE_BOUNDS = (1.5, 5.0)
@@ -40,7 +40,7 @@ class Choices:
 
 def choices(answers: AnswerBatch) -> Choices:
     """Gather the logits of the valid tokens at the positions where there is a choice; [S, V] is never masked."""
-    assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+    assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
     positions = answers.allowed.positions  # [R]
     tokens, present = answers.allowed.padded()  # [R, C]
     labels = answers.labels[positions]
@@ -78,7 +78,6 @@ class Msl(TokenObjective):
 
     Params = MslParams
     paper = "Wang et al., SIGIR 2025"
-    reads_allowed = True
 
     def __init__(self, params: Params | None = None, *, name: str = "") -> None:
         super().__init__(params, name=name)
@@ -104,13 +103,13 @@ class Msl(TokenObjective):
 
     def weight(self, answers: AnswerBatch) -> int:
         """Return the number of tokens that count in the mean."""
-        assert answers.allowed is not None, "the trainer hands over the valid tokens where reads_allowed is set"
+        assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
         return len(answers.labels) if self.params.count_forced else len(answers.allowed.positions)
 
     @property
-    def surveys(self) -> bool:
-        """Whether the temperature is estimated: once an update, from all of its rows."""
-        return bool(self.params.adaptive)
+    def needs(self) -> TokenNeeds:
+        """The valid tokens; a survey where the temperature is estimated, once per update from all of its rows."""
+        return TokenNeeds(valid_tokens=True, survey=self.params.adaptive)
 
     @torch.no_grad()
     def survey(self, batches: Iterable[AnswerBatch]) -> None:
@@ -162,5 +161,5 @@ def first_tokens(rows: torch.Tensor) -> torch.Tensor:
 
 @hookimpl
 def recalign_objective() -> type[Msl]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Msl

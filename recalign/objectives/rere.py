@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from recalign.api import Credit, Field, GroupParams, Groups, PolicyBatch, RolloutObjective, hookimpl
+from recalign.api import Credit, Field, GroupParams, Groups, PolicyBatch, RolloutNeeds, RolloutObjective, hookimpl
 from recalign.objectives.policy_gradient import penalised_loss
 
 STD_FLOOR = 1e-4  # added to the standard deviation, as in the official code
@@ -34,12 +34,11 @@ class Rere(RolloutObjective):
     Params = RereParams
     paper = "ReRe (Tan et al., 2025), as in its official code"
     tasks = frozenset({"next"})
-    rollouts = "beam"
 
     @property
-    def reads_reference(self) -> bool:
-        """Whether there is a KL."""
-        return bool(self.params.kl_beta > 0)
+    def needs(self) -> RolloutNeeds:
+        """Beams as rollouts; the reference's log-probabilities where there is a KL."""
+        return RolloutNeeds(self.params.group_size, rollouts="beam", reference_logps=self.params.kl_beta > 0)
 
     def credit(self, groups: Groups) -> Credit:
         """Standardise rewards within the group."""
@@ -54,5 +53,5 @@ class Rere(RolloutObjective):
 
 @hookimpl
 def recalign_objective() -> type[Rere]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Rere

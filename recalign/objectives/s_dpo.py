@@ -44,5 +44,5 @@ def softmax_preference(batch: PreferenceBatch, beta: float) -> torch.Tensor:
 
 @hookimpl
 def recalign_objective() -> type[Sdpo]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Sdpo

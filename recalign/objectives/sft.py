@@ -26,5 +26,5 @@ class Sft(TokenObjective):
 
 @hookimpl
 def recalign_objective() -> type[Sft]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Sft

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 
-from recalign.api import Field, PreferenceBatch, PreferenceObjective, PreferenceParams, Rounds, hookimpl
+from recalign.api import (
+    Field,
+    PreferenceBatch,
+    PreferenceNeeds,
+    PreferenceObjective,
+    PreferenceParams,
+    Rounds,
+    hookimpl,
+)
 from recalign.objectives.dpo import preference_figures
 from recalign.objectives.s_dpo import softmax_preference
 
@@ -38,9 +47,9 @@ class Sprec(PreferenceObjective):
     paper = "SPRec (Gao et al., WWW 2025)"
 
     @property
-    def rounds(self) -> Rounds:
+    def needs(self) -> PreferenceNeeds:
         """Rounds of self-play."""
-        return Rounds(self.params.rounds, self.params.round_rows)
+        return replace(super().needs, rounds=Rounds(self.params.rounds, self.params.round_rows))
 
     def loss(self, batch: PreferenceBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the mean loss over rows that have a rejected title, with the figures of `dpo`."""
@@ -49,5 +58,5 @@ class Sprec(PreferenceObjective):
 
 @hookimpl
 def recalign_objective() -> type[Sprec]:
-    """Hand over the class."""
+    """Return this plugin's class."""
     return Sprec

@@ -13,7 +13,6 @@ import numpy as np
 from recalign.api import (
     INVALID,
     Catalogue,
-    GroupParams,
     ListBatch,
     Metric,
     Objective,
@@ -22,7 +21,6 @@ from recalign.api import (
     PreferenceObjective,
     RolloutObjective,
     Row,
-    SamplingParams,
     TokenObjective,
 )
 from recalign.errors import UserError
@@ -63,12 +61,6 @@ def _declaration_problems(cls: type[Plugin]) -> Iterator[str]:
     if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
         yield f"{cls.__name__}.Params is no subclass of recalign.api.Params"
         return
-    if issubclass(cls, RolloutObjective):
-        wanted = SamplingParams if cls.rollouts == "sample" else GroupParams
-        if not issubclass(cls.Params, wanted):
-            yield f"{cls.__name__}.Params is no {wanted.__name__}"
-        if cls.rollouts == "beam" and cls.tasks != {"next"}:
-            yield f"{cls.__name__}.tasks must be {{'next'}}: a beam search finds single titles"
     for name, declared in cls.Params.model_fields.items():
         if declared.is_required():
             yield f"the parameter {name} has no default"
@@ -142,18 +134,20 @@ def _try_rollout(objective: RolloutObjective) -> Iterator[str]:
 
     from recalign.api import Groups, PolicyBatch
 
+    if objective.needs.rollouts == "beam" and objective.tasks != {"next"}:
+        yield f"{type(objective).__name__}.tasks must be {{'next'}}: a beam search finds single titles"
     random = torch.Generator().manual_seed(0)
     rewards = torch.rand(GROUPS, SAMPLES, generator=random, dtype=torch.float64)
     rewards[1] = 0.0  # a group without variance
-    length = 1 if objective.rollouts == "beam" else 3
+    length = 1 if objective.needs.rollouts == "beam" else 3
     groups = Groups(
         rewards=rewards,
         reference_rewards=torch.rand(GROUPS, REFERENCES, generator=random, dtype=torch.float64)
-        if objective.reference_lists
+        if objective.needs.reference_lists
         else None,
         items=torch.randint(ITEMS, (GROUPS, SAMPLES, length), generator=random),
         scores=-torch.rand(GROUPS, SAMPLES, generator=random, dtype=torch.float64).sort(descending=True).values,
-        ranked=objective.rollouts == "beam",
+        ranked=objective.needs.rollouts == "beam",
     )
     advantages = objective.credit(groups).advantages
     if tuple(advantages.shape) not in {(GROUPS, SAMPLES), (GROUPS, SAMPLES, length)}:
@@ -175,7 +169,7 @@ def _try_rollout(objective: RolloutObjective) -> Iterator[str]:
         named = {name: None if value is None else value[rows] for name, value in vars(batch).items()}
         return PolicyBatch(**{**named, "groups": named["groups"] - named["groups"][0]})
 
-    cut = SAMPLES if objective.whole_groups else SAMPLES - 1
+    cut = SAMPLES if objective.needs.whole_groups else SAMPLES - 1
     yield from _loss_problems(objective, batch, [part(slice(cut)), part(slice(cut, None))], logps)
 
 
@@ -195,9 +189,9 @@ def _try_tokens(objective: TokenObjective) -> Iterator[str]:
             logits=logits[tokens],
             labels=labels[tokens],
             rows=rows[tokens] - rows[tokens][0],
-            allowed=allowed if objective.reads_allowed or objective.beam_width else None,
-            logits_without_history=bare[tokens] if objective.reads_without_history else None,
-            beam_thresholds=thresholds[tokens] if objective.beam_width else None,
+            allowed=allowed if objective.needs.valid_tokens or objective.needs.beam_width else None,
+            logits_without_history=bare[tokens] if objective.needs.without_history else None,
+            beam_thresholds=thresholds[tokens] if objective.needs.beam_width else None,
         )
 
     first, second = torch.tensor([1, 2]), torch.tensor([0, 4, 7])  # valid tokens at the beginnings of both answers
@@ -224,7 +218,7 @@ def _try_preferences(objective: PreferenceObjective) -> Iterator[str]:
         reference_logps=token_logps.detach().sum(dim=2) + 0.1 * torch.randn(shape[:2], generator=random),
         present=present,
         token_logps=token_logps,
-        thresholds=-torch.rand(shape, generator=random) if objective.threshold_rank else None,
+        thresholds=-torch.rand(shape, generator=random) if objective.needs.threshold_rank else None,
         choices=choices,
     )
 
@@ -276,7 +270,7 @@ def _cut_problems(objective: Any, parts: list[Any], inputs: Any) -> Iterator[str
 def _survey(objective: Any, batches: list[Any]) -> None:
     import torch
 
-    if isinstance(objective, TokenObjective) and objective.surveys:
+    if isinstance(objective, TokenObjective) and objective.needs.survey:
         with torch.no_grad():
             objective.survey(batches)
 

@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from recalign import console
-from recalign.api import Objective, PreferenceObjective, RolloutObjective, UserError
+from recalign.api import Objective
 from recalign.data.dataset import ExcludeHistory, PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.evaluation.tables import BeforeAfter, before_after
-from recalign.metrics.expression import RewardExpression, check_cutoffs, parse_reward
+from recalign.metrics.expression import RewardExpression, parse_reward
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import SETTINGS_FILE, Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, find_model_folder, model_hash
 from recalign.plugins import registry
 from recalign.tasks import find_task
-from recalign.training.offline.data_training import align_on_data
-from recalign.training.offline.lessons import check_objective
-from recalign.training.online.rollout_training import RolloutOptions, align_policy
+from recalign.training.families import family_of
+from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect, process
 from recalign.training.supervised import MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
 from recalign.workspace import RunFolder, read_json
 
-FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 120, "reference_lists": 32}
+FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 120}
 """From random weights: the model is small and takes large steps (measured on the embedded dataset)."""
 PRETRAINED = {"learning_rate": 5e-6, "max_steps": 0}
 """BLADE's: learning rate 5e-6, by epochs (3). Adapters start from zero and take ten times the rate."""
@@ -80,18 +79,9 @@ def with_defaults(options: AlignOptions) -> AlignOptions:
     rate = defaults["learning_rate"] * (10 if options.lora is not None else 1)
     training = replace(options.training, learning_rate=options.training.learning_rate or rate)
     objective = registry.create("objective", options.objective, options.params)
-    if isinstance(objective, PreferenceObjective) and objective.rounds is not None:
-        if training.max_steps:
-            raise UserError(
-                f"The objective '{options.objective}' trains in rounds, not for a number of updates.",
-                "Leave --max-steps out; set -p rounds=... and -p round_rows=...",
-            )
-        training = replace(training, epochs=training.epochs or 1.0)
-    elif not training.max_steps and not training.epochs:
-        training = replace(training, max_steps=defaults["max_steps"], epochs=3.0)
-    params = dict(options.params)
-    if scratch and "reference_lists" in objective.Params.model_fields:
-        params.setdefault("reference_lists", FROM_SCRATCH["reference_lists"])
+    training = family_of(objective).training_defaults(objective, training, defaults["max_steps"], epochs=3.0)
+    suited = objective.from_scratch if scratch else {}
+    params = {**options.params, **{name: value for name, value in suited.items() if name not in options.params}}
     return replace(options, training=training, params=params)
 
 
@@ -119,13 +109,13 @@ def train_aligned(
         The run's results, among them `report`: metrics before and after on the test split.
 
     Raises:
-        UserError: see `RunFolder.begin`, `load_policy`, `align_policy`, `align_on_data`; an objective for another task;
+        UserError: see `RunFolder.begin`, `load_policy`, `Family.align`; an objective for another task;
             `@k` beyond the lists.
         KeyboardInterrupt: interrupted; resumable.
     """
     options = with_defaults(options)
     objective = registry.create("objective", options.objective, options.params)
-    check_objective(objective, dataset, options.model)
+    family_of(objective).check(objective, dataset, options.model)
     expression = _reward(options.reward, dataset, objective)
     run = RunFolder(out)
     if run.done and not overwrite:
@@ -172,8 +162,7 @@ def _aligned(
     rows = list(dataset.rows("test")) if options.report else []
     task = find_task(dataset.task)
     before = task.decode(engine, rows) if rows else None
-    learn: Any = align_policy if isinstance(objective, RolloutObjective) else align_on_data
-    results = learn(
+    results = family_of(objective).align(
         engine,
         dataset,
         objective,
@@ -200,14 +189,7 @@ def _show(table: BeforeAfter, options: AlignOptions, rows: int) -> None:
 def _reward(text: str, dataset: PreparedDataset, objective: Objective) -> RewardExpression:
     """Parse and bind the reward, and refuse one that does not fit the lists that it will see."""
     expression = parse_reward(text).bind(dataset.catalogue)
-    rollouts = isinstance(objective, RolloutObjective)
-    decoded = find_task(dataset.task).list_size(dataset.list_length)
-    check_cutoffs(expression, dataset.list_length if rollouts else decoded)
-    if "ranks" in expression.reads and isinstance(objective, RolloutObjective) and objective.rollouts == "sample":
-        raise UserError(
-            f"The reward {expression.text} compares the ranked titles of a beam search; {objective.name} samples.",
-            "Use --objective rere, or a reward such as ndcg.",
-        )
+    family_of(objective).check_reward(objective, expression, dataset)
     for harm in expression.harms:
         console.warn(f"{harm} counts for a list here, although lower values are better; did you mean -{harm}?")
     return expression

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recalign import console
-from recalign.api import PreferenceObjective, TokenObjective
+from recalign.api import Objective
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.errors import UserError
@@ -18,16 +18,10 @@ from recalign.models.policy import Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, model_hash
 from recalign.plugins import registry
 from recalign.tasks import find_task
+from recalign.training.families import family_of
+from recalign.training.family import LossOn, SupervisedData
 from recalign.training.offline.examples import Augmentation
-from recalign.training.offline.lessons import (
-    Check,
-    DataObjective,
-    Lesson,
-    LossOn,
-    check_objective,
-    preference_lesson,
-    token_lesson,
-)
+from recalign.training.setup import TrainingSetup
 from recalign.training.training_options import TrainingOptions
 from recalign.training.validation import evenly_spaced
 from recalign.workspace import RunFolder, home
@@ -93,7 +87,10 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
-    objective = _objective(options, dataset)
+    objective = registry.create("objective", options.objective, options.params)
+    family = family_of(objective)
+    family.check_supervised(objective, options.loss_on)
+    family.check(objective, dataset, options.model)
     options = replace(options, training=_with_defaults(options, objective))
     run = RunFolder(out)
     if run.done and not overwrite:
@@ -111,10 +108,10 @@ def train_supervised(
         trainable=True,
         max_length=options.max_length,
     )
-    lesson = _lesson(policy, dataset, objective, options)
+    setup = _setup(policy, dataset, objective, options)
     _claim(run, dataset, options, resume=resume, overwrite=overwrite)  # what is wrong with the input has shown by now
     title = "sft" if options.objective == "sft" else f"sft ({options.objective})"
-    trainer = lesson.trainer(options.training, out, title)
+    trainer = setup.trainer(options.training, out, title)
     try:
         figures = trainer.run(resume=resume)
     except KeyboardInterrupt:
@@ -146,49 +143,18 @@ def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
     return out
 
 
-def _with_defaults(options: SftOptions, objective: DataObjective) -> TrainingOptions:
+def _with_defaults(options: SftOptions, objective: Objective) -> TrainingOptions:
     """Fill in the learning rate and what picks the checkpoint.
 
-    A token objective's own loss on validation rows does: one that trains the probabilities over valid tokens leaves the
-    cross-entropy over the whole vocabulary to chance. Preference training may lower the likelihood of targets too, so
-    neither their cross-entropy tells which checkpoint ranks best; the metric of decoded lists does.
-
     Raises:
-        UserError: by the loss of a preference objective.
+        UserError: by a figure that validation does not have.
     """
-    preference = isinstance(objective, PreferenceObjective)
-    best = options.training.best_metric
-    if best == "auto":
-        best = "loss" if not preference else "metric" if options.metric != "" else "cross_entropy"
-    if best == "loss" and preference:
-        raise UserError(
-            f"The loss of '{objective.name}' is not known on validation rows, which have no rejected titles.",
-            "Use --best-on metric or --best-on cross-entropy.",
-        )
+    wanted, measured = options.training.best_metric, options.metric != ""
+    best = family_of(objective).best_metric(objective, wanted, measured=measured)
+    if best == "metric" and not measured:
+        raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
     rate = options.training.learning_rate or default_learning_rate(options.model, options.lora)
     return replace(options.training, learning_rate=rate, best_metric=best)
-
-
-def _objective(options: SftOptions, dataset: PreparedDataset) -> DataObjective:
-    objective = registry.create("objective", options.objective, options.params)
-    if not isinstance(objective, TokenObjective | PreferenceObjective):
-        raise UserError(
-            f"The objective '{options.objective}' learns from sampled lists, not from the data.",
-            f"Use recalign align --objective {options.objective}.",
-        )
-    preference = isinstance(objective, PreferenceObjective)
-    if preference and objective.rounds is not None:
-        raise UserError(
-            f"The objective '{options.objective}' trains in rounds, against its own recommendations.",
-            f"Use recalign align --objective {options.objective}.",
-        )
-    check_objective(objective, dataset, options.model)
-    if options.loss_on == "all" and (preference or objective.responses_only):
-        raise UserError(
-            f"The objective '{options.objective}' is defined on responses only.",
-            "Leave --loss-on out, or say response.",
-        )
-    return objective
 
 
 def _claim(
@@ -200,18 +166,16 @@ def _claim(
         run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite)
 
 
-def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, options: SftOptions) -> Lesson:
-    training, rows = options.training, dataset.rows("train")
-    if training.best_metric == "metric" and options.metric == "":
-        raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
-    engine = Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history())
-    valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
-    if isinstance(objective, PreferenceObjective):
-        check = Check(engine, valid, _metric(dataset, options.metric))
-        return preference_lesson(objective, check, rows, seed=training.seed, batch_size=training.batch_size)
-    check = Check(engine, valid, _metric(dataset, options.metric), objective=objective)
-    augmentation = Augmentation(options.shuffle_targets, options.history_dropout, training.seed)
-    return token_lesson(objective, check, rows, loss_on=options.loss_on, augmentation=augmentation)
+def _setup(policy: Policy, dataset: PreparedDataset, objective: Objective, options: SftOptions) -> TrainingSetup:
+    data = SupervisedData(
+        engine=Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history()),
+        rows=dataset.rows("train"),
+        valid=evenly_spaced(dataset.rows("valid"), options.valid_rows),
+        metric=_metric(dataset, options.metric),
+        loss_on=options.loss_on,
+        augmentation=Augmentation(options.shuffle_targets, options.history_dropout, options.training.seed),
+    )
+    return family_of(objective).supervised(objective, data, options.training)
 
 
 def _metric(dataset: PreparedDataset, name: str | None) -> RewardExpression | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,16 +11,50 @@ import torch
 from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 
+from recalign.api import TokenObjective
 from recalign.data.dataset import Row
 from recalign.decoding.engine import Engine
 from recalign.errors import UserError
 from recalign.evaluation.per_user import evaluate_lists
 from recalign.metrics.expression import RewardExpression
+from recalign.objectives.sft import Sft
 from recalign.tasks import find_task
 from recalign.training.accumulation import weighed_loss
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.processes import process
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a policy is validated.
+
+    Args:
+        engine: bound to the policy.
+        rows: validation rows.
+        metric: of decoded lists, or None.
+        name: of the metric's figure.
+        objective: whose loss on the rows is a figure too, or None.
+    """
+
+    engine: Engine
+    rows: Sequence[Row]
+    metric: RewardExpression | None = None
+    name: str = "metric"
+    objective: TokenObjective | None = None
+
+    def figures(self) -> dict[str, float]:
+        """Return the objective's `loss`, the answers' `cross_entropy` over the whole vocabulary, and the metric."""
+        step = TokenStep(self.engine.policy, self.objective or Sft(), self.engine)
+        loss, cross_entropy = validation_loss(step, self.rows)
+        found = {} if self.objective is None else {"loss": loss}
+        found["cross_entropy"] = cross_entropy
+        return found if self.metric is None else {**found, self.name: self.score()}
+
+    def score(self) -> float:
+        """Return the metric."""
+        assert self.metric is not None
+        return validation_metric(self.engine, self.metric, self.rows)
 
 
 def evenly_spaced(rows: Sequence[Row], limit: int) -> list[Row]:

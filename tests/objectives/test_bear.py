@@ -197,8 +197,8 @@ def test_pruned_share_counts_targets_below_the_beams_threshold():
 
 
 def test_the_full_vocabulary_form_needs_no_valid_tokens():
-    assert Bear().reads_allowed is True
-    assert Bear(BearParams(constrained=False)).reads_allowed is False
+    assert Bear().needs.valid_tokens is True
+    assert Bear(BearParams(constrained=False)).needs.valid_tokens is False
 
 
 def test_the_official_codes_choices_are_the_defaults():

@@ -71,4 +71,4 @@ def test_without_reference_lists_it_is_refused():
 
 
 def test_default_is_the_papers_number_of_reference_lists():
-    assert create("objective", "bon").reference_lists == 128
+    assert create("objective", "bon").needs.reference_lists == 128

@@ -43,7 +43,7 @@ def test_hand_computed_value():
 def test_alpha_zero_and_beta_one_is_sft_and_needs_no_second_pass():
     answers = batch()
     objective = Cft(CftParams(alpha=0.0, beta=1.0))
-    assert objective.reads_without_history is False
+    assert objective.needs.without_history is False
     assert objective.loss(answers)[0].item() == pytest.approx(Sft().loss(answers)[0].item())
 
 
@@ -63,4 +63,4 @@ def test_an_answer_of_one_token_is_finite():
 
 
 def test_it_is_defined_on_responses_only():
-    assert Cft().responses_only and Cft(CftParams(alpha=0.0)).responses_only
+    assert Cft().needs.responses_only and Cft(CftParams(alpha=0.0)).needs.responses_only

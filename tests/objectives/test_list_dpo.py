@@ -54,7 +54,7 @@ def test_prompts_without_a_difference_add_nothing_and_all_of_them_give_zero_with
 
 
 def test_it_reads_the_reference_and_needs_whole_groups():
-    assert ListDpo().reads_reference and ListDpo.whole_groups
+    assert ListDpo().needs.reference_logps and ListDpo().needs.whole_groups
     prompts, lengths, groups = [np.zeros(3), np.zeros(3)], np.full(8, 10), np.repeat([0, 1], 4)
     cut = microbatches(prompts, lengths, groups, 16)
     whole = microbatches(prompts, lengths, groups, 16, whole=True)

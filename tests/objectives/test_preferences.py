@@ -136,7 +136,7 @@ def test_bear_s_dpo_pulls_targets_above_the_threshold_and_pushes_rejected_ones_b
 def test_without_weight_bear_s_dpo_is_s_dpo_and_needs_no_thresholds():
     objective = BearSdpo(BearSdpoParams(weight=0.0, beta=0.3))
     ratios = [[0.4, 0.1, -2.0]]
-    assert objective.threshold_rank == 0 and BearSdpo().threshold_rank == 10
+    assert objective.needs.threshold_rank == 0 and BearSdpo().needs.threshold_rank == 10
     assert loss_of(objective, ratios) == pytest.approx(loss_of(Sdpo(SdpoParams(beta=0.3)), ratios))
 
 

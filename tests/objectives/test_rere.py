@@ -46,11 +46,11 @@ def test_kl_is_added_with_its_weight():
 
 
 def test_it_asks_for_the_reference_policy_only_where_there_is_a_kl():
-    assert Rere().reads_reference is True
-    assert create("objective", "rere", {"kl_beta": 0}).reads_reference is False
+    assert Rere().needs.reference_logps is True
+    assert create("objective", "rere", {"kl_beta": 0}).needs.reference_logps is False
 
 
 def test_it_searches_and_takes_no_temperature():
-    assert Rere.rollouts == "beam" and Rere.tasks == {"next"}
+    assert Rere().needs.rollouts == "beam" and Rere.tasks == {"next"}
     with pytest.raises(UserError, match="temperature"):
         create("objective", "rere", {"temperature": 0.5})

@@ -20,11 +20,12 @@ from recalign.objectives.grpo import Grpo
 from recalign.objectives.sft import Sft
 from recalign.plugins.registry import create
 from recalign.training.accumulation import Accumulation, weighed_loss
-from recalign.training.offline.lessons import Check, preference_lesson, token_lesson
+from recalign.training.offline.setups import preference_setup, token_setup
 from recalign.training.online.prompt_order import PromptOrder
 from recalign.training.online.rollout_step import RolloutStep
 from recalign.training.online.rollouts import make_rollout
 from recalign.training.processes import process
+from recalign.training.validation import Validation
 from tests.fake_dataset import write_dataset
 from tests.training.updates import gradients, update
 
@@ -112,21 +113,21 @@ class Uneven:
 
 def data_lesson(dataset, objective):
     policy = policy_of(dataset)
-    check = Check(Engine(policy, dataset.catalogue, exclude_history=True), dataset.rows("valid"))
+    validation = Validation(Engine(policy, dataset.catalogue, exclude_history=True), dataset.rows("valid"))
     rows = dataset.rows("train")[:ROWS]
     if isinstance(objective, PreferenceObjective):
-        lesson = preference_lesson(objective, check, rows, seed=0)
-        lesson.step.negatives = Uneven(lesson.step.negatives)
+        setup = preference_setup(objective, validation, rows, seed=0)
+        setup.step.negatives = Uneven(setup.step.negatives)
     else:
-        lesson = token_lesson(objective, check, rows, loss_on="response")
+        setup = token_setup(objective, validation, rows, loss_on="response")
     shake(policy.model)
-    return lesson
+    return setup
 
 
-def batches(lesson, sizes):
+def batches(setup, sizes):
     ends = np.cumsum(sizes)
     return [
-        lesson.collate([lesson.examples[0, index] for index in range(end - size, end)])
+        setup.collate([setup.examples[0, index] for index in range(end - size, end)])
         for end, size in zip(ends, sizes, strict=True)
     ]
 
@@ -150,19 +151,19 @@ def test_an_update_is_the_same_however_its_rows_are_cut(dataset, case):
     loss, _ = update(whole.step, *batches(whole, [ROWS]))
     expected = gradients(whole.step.policy.model)
     for cut in CUTS:
-        lesson = data_lesson(dataset, made(case))
-        parts, _ = update(lesson.step, *batches(lesson, cut))
+        setup = data_lesson(dataset, made(case))
+        parts, _ = update(setup.step, *batches(setup, cut))
         assert parts.item() == pytest.approx(loss.item(), rel=1e-5)
-        assert_same(gradients(lesson.step.policy.model), expected)
+        assert_same(gradients(setup.step.policy.model), expected)
 
 
 @pytest.mark.parametrize("case", [*TOKEN, *PREFERENCE], ids=name_of)
 def test_an_update_of_one_batch_is_the_objectives_own_loss_and_gradient(dataset, case):
-    lesson = data_lesson(dataset, made(case))
-    (batch,) = batches(lesson, [ROWS])
-    loss, _ = update(lesson.step, batch)
-    found = gradients(lesson.step.policy.model)
-    step = lesson.step
+    setup = data_lesson(dataset, made(case))
+    (batch,) = batches(setup, [ROWS])
+    loss, _ = update(setup.step, batch)
+    found = gradients(setup.step.policy.model)
+    step = setup.step
     if isinstance(step.objective, TokenObjective):
         answers = step.answers(step.policy.model, batch)
     else:
@@ -189,7 +190,7 @@ def rollout_step(dataset, objective, budget):
         reference,
         token_budget=budget,
     )
-    references = objective.reference_lists
+    references = objective.needs.reference_lists
     drawn = np.random.default_rng(0).integers(len(TITLES), size=(ROWS, references, 1)) if references else None
 
     def roll_out(number):
@@ -246,15 +247,15 @@ def test_rows_of_one_and_nine_tokens_weigh_as_many_tokens():
 
 def test_accumulated_tokens_give_the_gradient_of_transformers_with_items_in_batch(dataset, tmp_path):
     """The outside oracle: its Trainer counts the tokens of all accumulated batches before it divides."""
-    lesson = data_lesson(dataset, Sft())
-    update(lesson.step, *batches(lesson, CUTS[1]))
-    found = gradients(lesson.step.policy.model)
+    setup = data_lesson(dataset, Sft())
+    update(setup.step, *batches(setup, CUTS[1]))
+    found = gradients(setup.step.policy.model)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", gradient_accumulation_steps=3)
-    trainer = Trainer(lesson.step.policy.model, arguments)
+    trainer = Trainer(setup.step.policy.model, arguments)
     trainer.current_gradient_accumulation_steps = 3
     inputs = []
     for index in range(ROWS):
-        example = lesson.examples[0, index]
+        example = setup.examples[0, index]
         labels = torch.from_numpy(example.tokens.astype(np.int64))[None].clone()
         tokens = labels.clone()
         labels[:, : example.prompt] = -100
@@ -262,7 +263,7 @@ def test_accumulated_tokens_give_the_gradient_of_transformers_with_items_in_batc
     items = sum((batch["labels"] != -100).sum() for batch in inputs)
     for batch in inputs:
         trainer.training_step(trainer.model, batch, items)
-    assert_same(gradients(lesson.step.policy.model), found)
+    assert_same(gradients(setup.step.policy.model), found)
 
 
 def test_a_batch_without_weight_changes_nothing():
@@ -300,10 +301,10 @@ def in_one_of_two(rank, port, data, out):
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     dataset, found = PreparedDataset(data), {}
     for case in [*TOKEN, *PREFERENCE]:
-        lesson = data_lesson(dataset, made(case))
-        step = lesson.step
+        setup = data_lesson(dataset, made(case))
+        step = setup.step
         model = DistributedDataParallel(step.policy.model) if step.runs_wrapped else step.policy.model
-        mine = batches(lesson, [1, 3, 1, 1])[2 * rank :][:2]
+        mine = batches(setup, [1, 3, 1, 1])[2 * rank :][:2]
         accumulation = Accumulation(step.policy.model, averaged=step.runs_wrapped)
         step.begin(mine)
         if step.runs_wrapped:
@@ -335,9 +336,9 @@ def test_two_processes_make_the_update_of_one(dataset, tmp_path):
             step = rollout_step(dataset, made((case[0], {"group_size": 4, **case[1]})), 100_000)
             loss, _ = update(step, [0])
         else:
-            lesson = data_lesson(dataset, objective)
-            step = lesson.step
-            loss, _ = update(step, *batches(lesson, [ROWS]))
+            setup = data_lesson(dataset, objective)
+            step = setup.step
+            loss, _ = update(step, *batches(setup, [ROWS]))
         expected = gradients(step.policy.model)
         for value, gradient in (first[name_of(case)], second[name_of(case)]):
             assert value.item() == pytest.approx(loss.item(), rel=1e-4, abs=1e-6), case

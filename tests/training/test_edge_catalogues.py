@@ -7,7 +7,8 @@ from recalign.api import PreferenceObjective, UserError
 from recalign.decoding.engine import Engine
 from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
-from recalign.training.offline.lessons import Check, preference_lesson, token_lesson
+from recalign.training.offline.setups import preference_setup, token_setup
+from recalign.training.validation import Validation
 from tests.fake_dataset import write_dataset
 from tests.training.updates import update
 
@@ -20,12 +21,16 @@ def loss_and_gradient(tmp_path, name, params=None, *, exclude_history=True, **op
     """One batch of all training rows: the loss and the policy's largest gradient, both after a backward pass."""
     dataset = write_dataset(tmp_path / "data", task="next", users=6, **options)
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
-    check = Check(Engine(policy, dataset.catalogue, exclude_history=exclude_history), dataset.rows("valid"))
+    validation = Validation(Engine(policy, dataset.catalogue, exclude_history=exclude_history), dataset.rows("valid"))
     objective, rows = create("objective", name, params or {}), dataset.rows("train")
     preference = isinstance(objective, PreferenceObjective)
-    lesson = preference_lesson(objective, check, rows, seed=0) if preference else token_lesson(objective, check, rows)
-    batch = lesson.collate([lesson.examples[0, index] for index in range(len(rows))])
-    loss, figures = update(lesson.step, batch)
+    setup = (
+        preference_setup(objective, validation, rows, seed=0)
+        if preference
+        else token_setup(objective, validation, rows)
+    )
+    batch = setup.collate([setup.examples[0, index] for index in range(len(rows))])
+    loss, figures = update(setup.step, batch)
     gradients = [parameter.grad for parameter in policy.model.parameters() if parameter.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
     return loss.item(), max(float(gradient.abs().max()) for gradient in gradients), figures

@@ -95,7 +95,7 @@ class PreferenceStep:
         rejected = self.negatives.draw(rows, batch[0][0])
         items = np.concatenate([np.array([[row.targets[0]] for row in rows]), rejected], axis=1)  # [B, 1 + D]
         titles = self._titles(examples, items)
-        rank = self.objective.threshold_rank
+        rank = self.objective.needs.threshold_rank
         scores = self._score(self.policy.model, titles, rank)
         with torch.no_grad(), self.reference() as reference:
             reference_scores = self._score(reference, titles, 0)
@@ -136,7 +136,7 @@ class PreferenceStep:
 
     def _decisions(self, tokens: np.ndarray, lengths: np.ndarray, excluded: Sequence[np.ndarray]) -> Decisions:
         """Which tokens count, and against which others: the constraint's choices, or every token against all."""
-        if self.objective.params.constrained:
+        if self.objective.needs.constrained:
             device = self.policy.device
             known = torch.from_numpy(tokens).to(device), torch.from_numpy(lengths).to(device)
             return self.engine.constraint(1).replay(*known, excluded)
@@ -154,7 +154,7 @@ class PreferenceStep:
             first = next(model.parameters())
             return TitleScores(logps + 0.0 * first.sum(), logps.clone(), torch.zeros_like(logps, dtype=torch.bool))
         hidden, site_of = hidden_before(model, titles, rows, positions, packed=self.packed)
-        score = _among_valid if self.objective.params.constrained else _among_all
+        score = _among_valid if self.objective.needs.constrained else _among_all
         own, thresholds = score(model, hidden, site_of, decisions, rank)  # [E]
         place = (decisions.rows.to(device), decisions.positions.to(device))
         return TitleScores(

@@ -17,11 +17,13 @@ from recalign.api import INVALID, PreferenceObjective, Rounds, Row
 from recalign.models.lora import renew_reference
 from recalign.models.weights import restore_weights
 from recalign.objectives.sft import Sft
-from recalign.training.offline.lessons import Check, Lesson, preference_lesson, token_lesson
 from recalign.training.offline.negatives import Negatives, Rejected
+from recalign.training.offline.setups import preference_setup, token_setup
 from recalign.training.processes import process
+from recalign.training.setup import TrainingSetup
 from recalign.training.trainer import LOG_FILE, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
+from recalign.training.validation import Validation
 from recalign.workspace import atomic, read_json, write_json
 
 FOLDER = "rounds"
@@ -47,7 +49,7 @@ class Round:
 def play(
     objective: PreferenceObjective,
     rounds: Rounds,
-    check: Check,
+    validation: Validation,
     rows: Sequence[Row],
     out: Path,
     training: TrainingOptions,
@@ -63,7 +65,7 @@ def play(
     Args:
         objective: the loss of the second stage; its parameters say where rejected titles come from.
         rounds: how many, and of how many rows.
-        check: validation with the metric `reward`, and the engine of the policy.
+        validation: validation with the metric `reward`, and the engine of the policy.
         rows: training rows.
         out: the run folder.
         training: of each stage; epochs are passes over a round's rows.
@@ -72,8 +74,8 @@ def play(
     Returns:
         updates, best_reward and its update, seconds, and figures of every round.
     """
-    engine = check.engine
-    negatives = Negatives(engine, objective.params.source, objective.params.negatives, training.seed)
+    engine = validation.engine
+    negatives = Negatives(engine, objective.needs.source, objective.needs.negatives, training.seed)
     negatives.check(rows)
     training = replace(training, eval_every=0, max_steps=0)
     report: list[dict[str, Any]] = []
@@ -81,8 +83,8 @@ def play(
     for number in range(1, rounds.count + 1):
         this = Round(number, out / FOLDER / str(number), _draw(rows, rounds.rows, training.seed, number))
         if this.done(STAGES[1]) is None:
-            _restore(check, out, number - 1, here)
-            _play_round(this, objective, negatives, check, training, rounds.count, resume)
+            _restore(validation, out, number - 1, here)
+            _play_round(this, objective, negatives, validation, training, rounds.count, resume)
             here = number
         report.append(_report(this, report))
         _tell(report[-1], rounds.count)
@@ -91,7 +93,7 @@ def play(
             _join_logs(out, number)
         _wait()
     best = _best(report)
-    _restore(check, out, best["round"], here)
+    _restore(validation, out, best["round"], here)
     return {
         "updates": report[-1]["updates"],
         "best_update": best["updates"],
@@ -101,10 +103,10 @@ def play(
     }
 
 
-def _restore(check: Check, out: Path, number: int, here: int) -> None:
+def _restore(validation: Validation, out: Path, number: int, here: int) -> None:
     """Put the weights after a round into the policy, where others are there."""
     if number != here:
-        restore_weights(check.engine.policy.model, out / FOLDER / str(number) / STAGES[1] / MODEL)
+        restore_weights(validation.engine.policy.model, out / FOLDER / str(number) / STAGES[1] / MODEL)
 
 
 def _draw(rows: Sequence[Row], count: int, seed: int, number: int) -> list[Row]:
@@ -117,26 +119,26 @@ def _play_round(
     this: Round,
     objective: PreferenceObjective,
     negatives: Negatives,
-    check: Check,
+    validation: Validation,
     training: TrainingOptions,
     count: int,
     resume: bool,
 ) -> None:
     """Play one round, or what an interrupted run left of it; the policy is as the round before left it."""
-    model, title = check.engine.policy.model, f"{objective.name}, round {this.number} of {count}"
+    model, title = validation.engine.policy.model, f"{objective.name}, round {this.number} of {count}"
     rejected = _rejected(this, negatives)
     if this.done(STAGES[0]) is not None:
         restore_weights(model, this.folder / STAGES[0] / MODEL)
     else:
-        lesson = token_lesson(Sft(), check, this.rows)
-        _learn(this, STAGES[0], lesson, training, f"{title}, fine-tuning", resume)
+        setup = token_setup(Sft(), validation, this.rows)
+        _learn(this, STAGES[0], setup, training, f"{title}, fine-tuning", resume)
     paired = [row for row, items in zip(this.rows, rejected.items, strict=True) if (items != INVALID).any()]
     if paired:
         renew_reference(model)
-        lesson = preference_lesson(objective, check, paired, seed=training.seed, negatives=rejected)
-        _learn(this, STAGES[1], lesson, training, f"{title}, preferences", resume)
+        setup = preference_setup(objective, validation, paired, seed=training.seed, negatives=rejected)
+        _learn(this, STAGES[1], setup, training, f"{title}, preferences", resume)
     else:  # it recommends every target already
-        _finish(this, STAGES[1], check, {**(this.done(STAGES[0]) or {}), "updates": 0, "seconds": 0.0})
+        _finish(this, STAGES[1], validation, {**(this.done(STAGES[0]) or {}), "updates": 0, "seconds": 0.0})
 
 
 def _rejected(this: Round, negatives: Negatives) -> Rejected:
@@ -159,17 +161,17 @@ def _rejected(this: Round, negatives: Negatives) -> Rejected:
         return Rejected(stored["items"], np.array([row.index for row in this.rows]))
 
 
-def _learn(this: Round, stage: str, lesson: Lesson, training: TrainingOptions, title: str, resume: bool) -> None:
+def _learn(this: Round, stage: str, setup: TrainingSetup, training: TrainingOptions, title: str, resume: bool) -> None:
     """Run one stage to its end, and store what it came to."""
-    outcome = lesson.trainer(training, this.folder / stage, title).run(resume=resume)
+    outcome = setup.trainer(training, this.folder / stage, title).run(resume=resume)
     figures = {"updates": outcome["updates"], "seconds": outcome["seconds"], "reward": outcome["best_reward"]}
-    _finish(this, stage, lesson.check, figures)
+    _finish(this, stage, setup.validation, figures)
 
 
-def _finish(this: Round, stage: str, check: Check, figures: dict[str, Any]) -> None:
+def _finish(this: Round, stage: str, validation: Validation, figures: dict[str, Any]) -> None:
     """Store a stage's model and, when that is done, its figures: then the stage is finished."""
     if process()[0] == 0:
-        check.engine.policy.save(this.folder / stage / MODEL)
+        validation.engine.policy.save(this.folder / stage / MODEL)
         write_json(this.folder / stage / DONE, figures)
     _wait()
 

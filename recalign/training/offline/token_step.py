@@ -35,7 +35,7 @@ class TokenStep:
 
     def begin(self, batches: Sequence[TokenBatch]) -> None:
         """Let an objective that surveys look at the batches of an update; of a single one `accumulate` lets it."""
-        self._surveyed = self.objective.surveys and len(batches) > 1
+        self._surveyed = self.objective.needs.survey and len(batches) > 1
         if self._surveyed:
             self.policy.model.eval()  # dropout would draw random numbers, of which an interrupted run does not know
             self._survey(self.answers(self.policy.model, batch) for batch in batches)
@@ -43,7 +43,7 @@ class TokenStep:
     def accumulate(self, model: torch.nn.Module, batch: TokenBatch, update: Accumulation) -> dict[str, float]:
         """Run a batch's forward and backward pass; return the objective's figures."""
         answers = self.answers(model, batch)
-        if self.objective.surveys and not self._surveyed:
+        if self.objective.needs.survey and not self._surveyed:
             self._survey([answers])
         loss, weight, figures = weighed_loss(self.objective, answers)
         update.add(loss, weight)
@@ -59,12 +59,13 @@ class TokenStep:
         batch = batch.to(self.policy.device)
         logits, labels, rows = self._run(model, batch)
         without = None
-        if self.objective.reads_without_history:
+        needs = self.objective.needs
+        if needs.without_history:
             bare = [self._without_history(example) for example in batch.examples]
             bare_batch = collate(bare, pad=self.policy.titles.end, all_tokens=False)
             without = self._run(model, bare_batch.to(self.policy.device))[0]
-        width = self.objective.beam_width
-        allowed = self._valid_tokens(batch.examples) if self.objective.reads_allowed or width else None
+        width = needs.beam_width
+        allowed = self._valid_tokens(batch.examples) if needs.valid_tokens or width else None
         return AnswerBatch(
             logits=logits,
             labels=labels,

@@ -104,7 +104,7 @@ class RolloutStep:
             figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
             figures["seconds_rollout"] = rollout.seconds
         started = time.perf_counter()
-        measure_kl = self.objective.reads_reference or number % self.kl_every == 0
+        measure_kl = self.objective.needs.reference_logps or number % self.kl_every == 0
         figures |= self._backward(self.rollout, measure_kl, update)
         figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
         figures["peak_memory_mb"] = memory.peak_mb()
@@ -135,7 +135,7 @@ class RolloutStep:
             referred = torch.zeros(sampled.tokens.shape, device=device)
         packed = self.packed and not beyond_window(self.policy.model, sampled.reach)
         layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
-        parts = microbatches(*layout, whole=self.objective.whole_groups, packed=packed)
+        parts = microbatches(*layout, whole=self.objective.needs.whole_groups, packed=packed)
         figures["pass_tokens"] = max((part.tokens for part in parts), default=0)
         for rows, _ in parts:
             part = sampled.take(rows)

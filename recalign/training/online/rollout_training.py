@@ -220,7 +220,8 @@ def _references(
     engine: Engine, dataset: PreparedDataset, objective: RolloutObjective, seed: int
 ) -> ReferenceLists | None:
     """Open the stored reference lists of this starting policy, if the objective asks for any."""
-    if not objective.reference_lists:
+    needs = objective.needs
+    if not needs.reference_lists:
         return None
     policy, prompter = engine.policy, engine.policy.prompter
     fresh = isinstance(policy.model, PeftModel) and REFERENCE not in policy.model.peft_config
@@ -232,9 +233,9 @@ def _references(
             template=f"{prompter.template.name} {prompter.template.source} {prompter.max_tokens}",
             exclude_history=engine.exclude_history,
             list_length=prompter.list_length,
-            lists=objective.reference_lists,
-            temperature=objective.params.temperature,
-            repetition_penalty=objective.params.repetition_penalty,
+            lists=needs.reference_lists,
+            temperature=needs.temperature,
+            repetition_penalty=needs.repetition_penalty,
             seed=seed,
         )
     )

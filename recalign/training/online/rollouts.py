@@ -99,11 +99,9 @@ def check_groups(engine: Engine, objective: RolloutObjective, rows: Rows, indice
     Raises:
         UserError: a row has fewer items left than a beam is wide.
     """
-    width = objective.params.group_size
-    everything = np.ones(len(engine.catalogue), dtype=bool)
-    found = (
-        fewest_available(rows, width, everything, engine.excluded, indices) if objective.rollouts == "beam" else None
-    )
+    needs, everything = objective.needs, np.ones(len(engine.catalogue), dtype=bool)
+    width = needs.group_size
+    found = fewest_available(rows, width, everything, engine.excluded, indices) if needs.rollouts == "beam" else None
     if found is not None:
         row, left = found
         raise UserError(
@@ -142,7 +140,7 @@ def make_rollout(
         UserError: the reward or the objective misbehaves (the plugin and its package are named).
     """
     started = time.perf_counter()
-    ranked = objective.rollouts == "beam"
+    ranked = objective.needs.rollouts == "beam"
     make = _searched if ranked else _sampled
     completions, sampled, scores = make(engine, rows, objective, list_length=list_length, seed=seed, step=step)
     items = completions.items.view(len(rows), -1, list_length)
@@ -162,17 +160,17 @@ def _sampled(
     engine: Engine, rows: Sequence[Row], objective: RolloutObjective, *, list_length: int, seed: int, step: int
 ) -> tuple[Completions, Sampled, torch.Tensor]:
     """Sample G lists a row: completions, the same for `completion_logps`, and scores [P, G]."""
-    params = objective.params
+    needs = objective.needs
     completions = engine.sample(
         rows,
-        group_size=params.group_size,
+        group_size=needs.group_size,
         list_length=list_length,
-        temperature=params.temperature,
-        repetition_penalty=params.repetition_penalty,
+        temperature=needs.temperature,
+        repetition_penalty=needs.repetition_penalty,
         seed=seed,
         epoch=step,
     )
-    sampled = as_sampled(engine, rows, completions, params.temperature, params.repetition_penalty)
+    sampled = as_sampled(engine, rows, completions, needs.temperature, needs.repetition_penalty)
     return completions, sampled, completions.logps.sum(dim=1).view(len(rows), -1)
 
 
@@ -180,7 +178,7 @@ def _searched(
     engine: Engine, rows: Sequence[Row], objective: RolloutObjective, **_: int
 ) -> tuple[Completions, Sampled, torch.Tensor]:
     """Search the best G titles of each row, as `_sampled`; the log-probabilities of their tokens are left at 0."""
-    width = objective.params.group_size
+    width = objective.needs.group_size
     items, scores = engine.beam(rows, width=width, size=width)
     titles = engine.policy.titles
     responses = [torch.from_numpy(titles.response([item])) for item in items.flatten().tolist()]

@@ -13,11 +13,11 @@ from recalign.models.lora import LoraOptions, reference_model, renew_reference
 from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
 from recalign.training.offline import negatives, self_play
-from recalign.training.offline.lessons import Check
 from recalign.training.offline.self_play import play
 from recalign.training.supervised import SftOptions, train_supervised
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import TrainingOptions
+from recalign.training.validation import Validation
 from recalign.workspace import read_json
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
@@ -45,9 +45,9 @@ def self_play_of(start, out, *, resume=False, model=None, lora=None, **params):
     dataset, saved = start
     policy = load_policy(model or saved, dataset, trainable=True, lora=lora)
     engine = Engine(policy, dataset.catalogue, exclude_history=True)
-    check = Check(engine, dataset.rows("valid")[:], parse_reward("ndcg@10").bind(dataset.catalogue), "reward")
+    validation = Validation(engine, dataset.rows("valid")[:], parse_reward("ndcg@10").bind(dataset.catalogue), "reward")
     objective = create("objective", "sprec", {"rounds": 2, "round_rows": 16, **params})
-    results = play(objective, objective.rounds, check, dataset.rows("train"), out, TRAINING, resume=resume)
+    results = play(objective, objective.needs.rounds, validation, dataset.rows("train"), out, TRAINING, resume=resume)
     return results, {name: value.clone() for name, value in policy.model.state_dict().items()}
 
 
@@ -100,7 +100,7 @@ def test_rounds_draw_other_rows_and_learn(start, tmp_path):
 
 def test_the_best_round_is_in_place_at_the_end_and_others_are_tidied(start, tmp_path, monkeypatch):
     rewards = iter([0.1, 0.9, 0.1, 0.5, 0.1, 0.7])
-    monkeypatch.setattr(Check, "score", lambda self: next(rewards))
+    monkeypatch.setattr(Validation, "score", lambda self: next(rewards))
     results, weights = self_play_of(start, tmp_path / "out", rounds=3)
     assert results["best_reward"] == 0.9
     assert results["best_update"] == results["rounds"][0]["updates"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from recalign.api import NoParams, TokenObjective
+from recalign.api import NoParams, TokenNeeds, TokenObjective
 from recalign.decoding.engine import Engine
 from recalign.models.policy import load_policy
 from recalign.objectives.sft import Sft
@@ -21,7 +21,7 @@ from tests.training.updates import update
 
 class Reader(TokenObjective):
     Params = NoParams
-    reads_allowed = True
+    needs = TokenNeeds(valid_tokens=True)
 
     def loss(self, answers):
         return cross_entropy(answers.logits, answers.labels), {}
