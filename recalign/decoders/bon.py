@@ -76,7 +76,7 @@ class BestOfN(Decoder):
 
 
 def first_best(scores: np.ndarray) -> np.ndarray:
-    """[U] where each row of scores [U, N] has its highest value; of values that are equal but for rounding the first."""
+    """[U] where each row of scores [U, N] is highest; of values that are equal but for rounding, the first."""
     width = ROUNDING * np.abs(scores).max(axis=1, keepdims=True)
     return (scores >= scores.max(axis=1, keepdims=True) - width).argmax(axis=1)
 

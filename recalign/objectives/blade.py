@@ -32,8 +32,8 @@ class BladeParams(RolloutParams):
             raise ValueError("with tau=0 and reference_lists=0 there is nothing to compare a reward with")
         if 0 < self.tau < SMALLEST_TAU:
             raise ValueError(
-                f"with tau={self.tau:g} floating point no longer tells the group's counts apart beside the references'; "
-                f"take 0 or at least {SMALLEST_TAU:g}"
+                f"with tau={self.tau:g} floating point no longer tells the group's counts apart beside the "
+                f"references'; take 0 or at least {SMALLEST_TAU:g}"
             )
         return self
 

@@ -24,9 +24,9 @@ class Bon(RolloutObjective):
     """Proxy reward (N - 1) log F(r), F = share of the M reference rewards strictly below r; then GRPO.
 
     Source: Amini et al., "Variational best-of-N alignment", 2024; BLADE (Chen et al., SIGIR 2026), Eq. 5-7.
-    Differs from the paper: F is strict, as BLADE's Eq. 13-15 are, where Eq. 5 has r' <= r (`count_ties`); F = 0 is taken
-    for 0.5 / M; the KL to the reference has the weight `kl_beta`, 0 by default, where Eq. 6-7 have 1 beside a proxy
-    reward that is not standardised (`kl_beta=1`, `scale=none`).
+    Differs from the paper: F is strict, as BLADE's Eq. 13-15 are, where Eq. 5 has r' <= r (`count_ties`); F = 0 is
+    taken for 0.5 / M; the KL to the reference has the weight `kl_beta`, 0 by default, where Eq. 6-7 have 1 beside a
+    proxy reward that is not standardised (`kl_beta=1`, `scale=none`).
     """
 
     Params = BonParams

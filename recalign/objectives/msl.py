@@ -56,13 +56,23 @@ class MslParams(Params):
         1.0, gt=0, le=10, description="tau, divides the logits; the paper's useful range is 1 to 4.5"
     )
     adaptive: bool = Field(False, description="estimate tau from the first tokens' logits, batch by batch")
-    count_forced: bool = Field(True, description="forced tokens, whose loss is 0, count in the mean over tokens")
+    count_forced: bool | None = Field(
+        None,
+        description="forced tokens, whose loss is 0, count in the mean over tokens (default, as in the official code: "
+        "yes, and no with adaptive)",
+    )
+
+    @property
+    def counts_forced(self) -> bool:
+        """Whether forced tokens count in the mean."""
+        return not self.adaptive if self.count_forced is None else self.count_forced
 
 
 class Msl(TokenObjective):
     """Mean over the answer tokens of -z_y / tau + logsumexp over the valid tokens of z / tau.
 
-    The softmax that is trained is the one that constrained decoding uses. A forced token (one valid token) adds 0.
+    The softmax that is trained is the one that constrained decoding uses. A forced token (one valid token) adds 0; it
+    counts in the mean, but not with `adaptive`, as in the official code (`count_forced`).
 
     With `adaptive`, tau follows from the first tokens of the batch's answers, n_first valid ones each:
     C = ln(0.25 n_first), d = mean z_y - mean z_valid, tau = (d + sqrt(max(0, d^2 - 2 C var z_valid))) / (2 C), clipped
@@ -96,7 +106,7 @@ class Msl(TokenObjective):
         total = valid.cross_entropy(self.temperature).sum()
         if self.params.adaptive:
             total = total * self.temperature
-        count = len(answers.labels) if self.params.count_forced else len(valid.positions)
+        count = len(answers.labels) if self.params.counts_forced else len(valid.positions)
         value = total / max(count, 1)
         metrics = {
             "temperature": self.temperature,

@@ -102,9 +102,9 @@ def proxy_reward(
         [P, G] float64, at most 0.
 
     Source: BLADE (Chen et al., SIGIR 2026), Eq. 13-15; static: vBoN (Amini et al., 2024).
-    Differs from the paper: a count of 0 (any reward at the minimum, such as the many zeros of ndcg) would give log 0. It
-        is taken for half the smallest positive count: 0.5 min(1, tau), 0.5 for tau = 0, 0.5 tau for M = 0. So it lies
-        below every positive one, the order is kept, and for M = 0 tau cancels.
+    Differs from the paper: a count of 0 (any reward at the minimum, such as the many zeros of ndcg) would give log 0.
+        It is taken for half the smallest positive count: 0.5 min(1, tau), 0.5 for tau = 0, 0.5 tau for M = 0. So it
+        lies below every positive one, the order is kept, and for M = 0 tau cancels.
     """
     if reference is None:
         reference = rewards.new_zeros(len(rewards), 0)

@@ -20,8 +20,8 @@ def test_counts_are_strict_unless_ties_are_asked_for():
 def test_the_last_bit_is_a_tie_on_either_side():
     more, less = torch.tensor([[0.1 + 0.2]], dtype=torch.float64), torch.tensor([[0.3]], dtype=torch.float64)
     assert more.item() > less.item()
-    for values, sample in [(more, less), (less, more)]:
-        values, sample = settle_with_references(values, sample)
+    for rewards, reference in [(more, less), (less, more)]:
+        values, sample = settle_with_references(rewards, reference)
         assert count_below(values, sample).item() == 0 and count_below(values, sample, ties=True).item() == 1
 
 
