@@ -46,7 +46,7 @@ def search_titles(
         raise UserError("Exact search has no width.", "Leave width out, or search with a beam.")
     elif params.length_penalty != 0:
         raise UserError(
-            f"Exact search has no length penalty (here {params.length_penalty:g}): prefixes would not bound their titles.",
+            f"Exact search has no length penalty (here {params.length_penalty:g}): prefixes would bound no titles.",
             "Leave length_penalty out, or search with a beam.",
         )
     else:

@@ -74,7 +74,7 @@ def test_items_order_and_scores_are_those_of_generate(weights, kind, scoring, le
         wanted = generate(engine, prompt, set(one.history.tolist()), 6, scoring, length_penalty)
         assert len(wanted) == 6
         assert found == [item for item, _ in wanted]
-        np.testing.assert_allclose(values, [score for _, score in wanted], atol=1e-5)
+        np.testing.assert_allclose(values, [score for _, score in wanted], rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [2, 7])
