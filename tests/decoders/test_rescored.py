@@ -231,6 +231,15 @@ def test_equal_gains_that_differ_by_rounding_change_nothing():
     assert shares[0.9][least] > shares[0.0][least]
 
 
+def test_gains_of_neighbouring_counts_differ_among_a_billion_interactions():
+    # The items differ by one interaction in 500 million: their gains by 3e-10 nats.
+    engine = engine_of([np.array([3]), np.array([4])], popularity=[500_000_000, 500_000_001], exclude_history=False)
+    plain = dict(zip(*(part[0].tolist() for part in engine.exact([row(0, [])], size=2)[:2]), strict=True))
+    found = engine.exact([row(0, [])], size=2, rescorer=Decisive(engine, 1.0))[:2]
+    # -p ln p falls from p = 1/e on: the less popular item keeps more entropy, so it gains less and costs what it did.
+    assert dict(zip(*(part[0].tolist() for part in found), strict=True)) == pytest.approx({0: plain[0], 1: 0.0})
+
+
 def test_a_catalogue_without_training_interactions_changes_nothing():
     engine = engine_of(popularity=[0] * 25)
     assert decode("igd", engine, rows()).items.tolist() == decode("beam", engine, rows()).items.tolist()
