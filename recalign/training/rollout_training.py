@@ -97,6 +97,8 @@ def align_policy(
         KeyboardInterrupt: after Ctrl-C, when the present update is done and a checkpoint is saved.
     """
     schedule, left_out = _schedule(dataset, expression, options, training.seed)
+    if training.eval_every == 0:
+        training = replace(training, eval_every=schedule.steps_an_epoch * options.updates_per_rollout)
     check_groups(engine, objective, dataset.rows("train"), schedule.indices)
     again = options.updates_per_rollout
     updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
@@ -197,7 +199,7 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
 
 def _for_updates(training: TrainingOptions, updates: int, updates_per_rollout: int) -> TrainingOptions:
     """One example is one update; validations and checkpoints fall between rollouts."""
-    every = -(-(training.eval_every or updates) // updates_per_rollout) * updates_per_rollout
+    every = -(-training.eval_every // updates_per_rollout) * updates_per_rollout
     return replace(
         training,
         max_steps=updates,
