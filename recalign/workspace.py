@@ -211,6 +211,31 @@ class RunFolder:
             self._write({**record, "process": this_process()})
         return state
 
+    @contextlib.contextmanager
+    def at_once(self, record: Mapping[str, Any], held: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Write a run that appears in the folder as a whole when it is over.
+
+        Args:
+            record: what run.json is to hold, as `plan` says.
+            held: what it held when that was planned; this run is removed when the new one is complete.
+
+        Yields:
+            A temporary folder to write to, and the table of results to fill.
+
+        Raises:
+            UserError: as `atomic`; the folder was changed by somebody else meanwhile.
+        """
+        results: dict[str, Any] = {}
+        with atomic(self.path, replace=False) as folder:
+            folder.mkdir(parents=True)
+            yield folder, results
+            files = made_files(folder, ("*",))
+            done = {"status": "done", "finished": time.time(), "results": results, "files": files}
+            write_json(folder / RUN_FILE, {**record, **done})
+            sweep(self.path)
+            if held:
+                self.clear(held)
+
     def clear(
         self, record: Mapping[str, Any], *, claim: Mapping[str, Any] | None = None, within: Path | None = None
     ) -> None:
