@@ -165,7 +165,7 @@ def _checked(folder: Path, shown: Path, record: Mapping[str, Any], claim: Mappin
         raise UserError(f"{shown} is a symbolic link, and the folder behind it would be removed.", KEEP)
     if not record or _record(folder) != record:
         raise UserError(f"{shown} was changed by somebody else meanwhile.", "Look what it holds; then run again.")
-    if claim is not None and record.get("claim") != claim:
+    if claim is not None and (not claim or record.get("claim") != claim):
         theirs = record.get("claim")
         whose = f"step '{theirs.get('step')}' of recipe {theirs.get('recipe')}" if isinstance(theirs, dict) else ""
         raise UserError(

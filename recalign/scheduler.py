@@ -25,8 +25,6 @@ from recalign.workspace import RunFolder, read_json, write_json
 
 STATE_FILE = "recipe.json"
 LOCK_FILE = "recipe.lock"
-NO_CLAIM: dict[str, Any] = {}
-"""What no run.json carries: nothing was noted before the step began."""
 NOTED = {"key", "options", "read"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 
@@ -68,6 +66,12 @@ class Ledger:
     def record(self, step: Step) -> dict[str, Any]:
         """What was noted of a step, or {}."""
         return dict(self._records.get(step.id, {}))
+
+    def claim(self, step: Step) -> dict[str, Any]:
+        """What run.json of the step's folder carries if this recipe made it; {} where nothing was noted for it."""
+        claim = self.record(step).get("claim")
+        named = isinstance(claim, dict) and claim.get("step") == step.id and claim.get("token")
+        return dict(claim) if named else {}
 
     def note(self, step: Step, **facts: Any) -> None:
         """Note facts on a step and write them down."""
@@ -164,7 +168,7 @@ class _Run:
             try:
                 started = self._start(step)
                 console.say(f"[{len(self.outcome) + 1}/{len(self.by_id)}] {step.id}")
-                arguments, claim = [*step.arguments, *self._resume(step)], self.ledger.record(step)["claim"]
+                arguments, claim = [*step.arguments, *self._resume(step)], self.ledger.claim(step)
                 run_command(step.command, arguments, claim, f"Step '{step.id}'")
             except UserError as error:
                 self._fail(step, error)
@@ -182,7 +186,7 @@ class _Run:
                     except UserError as error:
                         self._fail(step, error)
                         continue
-                    claim = self.ledger.record(step)["claim"]
+                    claim = self.ledger.claim(step)
                     idle.pop().submit(step, self._resume(step), claim, lambda *event: events.put(event), started)
                     busy += 1
                 if not busy:
@@ -221,8 +225,8 @@ class _Run:
         """
         folder, record = RunFolder(step.out), self.ledger.record(step)
         run, read = folder.record, finished([self.by_id[need] for need in step.needs])
-        claim = record.get("claim") or NO_CLAIM
-        ours = bool(run) and run.get("claim") == claim
+        claim = self.ledger.claim(step)
+        ours = bool(claim) and run.get("claim") == claim
         outdated = bool(record) and (record["key"] != step.key or record["read"] != read)
         half = run.get("status") != "done" and not signature_of(step.command).takes("resume")
         if run and (outdated or (half and ours)):
@@ -238,7 +242,7 @@ class _Run:
         record, run = self.ledger.record(step), RunFolder(step.out).record
         if record and run and record["key"] != step.key:
             try:
-                check_run(step.out, run, claim=record.get("claim") or NO_CLAIM, within=self.root)
+                check_run(step.out, run, claim=self.ledger.claim(step), within=self.root)
             except UserError as error:
                 raise UserError(f"Step '{step.id}' changed: {error.what}", error.hint) from None
 
