@@ -148,7 +148,8 @@ class _Planner:
             else:
                 resolved[key], found = self._resolve_value(value, place, signature.is_list(key), f"{where}, {key}")
             needs.update({step.id: step for step in found})
-        arguments = signature.arguments(resolved, where)
+        out = self.root / identity
+        arguments = [*signature.arguments(resolved, where), "--out", str(out)]
         parsed = signature.parse(arguments, where)
         self._check_plugins(parsed, where)
         asked = {
@@ -158,14 +159,13 @@ class _Planner:
             "files": self._files(parsed),
             "needs": [step.key for step in needs.values()],
         }
-        out = self.root / identity
         return Step(
             id=identity,
             name=name,
             command=signature.name,
             axes=place,
             options=resolved,
-            arguments=[*arguments, "--out", str(out)],
+            arguments=arguments,
             needs=tuple(needs),
             out=out,
             key=content_hash(asked),
