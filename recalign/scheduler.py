@@ -45,8 +45,9 @@ class Status:
 class Ledger:
     """What is known of earlier runs of a recipe: `recipe.json` in its folder, a record a step.
 
-    A record holds the key that the step was asked for with, its seconds, when the steps that it read had finished, and
-    the claim that its command was given: what run.json of the step's folder carries where this recipe made it.
+    A record holds the key that the step was asked for with, its seconds, when the steps that it read had finished, the
+    hash of the run that it left, and the claim that its command was given: what run.json of the step's folder carries
+    where this recipe made it.
 
     Raises:
         UserError: the file is broken.
@@ -88,6 +89,8 @@ class Ledger:
             return Status("changed", _difference(record["options"], step))
         if run.get("status") != "done" or "seconds" not in record:
             return Status("unfinished")
+        if run.get("hash") != record.get("hash"):
+            return Status("unfinished", "its folder holds another run")
         behind = dict.fromkeys(need.name for need in needs if not statuses[need.id].done)
         if behind:
             return Status("waits", f"reads {', '.join(behind)}")
@@ -252,7 +255,8 @@ class _Run:
     def _finish(self, step: Step, started: float) -> None:
         self.outcome[step.id] = "ran"
         seconds = time.perf_counter() - started
-        self.ledger.note(step, **self.ledger.record(step), seconds=round(seconds, 3))
+        found = RunFolder(step.out).record.get("hash")
+        self.ledger.note(step, **self.ledger.record(step), seconds=round(seconds, 3), hash=found)
 
     def _fail(self, step: Step, error: Exception) -> None:
         self.outcome[step.id] = "failed"

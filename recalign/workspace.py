@@ -14,7 +14,7 @@ from typing import Any
 from recalign import __version__
 from recalign.errors import ROOM, UserError, advice_on
 from recalign.locks import at_work, locked, this_process
-from recalign.removal import RUN_FILE, TEMPORARY, check_part, check_run, discard, made_files, remove_run, sweep
+from recalign.removal import KEEP, RUN_FILE, TEMPORARY, check_part, check_run, discard, made_files, remove_run, sweep
 
 OTHER_FOLDER = "Choose another --out."
 ABANDONED = 24 * 3600.0
@@ -353,9 +353,8 @@ class RunFolder:
         if theirs != command:
             return UserError(f"{self.path} holds another run ({theirs}; not of {command}).", OTHER_FOLDER)
         changes = ", ".join(_changes(held.get("options", {}), options)[:4]) or "its inputs changed"
-        return UserError(
-            f"{self.path} holds another run ({theirs}; {changes}).", "Choose another --out, or pass --overwrite."
-        )
+        hint = KEEP if self._claim({}) else "Choose another --out, or pass --overwrite."  # a recipe takes none
+        return UserError(f"{self.path} holds another run ({theirs}; {changes}).", hint)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_json(self.path / RUN_FILE, record)
