@@ -62,7 +62,7 @@ def baseline(
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.assistants import RECOMMENDER, identity
     from recalign.evaluation.baselines import SIMPLE, recommend_by
-    from recalign.evaluation.predictions import write_predictions
+    from recalign.evaluation.predictions import PREDICTIONS_FILE, write_predictions
     from recalign.params import parse_assignments
 
     if recommender not in (*SIMPLE, *TRAINED):
@@ -90,7 +90,8 @@ def baseline(
     trained = time.perf_counter()
     rows = dataset.rows(split)[:]
     predictions = recommend_by(scorer, dataset, rows, wanted, exclude_history=exclude)
-    folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite)
+    makes = (PREDICTIONS_FILE, RECOMMENDER)
+    folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite, makes=makes)
     write_predictions(folder.path, predictions, rows, dataset.catalogue)
     if model is not None:
         model.save(folder.path / RECOMMENDER, recommender)

@@ -68,7 +68,7 @@ def decode(
     """
     from recalign import registry
     from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.decode import DecodeRun
+    from recalign.evaluation.decode import MAKES, DecodeRun
     from recalign.generation.decode import check_task
     from recalign.params import parse_assignments
     from recalign.training.models import load_policy
@@ -99,7 +99,7 @@ def decode(
     folder = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
     read = {f"decoder {file}": file_hash(file) for file in chosen.files if file.exists()}
     inputs = {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
-    state = folder.begin("decode", asked, inputs, resume=resume, overwrite=overwrite)
+    state = folder.begin("decode", asked, inputs, resume=resume, overwrite=overwrite, makes=MAKES)
     if state == "done":
         console.say(f"{folder.path} is up to date.")
         return {"out": str(folder.path), **folder.record["results"]}
@@ -124,7 +124,7 @@ def _newest_model() -> str:
 
 def _default_folder(model: str) -> Path:
     """A run folder itself, or the workspace for a model that lies elsewhere."""
-    return Path(model) if RunFolder(Path(model)).record else home()
+    return Path(model) if RunFolder(Path(model)).record.get("command") in ("sft", "align") else home()
 
 
 def _summarise(folder: Path, results: dict[str, Any]) -> None:

@@ -74,6 +74,7 @@ def eval(  # noqa: A001
     from recalign.evaluation.metrics import default_metrics, parse_metrics, split_metrics
     from recalign.evaluation.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
     from recalign.evaluation.pruning import pruning_rates, read_exact, split_cutoffs
+    from recalign.evaluation.runs import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
     from recalign.evaluation.targets import counting
 
     folder = find_predictions(predictions)
@@ -98,7 +99,8 @@ def eval(  # noqa: A001
         beside = find_predictions(exact)
         pruned = pruning_rates(lists, read_exact(beside, folder, dataset, split, rows, cutoffs), rows, cutoffs)
         asked["exact"], inputs["exact"] = cutoffs, file_hash(beside / PREDICTIONS_FILE)
-    if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite) == "done":
+    makes = (METRICS_FILE, PER_USER_FILE, BASELINES_FILE)
+    if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite, makes=makes) == "done":
         console.say(f"{run.path} is up to date.")
         results = dict(run.record["results"])
     else:

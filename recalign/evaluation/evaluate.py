@@ -18,8 +18,9 @@ from recalign.evaluation.cost import read_cost
 from recalign.evaluation.measures import corpus_measures
 from recalign.evaluation.metrics import per_user, summarise
 from recalign.evaluation.predictions import model_run
-from recalign.evaluation.runs import run_name
+from recalign.evaluation.runs import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, run_name
 from recalign.evaluation.significance import Interval
+from recalign.removal import discard
 from recalign.workspace import RunFolder, atomic, content_hash, home, write_json
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def evaluate(
         "out": str(out),
     }
     write_tables(out, found.frame, {name: measured.frame for name, measured in beside.items()})
-    write_json(out / "metrics.json", results)
+    write_json(out / METRICS_FILE, results)
     return results
 
 
@@ -216,11 +217,11 @@ def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFra
     """Write the per-user table, and those of the baselines one below the other with their names."""
     import polars as pl
 
-    with atomic(out / "per_user.parquet") as temporary:
+    with atomic(out / PER_USER_FILE) as temporary:
         write_parquet(temporary, frame)
     if baselines:
         named = [table.select(pl.lit(name).alias("baseline"), pl.all()) for name, table in baselines.items()]
-        with atomic(out / "baselines.parquet") as temporary:
+        with atomic(out / BASELINES_FILE) as temporary:
             write_parquet(temporary, pl.concat(named))
 
 
@@ -237,7 +238,7 @@ def _read_lists(file: Path) -> dict[str, Predictions]:
             }
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         console.warn(f"{file} is not readable ({error}); the baselines are computed again.")
-        file.unlink()
+        discard(file, inside=file.parent)
         return {}
 
 

@@ -15,7 +15,7 @@ from recalign.workspace import RunFolder, read_json
 if TYPE_CHECKING:
     import polars as pl
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, PER_USER_FILE, BASELINES_FILE = "metrics.json", "per_user.parquet", "baselines.parquet"
 PER_RUN = {"seed", "data", "out", "resume", "overwrite", "json", "quiet", "fold"}
 """Options, at any depth, that may differ between the runs of one group."""
 
@@ -75,14 +75,14 @@ class EvalRun:
         Raises:
             UserError: the file is missing or unreadable, or lacks columns.
         """
-        return self._read("per_user.parquet", ("row", "user_id"))
+        return self._read(PER_USER_FILE, ("row", "user_id"))
 
     @cached_property
     def baselines(self) -> dict[str, pl.DataFrame]:
         """The per-user tables of the baselines, by name; empty where they were not measured."""
-        if not (self.folder / "baselines.parquet").is_file():
+        if not (self.folder / BASELINES_FILE).is_file():
             return {}
-        table = self._read("baselines.parquet", ("baseline", "row", "user_id"))
+        table = self._read(BASELINES_FILE, ("baseline", "row", "user_id"))
         names = table["baseline"].unique(maintain_order=True).to_list()
         return {name: table.filter(table["baseline"] == name).drop("baseline") for name in names}
 

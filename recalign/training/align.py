@@ -22,7 +22,7 @@ from recalign.training.models import SETTINGS_FILE, Policy, is_builtin, load_pol
 from recalign.training.options import TrainingOptions
 from recalign.training.processes import connect, process
 from recalign.training.rollout_training import RolloutOptions, align_policy
-from recalign.training.sft import MODEL_FOLDER
+from recalign.training.sft import MAKES, MODEL_FOLDER
 from recalign.training.validation import BEAM_WIDTH
 from recalign.training.weights import Dtype, find_model_folder, model_hash
 from recalign.workspace import RunFolder, read_json
@@ -232,4 +232,4 @@ def _claim(
     """Begin the run; one process speaks for all."""
     if process()[0] == 0:
         inputs = {"data": dataset.hash, "model": model_hash(options.model)}
-        run.begin("align", asdict(options), inputs, resume=resume, overwrite=overwrite)
+        run.begin("align", asdict(options), inputs, resume=resume, overwrite=overwrite, makes=MAKES)

@@ -28,6 +28,7 @@ SUMMARISED = (
     "sampling_gap",
 )
 """Figures whose first and last values the run reports."""
+CURVES = "curves.png"
 WINDOW = 5
 """Steps over which a summary averages: one step of 16 prompts is noisy."""
 

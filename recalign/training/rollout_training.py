@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 from recalign import console
 from recalign.errors import UserError
 from recalign.generation.engine import Engine
+from recalign.removal import discard
 from recalign.training import diagnostics
 from recalign.training.lora import REFERENCE
 from recalign.training.models import reference_policy
@@ -193,7 +193,7 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
         f"{memory['pass_tokens']:,.0f} tokens (--token-budget {token_budget})."
     )
     if process()[0] == 0:
-        diagnostics.plot_curves(log, reward, start, out / "curves.png")
+        diagnostics.plot_curves(log, reward, start, out / diagnostics.CURVES)
     return {"diagnostics": summary, "seconds_a_step": seconds, "memory": memory}
 
 
@@ -215,7 +215,7 @@ def _forget_half_rollouts(checkpoints: Path, updates_per_rollout: int) -> None:
     """Remove checkpoints that an interruption wrote between two updates on one rollout: its completions are gone."""
     for path in checkpoints.glob("checkpoint-*"):
         if int(path.name.rpartition("-")[2]) % updates_per_rollout and process()[0] == 0:
-            shutil.rmtree(path)
+            discard(path, inside=checkpoints)
 
 
 def _references(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import distributed
 from recalign import console
 from recalign.api import INVALID, PreferenceObjective, Rounds, Row
 from recalign.objectives.sft import Sft
+from recalign.removal import discard
 from recalign.training.lessons import Check, Lesson, preference_lesson, token_lesson
 from recalign.training.lora import renew_reference
 from recalign.training.negatives import Negatives, Rejected
@@ -208,9 +208,9 @@ def _tidy(out: Path, report: Sequence[dict[str, Any]]) -> None:
     for each in report:
         for stage in STAGES:
             folder = out / FOLDER / str(each["round"]) / stage
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            discard(folder / CHECKPOINTS, inside=out)
             if stage == STAGES[0] or each["round"] not in kept:
-                shutil.rmtree(folder / MODEL, ignore_errors=True)
+                discard(folder / MODEL, inside=out)
 
 
 def _join_logs(out: Path, rounds: int) -> None:

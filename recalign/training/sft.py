@@ -13,6 +13,7 @@ from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
 from recalign.generation.engine import Engine
+from recalign.training.diagnostics import CURVES
 from recalign.training.examples import Augmentation
 from recalign.training.lessons import (
     Check,
@@ -25,12 +26,16 @@ from recalign.training.lessons import (
 )
 from recalign.training.lora import LoraOptions
 from recalign.training.models import Policy, is_builtin, load_policy
-from recalign.training.options import TrainingOptions
+from recalign.training.options import CHECKPOINTS, TrainingOptions
+from recalign.training.self_play import FOLDER as ROUNDS
+from recalign.training.trainer import LOG_FILE
 from recalign.training.validation import BEAM_WIDTH, spread
 from recalign.training.weights import Dtype, model_hash
 from recalign.workspace import RunFolder, home
 
 MODEL_FOLDER = "model"
+MAKES = (MODEL_FOLDER, CHECKPOINTS, LOG_FILE, ROUNDS, CURVES)
+"""What a training run writes, beside run.json."""
 BUILTIN = "builtin:tiny"
 
 
@@ -195,7 +200,7 @@ def _claim(
     """Begin the run; one process speaks for all."""
     if console.speaks():
         inputs = {"data": dataset.hash, "model": model_hash(options.model)}
-        run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite)
+        run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite, makes=MAKES)
 
 
 def _lesson(policy: Policy, dataset: PreparedDataset, objective: DataObjective, options: SftOptions) -> Lesson:
