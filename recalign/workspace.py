@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,13 +13,15 @@ from typing import Any
 
 from recalign import __version__
 from recalign.errors import ROOM, UserError, advice_on
+from recalign.locks import at_work, locked, this_process
+from recalign.removal import KEEP, RUN_FILE, TEMPORARY, check_part, check_run, discard, made_files, remove_run, sweep
 
-RUN_FILE = "run.json"
 OTHER_FOLDER = "Choose another --out."
 ABANDONED = 24 * 3600.0
 """Seconds after which a half-written file of a process that is not on this machine is nobody's."""
-CLOCK_STEP = 1.0
-"""Seconds by which two readings of a process's birth may differ where the clock is set meanwhile."""
+RECORD_TABLES = ("options", "inputs", "process", "results")
+CLAIM = "RECALIGN_CLAIM"
+"""Environment variable by which a recipe tells the command that it runs, in whatever process, what to claim and how."""
 
 
 def home() -> Path:
@@ -30,13 +30,18 @@ def home() -> Path:
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    Works for files and folders (a folder that exists is replaced).
+    Works for files and folders.
+
+    Args:
+        path: where the result goes.
+        replace: put a folder in the place of one that exists; else only in that of an empty one.
 
     Raises:
-        UserError: the disk is full or the place cannot be written; what was there before is untouched.
+        UserError: the disk is full, the place cannot be written, or what is there must not be removed (a link, a run);
+            what was there before is untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -44,32 +49,45 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(path)
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
+        if replace and temporary.is_dir() and path.is_dir():
+            _exchange(temporary, path)
         else:
             temporary.replace(path)
     except OSError as error:
         raise UserError(f"Writing {path} failed: {error.strerror or error}.", advice_on(error) or ROOM) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        elif temporary.exists():
-            temporary.unlink()
+        with contextlib.suppress(UserError):  # it would hide why the writing failed; the next one clears it
+            discard(temporary, inside=path.parent)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Put a folder in the place of another, and delete that one."""
+    check_part(path, inside=path.parent)
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    discard(old, inside=path.parent)
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes left half-written beside a path; another machine's may still be at work on it."""
+    """Remove what killed processes left half-written beside a path; another machine's may still be at work on it.
+
+    A folder that one of them had set aside, and put nothing in its place yet, comes back.
+    """
     import psutil
 
     for file in path.parent.iterdir():
-        left = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", file.name)
-        if left and not psutil.pid_exists(int(left[1])):
-            with contextlib.suppress(OSError):  # somebody else may remove it too
-                if time.time() - file.stat().st_mtime > ABANDONED:
-                    shutil.rmtree(file) if file.is_dir() else file.unlink()
+        left = TEMPORARY.fullmatch(file.name)
+        if left and left["name"] == path.name and left["kind"] != "removed" and not psutil.pid_exists(int(left["pid"])):
+            with contextlib.suppress(OSError, UserError):  # somebody else may remove it too
+                if left["kind"] == "old" and not path.exists():
+                    file.rename(path)
+                elif time.time() - file.lstat().st_mtime > ABANDONED:
+                    discard(file, inside=path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -92,23 +110,23 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not readable JSON: {error}.", "It may be half-written; make it again.") from None
 
 
-def this_process() -> dict[str, float]:
-    """Return what tells this process from all others, those of the same number before and after it included."""
-    import psutil
+@contextlib.contextmanager
+def claiming(folder: Path, claim: Mapping[str, Any]) -> Iterator[None]:
+    """Let the run that begins in this folder meanwhile, here or in a process started here, record the claim.
 
-    return {"pid": os.getpid(), "born": psutil.Process().create_time()}
-
-
-def at_work(process: Mapping[str, float]) -> bool:
-    """Whether another process than this one, as `this_process` described it there, still runs."""
-    import psutil
-
+    Args:
+        folder: the run's.
+        claim: the recipe, the step and a token that the recipe has noted already.
+    """
+    before = os.environ.get(CLAIM)
+    os.environ[CLAIM] = json.dumps({"folder": str(Path(folder).resolve()), "claim": dict(claim)})
     try:
-        found = psutil.Process(int(process["pid"]))
-        same = abs(found.create_time() - process["born"]) < CLOCK_STEP
-        return same and found.pid != os.getpid() and found.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, KeyError):
-        return False
+        yield
+    finally:
+        if before is None:
+            del os.environ[CLAIM]
+        else:
+            os.environ[CLAIM] = before
 
 
 def content_hash(value: Any) -> str:
@@ -153,10 +171,15 @@ class RunFolder:
             UserError: the file is broken.
         """
         file = self.path / RUN_FILE
+        advice = f"Delete {self.path}, or choose another --out."
         try:
-            return dict(read_json(file)) if file.is_file() else {}
+            record = read_json(file) if file.is_file() else {}
         except UserError as error:
-            raise UserError(error.what, f"Delete {self.path}, or choose another --out.") from None
+            raise UserError(error.what, advice) from None
+        tables = [record, *(record.get(key) or {} for key in RECORD_TABLES)] if isinstance(record, dict) else [record]
+        if not all(isinstance(table, dict) for table in tables):
+            raise UserError(f"{file} is no record of a run of recalign.", advice)
+        return dict(record)
 
     @property
     def done(self) -> bool:
@@ -171,15 +194,54 @@ class RunFolder:
         *,
         resume: bool = False,
         overwrite: bool = False,
+        makes: tuple[str, ...] = ("*",),
     ) -> str:
-        """Claim the folder for a run; say whether there is something to do. Arguments, result and errors: as `plan`."""
-        state, record = self.plan(command, options, inputs, resume=resume, overwrite=overwrite)
-        if state == "done":
-            return state
-        if state == "fresh" and self.record:
-            shutil.rmtree(self.path)
-        self._write({**record, "process": this_process()})
+        """Claim the folder for a run; say whether there is something to do. Arguments, result and errors: as `plan`.
+
+        Of two processes that begin at the same moment, one gets the folder and the other is refused.
+        """
+        with locked(self.path.parent):
+            sweep(self.path)
+            state, record = self.plan(command, options, inputs, resume=resume, overwrite=overwrite, makes=makes)
+            if state == "done":
+                return state
+            held = self.record
+            if state == "fresh" and held:
+                remove_run(self.path, held)
+            self._write({**record, "process": this_process()})
         return state
+
+    @contextlib.contextmanager
+    def at_once(self, record: Mapping[str, Any], held: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Write a run that appears in the folder as a whole when it is over.
+
+        Args:
+            record: what run.json is to hold, as `plan` says.
+            held: what it held when that was planned; this run is removed when the new one is complete.
+
+        Yields:
+            A temporary folder to write to, and the table of results to fill.
+
+        Raises:
+            UserError: as `atomic`; the folder was changed by somebody else meanwhile.
+        """
+        results: dict[str, Any] = {}
+        with atomic(self.path, replace=False) as folder:
+            folder.mkdir(parents=True)
+            yield folder, results
+            files = made_files(folder, ("*",))
+            done = {"status": "done", "finished": time.time(), "results": results, "files": files}
+            write_json(folder / RUN_FILE, {**record, **done})
+            sweep(self.path)
+            if held:
+                self.clear(held)
+
+    def clear(
+        self, record: Mapping[str, Any], *, claim: Mapping[str, Any] | None = None, within: Path | None = None
+    ) -> None:
+        """Delete the folder with the run in it. Arguments and errors: as `removal.check_run`."""
+        with locked(self.path.parent):
+            remove_run(self.path, record, claim=claim, within=within)
 
     def plan(
         self,
@@ -189,6 +251,7 @@ class RunFolder:
         *,
         resume: bool = False,
         overwrite: bool = False,
+        makes: tuple[str, ...] = ("*",),
     ) -> tuple[str, dict[str, Any]]:
         """Say what `begin` would do, touching nothing.
 
@@ -198,6 +261,8 @@ class RunFolder:
             inputs: name -> content hash of what the run reads.
             resume: go on with an unfinished run of the same hash.
             overwrite: delete what is there.
+            makes: patterns of the names that the run writes in its folder; a file of another name is the user's and is
+                never removed with the run.
 
         Returns:
             "fresh" (an empty folder), "resume" (an unfinished run of the same hash) or "done" (finished, same hash),
@@ -205,7 +270,7 @@ class RunFolder:
 
         Raises:
             UserError: the folder holds something else, an unfinished run without resume or overwrite, a run at which
-                another process is at work, or, with overwrite, what this run reads.
+                another process is at work, or, with overwrite, what this run reads or what recalign did not put there.
         """
         wanted = content_hash({"command": command, "options": dict(options), "inputs": dict(inputs)})
         if self.path.exists() and not self.path.is_dir():
@@ -233,6 +298,8 @@ class RunFolder:
                 f"{self.path} holds an unfinished run.",
                 "Pass --resume to go on with it, or --overwrite to start afresh.",
             )
+        if held and not record:
+            check_run(self.path, held)
         return "resume" if record else "fresh", {
             "command": command,
             "options": dict(options),
@@ -241,7 +308,16 @@ class RunFolder:
             "version": __version__,
             "status": "running",
             "started": record.get("started", time.time()),
+            "makes": list(makes),
+            **self._claim(record),
         }
+
+    def _claim(self, resumed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the claim of the recipe that runs this command for this folder; a run that goes on keeps its own."""
+        if resumed:
+            return {"claim": resumed["claim"]} if "claim" in resumed else {}
+        told = json.loads(os.environ.get(CLAIM, "{}"))
+        return {"claim": told["claim"]} if told and told["folder"] == str(self.path.resolve()) else {}
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Mark the run as done and store its results."""
@@ -252,8 +328,10 @@ class RunFolder:
         self._close(status="interrupted")
 
     def _close(self, **facts: Any) -> None:
-        """Note how the run ended."""
-        self._write({key: value for key, value in self.record.items() if key != "process"} | facts)
+        """Note how the run ended, and which files it leaves."""
+        record = {key: value for key, value in self.record.items() if key != "process"}
+        files = made_files(self.path, tuple(record.get("makes", ("*",))))
+        self._write(record | facts | {"files": files})
 
     def _saved_anything(self, held: Mapping[str, Any]) -> bool:
         """Whether there is something to lose: a finished run, or a file beside run.json that is not empty."""
@@ -275,9 +353,8 @@ class RunFolder:
         if theirs != command:
             return UserError(f"{self.path} holds another run ({theirs}; not of {command}).", OTHER_FOLDER)
         changes = ", ".join(_changes(held.get("options", {}), options)[:4]) or "its inputs changed"
-        return UserError(
-            f"{self.path} holds another run ({theirs}; {changes}).", "Choose another --out, or pass --overwrite."
-        )
+        hint = KEEP if self._claim({}) else "Choose another --out, or pass --overwrite."  # a recipe takes none
+        return UserError(f"{self.path} holds another run ({theirs}; {changes}).", hint)
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_json(self.path / RUN_FILE, record)

@@ -25,7 +25,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "
 # From the bottom up: a module may import what is on its own level or below it.
 LEVELS = [
     {"errors", ""},
-    {"console", "workspace", "params"},
+    {"console", "locks", "removal", "workspace", "params"},
     {"hookspecs"},
     {"data", "registry", "api"},  # what a source hands over is prepared by data; api shows plugins its rows
     {"rewards", "objectives", "sources"},

@@ -12,6 +12,12 @@ class Rloo(RolloutObjective):
 
     `scale` and `length_normalise` are ignored: the estimator is unbiased without them. `clip_epsilon` is too, since
     the completions are used once, by the policy that sampled them.
+
+    Source: Kool et al., "Buy 4 REINFORCE samples, get a baseline for free!", 2019; Ahmadian et al., "Back to Basics:
+    Revisiting REINFORCE-Style Optimization", ACL 2024.
+    Differs from the papers' RLOO and from TRL's: the KL to the reference is a penalty on the loss with its own gradient
+    (the k3 estimator, summed over tokens), where theirs is taken off each completion's reward before the baseline.
+    With `scale=none` and `length_normalise=false` the advantage of `grpo` is (G - 1) / G of this one.
     """
 
     paper = "Kool et al., 2019 (Buy 4 REINFORCE samples, get a baseline for free); Ahmadian et al., ACL 2024"
@@ -27,11 +33,12 @@ class Rloo(RolloutObjective):
         gain = batch.advantages * batch.logps  # [N, T]
         metrics = {}
         if batch.reference_logps is not None:
-            difference = batch.reference_logps - batch.logps
+            difference = (batch.reference_logps - batch.logps).masked_fill(~batch.mask, 0.0)
             kl = torch.exp(difference) - difference - 1
-            gain = gain - self.params.kl_beta * kl
-            metrics["kl"] = float((kl * batch.mask).sum().detach() / batch.mask.sum().clamp(min=1))
-        return -(gain * batch.mask).sum(dim=1).mean(), metrics
+            if self.params.kl_beta > 0:  # else it is measured only: 0 times infinity is no number
+                gain = gain - self.params.kl_beta * kl
+            metrics["kl"] = float(kl.detach().sum() / batch.mask.sum().clamp(min=1))
+        return -gain.masked_fill(~batch.mask, 0.0).sum(dim=1).mean(), metrics
 
 
 @hookimpl

@@ -58,8 +58,15 @@ class Rescorer(ABC):
     """Changes the log-probabilities of valid tokens while `engine.beam` or `engine.exact` searches titles.
 
     Forced tokens are never asked about and keep theirs, which is 0 where scores are renormalised. `engine.trie` says
-    what lies below a node: `trie.sums` adds up a value an item over the items below every node.
+    what lies below a node: `trie.sums` adds up a value an item over the items below every node, `trie.log_sums` does so
+    with logarithms.
+
+    Attributes:
+        forced_weight: what the log-probabilities of forced tokens are multiplied by, 0 to 1; it matters where scores
+            are full-vocabulary log-probabilities.
     """
+
+    forced_weight: float = 1.0
 
     @abstractmethod
     def begin(self, rows: Sequence[Row]) -> Callable[[TitleChoices], torch.Tensor]:

@@ -67,7 +67,7 @@ def align(
     schedule: ScheduleOption = "linear",
     warmup: WarmupOption = 0.0,
     max_grad_norm: Annotated[float, typer.Option(help="Gradients are scaled down to this norm.", min=0)] = 1.0,
-    eval_every: Annotated[int, typer.Option(help="Updates between validations.", min=1)] = 10,
+    eval_every: Annotated[int, typer.Option(help="Updates between validations; 0: once an epoch.", min=0)] = 10,
     patience: PatienceOption = 0,
     valid_rows: ValidRowsOption = 512,
     token_budget: Annotated[

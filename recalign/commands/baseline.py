@@ -63,7 +63,7 @@ def baseline(
     from recalign.params import parse_assignments
     from recalign.recommenders.assistants import RECOMMENDER, identity
     from recalign.recommenders.simple import SIMPLE, recommend_by
-    from recalign.runs.predictions import write_predictions
+    from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
     from recalign.tasks import find_task
 
     if recommender not in (*SIMPLE, *TRAINED):
@@ -91,7 +91,8 @@ def baseline(
     trained = time.perf_counter()
     rows = dataset.rows(split)[:]
     predictions = recommend_by(scorer, dataset, rows, wanted, exclude_history=exclude)
-    folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite)
+    makes = (PREDICTIONS_FILE, RECOMMENDER)
+    folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite, makes=makes)
     write_predictions(folder.path, predictions, rows, dataset.catalogue)
     if model is not None:
         model.save(folder.path / RECOMMENDER, recommender)

@@ -66,7 +66,7 @@ def compare(
     }
     inputs = {str(found.folder): content_hash(found.results) for members in groups.values() for found in members}
     comparison = compare_runs(groups, reference=reference, metrics=wanted, seed=seed)
-    if run.begin("compare", asked, inputs, resume=True, overwrite=overwrite) != "done":
+    if run.begin("compare", asked, inputs, resume=True, overwrite=overwrite, makes=report.FILES) != "done":
         files = report.write_report(comparison, run.path)
         run.finish({**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)})
     for grid in report.grids(comparison):

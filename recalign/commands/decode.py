@@ -65,7 +65,7 @@ def decode(
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.batches import check_task
-    from recalign.decoding.decode_run import DecodeRun
+    from recalign.decoding.decode_run import MAKES, DecodeRun
     from recalign.models.policy import load_policy
     from recalign.models.weights import find_model_folder
     from recalign.params import parse_assignments
@@ -97,7 +97,7 @@ def decode(
     folder = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
     read = {f"decoder {file}": file_hash(file) for file in chosen.files if file.exists()}
     inputs = {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
-    state = folder.begin("decode", asked, inputs, resume=resume, overwrite=overwrite)
+    state = folder.begin("decode", asked, inputs, resume=resume, overwrite=overwrite, makes=MAKES)
     if state == "done":
         console.say(f"{folder.path} is up to date.")
         return {"out": str(folder.path), **folder.record["results"]}
@@ -122,7 +122,7 @@ def _newest_model() -> str:
 
 def _default_folder(model: str) -> Path:
     """A run folder itself, or the workspace for a model that lies elsewhere."""
-    return Path(model) if RunFolder(Path(model)).record else home()
+    return Path(model) if RunFolder(Path(model)).record.get("command") in ("sft", "align") else home()
 
 
 def _summarise(folder: Path, results: dict[str, Any]) -> None:

@@ -69,6 +69,7 @@ def eval(  # noqa: A001
 
     - recalign eval runs/sft/decode-beam-test --exact runs/sft/decode-exact-test
     """
+    from recalign.comparison.evaluations import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.evaluate import evaluate
     from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
@@ -98,7 +99,8 @@ def eval(  # noqa: A001
         beside = find_predictions(exact)
         pruned = pruning_rates(lists, read_exact(beside, folder, dataset, split, rows, cutoffs), rows, cutoffs)
         asked["exact"], inputs["exact"] = cutoffs, file_hash(beside / PREDICTIONS_FILE)
-    if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite) == "done":
+    makes = (METRICS_FILE, PER_USER_FILE, BASELINES_FILE)
+    if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite, makes=makes) == "done":
         console.say(f"{run.path} is up to date.")
         results = dict(run.record["results"])
     else:

@@ -14,9 +14,6 @@ from recalign.commands.shared_options import (
     TrustOption,
 )
 
-MODEL_FILE = "config.json"
-"""What every exported folder holds, and no run folder does."""
-
 
 def export(
     *,
@@ -32,17 +29,11 @@ def export(
     Example: recalign export --model runs/align-blade-ndcg --out exported
     """
     from recalign import console
-    from recalign.errors import UserError
     from recalign.models.policy import export_model
-    from recalign.models.weights import find_model_folder
 
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not (out / MODEL_FILE).is_file():
-            raise UserError(f"{out} exists, and is no exported model.", "Choose another --out.")
-        if not overwrite:
-            raise UserError(f"{out} exists.", "Choose another --out, or pass --overwrite.")
-        if find_model_folder(model) == out.resolve():
-            raise UserError(f"{out} is the model itself.", "Choose another --out.")
-    parameters = export_model(model, out, trust_remote_code=trust_remote_code)
-    console.say(f"{out}: {parameters:,} parameters, adapter merged where there was one.")
-    return {"out": str(out), "parameters": parameters}
+    exported = export_model(model, out, trust_remote_code=trust_remote_code, overwrite=overwrite)
+    if exported["reused"]:
+        console.say(f"{out} holds this model already; nothing to do (--overwrite exports it again).")
+    else:
+        console.say(f"{out}: {exported['parameters']:,} parameters, adapter merged where there was one.")
+    return {"out": str(out), **exported}

@@ -91,7 +91,7 @@ def check(
 
 def new(
     kind: Annotated[str, typer.Argument(help="objective, reward, decoder or source.")],
-    name: Annotated[str, typer.Argument(help="What users will type.")],
+    name: Annotated[str, typer.Argument(help="What users will type: lower-case letters and digits, joined by - or _.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write (default: recalign-NAME here).")] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,

@@ -10,13 +10,13 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError
+from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
 from recalign.runs.names import run_name
 from recalign.workspace import RunFolder, read_json
 
 if TYPE_CHECKING:
     import polars as pl
 
-METRICS_FILE = "metrics.json"
 PER_RUN = {"seed", "data", "out", "resume", "overwrite", "json", "quiet", "fold"}
 """Options, at any depth, that may differ between the runs of one group."""
 
@@ -76,14 +76,14 @@ class Evaluation:
         Raises:
             UserError: the file is missing or unreadable, or lacks columns.
         """
-        return self._read("per_user.parquet", ("row", "user_id"))
+        return self._read(PER_USER_FILE, ("row", "user_id"))
 
     @cached_property
     def baselines(self) -> dict[str, pl.DataFrame]:
         """The per-user tables of the baselines, by name; empty where they were not measured."""
-        if not (self.folder / "baselines.parquet").is_file():
+        if not (self.folder / BASELINES_FILE).is_file():
             return {}
-        table = self._read("baselines.parquet", ("baseline", "row", "user_id"))
+        table = self._read(BASELINES_FILE, ("baseline", "row", "user_id"))
         names = table["baseline"].unique(maintain_order=True).to_list()
         return {name: table.filter(table["baseline"] == name).drop("baseline") for name in names}
 

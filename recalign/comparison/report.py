@@ -17,6 +17,7 @@ from recalign.workspace import atomic, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+FILES = ("table.json", "table.md", "table.tex", "report.html", "intervals.png")
 LATEX_ESCAPES = str.maketrans(
     {c: f"\\{c}" for c in "_%&#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 )
@@ -197,18 +198,16 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     from recalign.comparison.plots import interval_plot
 
     plot = interval_plot(comparison, main_metrics(comparison.metrics))
-    texts = {
-        "table.md": to_markdown(comparison),
-        "table.tex": to_latex(comparison),
-        "report.html": to_html(comparison, plot),
-    }
-    write_json(folder / "table.json", comparison.as_dict())
-    for name, text in texts.items():
+    data, *texts, picture = FILES
+    write_json(folder / data, comparison.as_dict())
+    for name, text in zip(
+        texts, (to_markdown(comparison), to_latex(comparison), to_html(comparison, plot)), strict=True
+    ):
         with atomic(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    with atomic(folder / "intervals.png") as temporary:
+    with atomic(folder / picture) as temporary:
         temporary.write_bytes(plot)
-    return [folder / name for name in ("table.json", *texts, "intervals.png")]
+    return [folder / name for name in FILES]
 
 
 def _marked(text: str, before: str, after: str, bold: bool) -> str:

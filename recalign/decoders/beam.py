@@ -23,11 +23,13 @@ class Beam(Decoder):
         width: int | None = Field(None, ge=1, description="beams a row, B (default: the number of items asked for)")
         scoring: Literal["renormalised", "full"] = Field(
             "renormalised",
-            description="log-probabilities over the trie's valid tokens (as MSL and BEAR decode), or over the whole "
+            description="log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole "
             "vocabulary (as prefix_allowed_tokens_fn decodes)",
         )
         length_penalty: float = Field(
-            0.0, description="divide scores by length ** this; transformers' default of 1 favours long titles"
+            0.0,
+            description="divide scores by length ** this; 1, transformers' default and so that of MSL's and BEAR's "
+            "inference scripts, favours long titles",
         )
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:

@@ -14,6 +14,9 @@ from recalign.decoders.lists import SamplingParams, as_predictions, writable_len
 if TYPE_CHECKING:
     from recalign.decoding.engine import Engine
 
+ROUNDING = 1e-12
+"""Rewards that differ by less than this share of the largest of them differ by rounding."""
+
 
 class BestOfN(Decoder):
     """Best of N. With a reward that reads the targets it is an oracle: an upper bound, no recommender."""
@@ -68,8 +71,14 @@ class BestOfN(Decoder):
                 logps=found.logps.sum(dim=1).double().numpy()[asked],
             )
             scores[defined] = self.reward.score(lists).reshape(-1, count)
-        best = np.arange(len(rows)) * count + scores.argmax(axis=1)
+        best = np.arange(len(rows)) * count + first_best(scores)
         return as_predictions(items[best])
+
+
+def first_best(scores: np.ndarray) -> np.ndarray:
+    """[U] where each row of scores [U, N] is highest; of values that are equal but for rounding, the first."""
+    width = ROUNDING * np.abs(scores).max(axis=1, keepdims=True)
+    return (scores >= scores.max(axis=1, keepdims=True) - width).argmax(axis=1)
 
 
 @hookimpl

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recalign.recommenders.simple import Scorer
 
 ALPHA = 0.7
+IMPOSSIBLE = 1e100  # a score so far below the others' that its item is as good as impossible
 CELLS = 2**26  # shares of rows and nodes held at a time (512 MB)
 
 
@@ -26,7 +27,8 @@ class Assisted(Rescorer):
 
     p_assist(token | prefix) is the share of the assistant's softmax mass that lies below the token, among the prefix's
     valid tokens. Items that a row must not be recommended have no mass, so that a title's tokens multiply to the
-    softmax of its item over those that it may.
+    softmax of its item over those that it may. What lies far below the best item keeps its order. A forced token has a
+    share of 1, so that its score is alpha * log p_LM.
 
     Args:
         engine: titles and exclusions.
@@ -37,17 +39,18 @@ class Assisted(Rescorer):
 
     def __init__(self, engine: Engine, assistant: Scorer, alpha: float, temperature: float = 1.0) -> None:
         self.engine, self.assistant, self.alpha, self.temperature = engine, assistant, alpha, temperature
+        self.forced_weight = alpha
 
     def begin(self, rows: Sequence[Row]) -> Callable[[TitleChoices], torch.Tensor]:
-        """Add up the assistant's mass [P, nodes] of each row."""
+        """Add up the assistant's mass of each row, in logarithms [P, nodes + I]."""
         trie = self.engine.trie
         device = trie.item_at.device
         scores = torch.from_numpy(np.asarray(self.assistant(rows), dtype=np.float64)) / self.temperature
+        scores = scores.clamp(-IMPOSSIBLE, IMPOSSIBLE)  # the assistant may rule items out; only exclusions forbid them
         for place, excluded in enumerate(self.engine.excluded_by(rows)):
             scores[place, torch.from_numpy(excluded)] = -torch.inf
-        items = scores.to(device).softmax(dim=1)
-        tiny = torch.finfo(items.dtype).tiny  # what underflows is as good as impossible, but not forbidden
-        masses = torch.cat([trie.sums(items), items], dim=1).clamp_min(tiny).log()  # [P, nodes + I]
+        items = scores.to(device)
+        masses = torch.cat([trie.log_sums(items), items], dim=1)  # [P, nodes + I]
 
         def rescore(choices: TitleChoices) -> torch.Tensor:
             mass = masses[choices.rows[:, None], choices.children].masked_fill(~choices.valid, -torch.inf)
@@ -59,8 +62,13 @@ class Assisted(Rescorer):
 class D3(Decoder):
     """D3: no length normalisation, and alpha * log p_LM + (1 - alpha) * log p_assist at every token that is a choice.
 
-    Forced (ghost) tokens add nothing. Without an assistant alpha is 1, and D3 is `beam` with its defaults.
+    Forced (ghost) tokens add nothing. Without an assistant alpha is 1, and D3 is `beam` with the same scoring.
+
+    Source: Bao et al., "Decoding Matters" (D3), EMNLP 2024.
     Differs from the paper: items that may not be recommended have no share of the assistant's mass.
+    Differs from the official code: log p_LM is renormalised over the valid tokens, where the code adds up log p over
+    the whole vocabulary, forced tokens included (`scoring=full`); p_assist adds up the shares of the items below a
+    token, where the code takes the largest of them.
     """
 
     paper = "D3 (Bao et al., EMNLP 2024)"

@@ -48,7 +48,12 @@ class Decisive(Rescorer):
 
 
 class Igd(Decoder):
-    """IGD decoding: log-probabilities times 1 - alpha * minmax of the information gain; alpha 0 is `beam`."""
+    """IGD decoding: log-probabilities times 1 - alpha * minmax of the information gain; alpha 0 is `beam`.
+
+    Source: Lin et al., "IGD", NeurIPS 2025.
+    Differs from the official code: log-probabilities are renormalised over the valid tokens, where the code adds up
+    those over the whole vocabulary, forced tokens included (`scoring=full`).
+    """
 
     paper = "IGD (Lin et al., NeurIPS 2025)"
     tasks: ClassVar[frozenset[str]] = frozenset({"next"})

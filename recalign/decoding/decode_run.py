@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,13 @@ import numpy as np
 from recalign import console
 from recalign.api import Decoder, Predictions, Row
 from recalign.errors import UserError
+from recalign.removal import discard
 from recalign.runs.cost import peak_memory_mb
-from recalign.runs.predictions import write_predictions
+from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
 from recalign.workspace import RunFolder, atomic
+
+PARTS = "parts"
+MAKES = (PARTS, PREDICTIONS_FILE)
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +53,7 @@ class DecodeRun:
     ) -> None:
         self.folder, self.policy, self.dataset, self.decoder = folder, policy, dataset, decoder
         self.size, self.seed, self.batch_size = size, seed, batch_size
-        self.parts = folder.path / "parts"
+        self.parts = folder.path / PARTS
 
     def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
         """Answer the rows, write `predictions.parquet` and finish the run; return its results."""
@@ -72,7 +75,7 @@ class DecodeRun:
             raise
         except UserError:
             if not self.parts.exists():  # nothing to lose: the folder is free for the mended command
-                shutil.rmtree(self.folder.path)
+                self.folder.clear(self.folder.record)
             raise
         predictions = concatenate([part for part, _, _ in parts], self.size)
         truncated = sum(count for _, _, count in parts)
@@ -88,7 +91,7 @@ class DecodeRun:
             "cost": total_cost([cost for _, cost, _ in parts], engine.policy.model.device),
         }
         self.folder.finish(results)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        discard(self.parts, inside=self.folder.path)
         return results
 
     def _part(

@@ -162,7 +162,7 @@ class Engine:
             size: K, items to return.
             scoring: log-probabilities renormalised over the trie's valid tokens, or over the full vocabulary.
             length_penalty: divide scores by length ** length_penalty; 0 compares plain sums.
-            rescorer: changes the log-probabilities of tokens that are a choice.
+            rescorer: changes the log-probabilities of tokens that are a choice, and weighs those of forced tokens.
 
         Returns:
             Items [U, K] int64 and scores [U, K] float64, best first, on the CPU; INVALID and -inf where fewer than K

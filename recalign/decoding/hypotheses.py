@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recalign.decoding.engine import Engine
 
 Scoring = Literal["renormalised", "full"]
-"""Log-probabilities over the trie's valid tokens (as MSL and BEAR decode), or over the whole vocabulary (as
+"""Log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole vocabulary (as
 transformers' `prefix_allowed_tokens_fn` decodes)."""
 
 LOGITS = 2**26
@@ -88,6 +88,7 @@ class Reader:
         self.rows = torch.arange(len(rows), device=self.first.device)  # [P] which of the rows each prompt is
         self.segments = self.rows  # [P] of the context
         self.rescore = rescorer.begin(rows) if rescorer is not None else None
+        self.forced_weight = rescorer.forced_weight if rescorer is not None else 1.0
 
     def keep(self, prompts: torch.Tensor) -> None:
         """Forget all prompts but these (bool [P]); the context, which has to copy, only once the others are many."""
@@ -121,6 +122,8 @@ class Reader:
         if len(rows):
             scores, prefixes = self._read(prompt, prefixes, rows, choices.tokens[rows])
             logps[rows] = (scores if self.full else masked_log_softmax(scores, choices.valid[rows])).double()
+        if self.forced_weight != 1:
+            logps = torch.where((choices.counts == 1)[:, None], logps * self.forced_weight, logps)
         logps = logps.masked_fill(~choices.valid, -torch.inf)
         if self.rescore is not None and len(rows := torch.nonzero(choices.counts > 1).flatten()):
             node, several = prefixes.node[rows], Choices(choices.tokens[rows], choices.valid[rows])
@@ -182,7 +185,7 @@ class Reader:
             # of each lane's new tokens the first is in the score already
             after = torch.arange(1, tokens.shape[1], device=rows.device) < counts[:, None]
             logps = logits[torch.nonzero(inner).flatten(), tokens[:, 1:][after]]
-            score = score.index_add(0, rows.repeat_interleave(counts - 1), logps.double())
+            score = score.index_add(0, rows.repeat_interleave(counts - 1), logps.double() * self.forced_weight)
             logits = logits[ends]
         slot = prefixes.slot.index_copy(0, rows, slots)
         found = Prefixes(prefixes.node, score, slot, prefixes.read.index_copy(0, rows, read + counts))

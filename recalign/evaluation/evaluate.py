@@ -17,6 +17,7 @@ from recalign.evaluation.measures import corpus_measures
 from recalign.evaluation.per_user import per_user, summarise
 from recalign.evaluation.significance import Interval
 from recalign.recommenders.simple import BASELINES, recommend
+from recalign.removal import discard
 from recalign.runs.cost import read_cost
 from recalign.runs.names import run_name
 from recalign.runs.predictions import model_run
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recalign.data.dataset import PreparedDataset
+
+
+METRICS_FILE, PER_USER_FILE, BASELINES_FILE = "metrics.json", "per_user.parquet", "baselines.parquet"
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def evaluate(
         "out": str(out),
     }
     write_tables(out, found.frame, {name: measured.frame for name, measured in beside.items()})
-    write_json(out / "metrics.json", results)
+    write_json(out / METRICS_FILE, results)
     return results
 
 
@@ -216,11 +220,11 @@ def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFra
     """Write the per-user table, and those of the baselines one below the other with their names."""
     import polars as pl
 
-    with atomic(out / "per_user.parquet") as temporary:
+    with atomic(out / PER_USER_FILE) as temporary:
         write_parquet(temporary, frame)
     if baselines:
         named = [table.select(pl.lit(name).alias("baseline"), pl.all()) for name, table in baselines.items()]
-        with atomic(out / "baselines.parquet") as temporary:
+        with atomic(out / BASELINES_FILE) as temporary:
             write_parquet(temporary, pl.concat(named))
 
 
@@ -237,7 +241,7 @@ def _read_lists(file: Path) -> dict[str, Predictions]:
             }
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         console.warn(f"{file} is not readable ({error}); the baselines are computed again.")
-        file.unlink()
+        discard(file, inside=file.parent)
         return {}
 
 

@@ -123,6 +123,11 @@ def _check_same(folder: Path, exact: Mapping[str, Any], other: Path, measured: M
     one, two = exact.get("options", {}), measured.get("options", {})
     if one.get("decoder") != "exact":
         raise UserError(f"{folder} was decoded by {one.get('decoder')!r}, not by 'exact'.", HINT)
+    if two.get("decoder") != "beam":
+        raise UserError(
+            f"{other} was decoded by {two.get('decoder')!r}, which ranks by something else than probability.",
+            "Decode with --decoder beam.",
+        )
     if two.get("params", {}).get("length_penalty"):
         penalty = two["params"]["length_penalty"]
         raise UserError(

@@ -93,8 +93,9 @@ def paired(
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     interval = bootstrap_interval(differences, seed, users=users, resamples=resamples)
     sums, counts = _by_user(differences, users)
-    # Sums of equal parts in another order differ in the last bits; ranks must not see that.
-    means = np.round(sums / counts, 12)
+    # Sums of equal parts in another order differ in the last bits; ranks must not see that, whatever the scale.
+    largest = np.abs([before, after]).max(initial=0.0)
+    means = np.round(sums / counts / largest, 12) if largest > 0 else sums
     p = float(wilcoxon(means).pvalue) if means.any() else 1.0
     return Paired(interval, p, int((means > 0).sum()), int((means < 0).sum()))
 

@@ -47,14 +47,20 @@ class Assistant(Metric):
         """Values of N lists: float64 [N]."""
         heads = cut(lists, self.cutoff)
         rows, index = distinct_rows(lists.rows)
-        scores = np.asarray(self.scorer(rows), dtype=np.float64)  # [U, I]
-        scale = scores.std(axis=1, keepdims=True)
-        scores = (scores - scores.mean(axis=1, keepdims=True)) / np.where(scale > 0, scale, 1.0)
+        scores = standardise(np.asarray(self.scorer(rows), dtype=np.float64))  # [U, I]
         lowest = scores.min(axis=1)[index, None]  # [N, 1]
         values = np.where(heads.counted, scores[index[:, None], heads.items], lowest)
         inside = np.arange(values.shape[1]) < heads.lengths[:, None]
         empty = lowest[:, 0]
         return np.where(heads.lengths > 0, (values * inside).sum(axis=1) / np.maximum(heads.lengths, 1), empty)
+
+
+def standardise(scores: np.ndarray) -> np.ndarray:
+    """Give each row of scores [U, I] mean 0 and standard deviation 1, whatever its scale; 0 where all are equal."""
+    alike = scores.max(axis=1, keepdims=True) == scores.min(axis=1, keepdims=True)
+    scores = scores / np.where(alike, 1.0, np.abs(scores).max(axis=1, keepdims=True))  # squares may underflow
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    return np.where(alike, 0.0, centred / np.where(alike, 1.0, scores.std(axis=1, keepdims=True)))
 
 
 @hookimpl

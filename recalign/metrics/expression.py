@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
 import numpy as np
@@ -202,9 +203,7 @@ class _Parser:
             if not self.take("*"):
                 self.fail("* and a reward are expected after a number")
             coefficient *= float(number)
-        name = self.take_kind("name")
-        if name is None:
-            self.fail("the name of a reward is expected")
+        name = self.name()
         cutoff: int | None = None
         params: dict[str, str] = {}
         while (mark := self.take("@") or self.take("(")) is not None:
@@ -223,6 +222,33 @@ class _Parser:
         if not math.isfinite(coefficient):
             self.fail(f"a finite number is expected, not the weight {coefficient}")
         return Term(coefficient, self.create(name, params, cutoff), cutoff, params)
+
+    def name(self) -> str:
+        """Consume a reward's name: the longest that is known of words joined by hyphens, else the first word.
+
+        `ndcg-mgu` is a difference, unless a reward of that name is installed; with blanks it always is one.
+        """
+        found = self.take_kind("name")
+        if found is None:
+            self.fail("the name of a reward is expected")
+        joined, end = found, self.next
+        while self.joined(end) and self.joined(end + 1) and self.tokens[end][1] == "-":
+            joined, end = f"{joined}-{self.tokens[end + 1][1]}", end + 2
+            if joined in self.known:
+                found, self.next = joined, end
+        return found
+
+    def joined(self, place: int) -> bool:
+        """Whether a hyphen or a word comes there, with no blank in front."""
+        if not 0 < place < len(self.tokens):
+            return False
+        (_, before, start), (kind, text, here) = self.tokens[place - 1], self.tokens[place]
+        return (kind == "name" or text == "-") and start + len(before) == here
+
+    @cached_property
+    def known(self) -> set[str]:
+        """Names of all rewards."""
+        return {*self.extra, *(entry.name for entry in registry.list_plugins("metric"))}
 
     def cutoff(self, name: str) -> int:
         digits = self.take_kind("number")

@@ -27,6 +27,7 @@ from recalign.models.weights import (
     limit_threads,
     load_model,
     load_tokenizer,
+    model_hash,
     quieten_libraries,
     resolve_dtype,
     save_weights,
@@ -35,7 +36,7 @@ from recalign.text.item_tokens import TitleTokens, title_tokens
 from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.text.trie_cache import FOLDER as TRIES
 from recalign.text.trie_cache import CachedTrie, cached_trie
-from recalign.workspace import atomic, read_json, write_json
+from recalign.workspace import RunFolder, atomic, read_json, write_json
 
 SETTINGS_FILE = "recalign.json"
 
@@ -176,36 +177,42 @@ def reference_policy(policy: Policy) -> Callable[[], contextlib.AbstractContextM
     return reference_model(policy.model)
 
 
-def export_model(name: str, out: Path, *, trust_remote_code: bool = False) -> int:
+def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overwrite: bool = False) -> dict[str, Any]:
     """Write a Hugging Face folder, an adapter merged, that `AutoModelForCausalLM.from_pretrained` loads by itself.
 
     Args:
         name: a run folder, Hugging Face folder or hub name.
-        out: folder to write; one that exists is replaced.
+        out: folder to write.
         trust_remote_code: run code that comes with the model.
+        overwrite: replace the export that `out` holds.
 
     Returns:
-        How many parameters the model has.
+        How many parameters the model has, and whether the same export was there already (`reused`).
 
     Raises:
-        UserError: no such model, or a broken one.
+        UserError: see `RunFolder.plan`; no such model, or a broken one.
     """
     if is_builtin(name):
         raise UserError(f"{name} is not trained yet.", "Export the run folder of `recalign sft` or `recalign align`.")
     quieten_libraries()
-    folder = find_model_folder(name)
+    folder, run = find_model_folder(name), RunFolder(out)
+    held = run.record
+    state, record = run.plan("export", {"model": name}, {"model": model_hash(name)}, overwrite=overwrite)
+    if state == "done":
+        return {**record["results"], "reused": True}
     source = str(folder or name)
     tokenizer = load_tokenizer(source, trust_remote_code)
     loaded = load_model(
         source, tokenizer, [], dtype="auto", trust_remote_code=trust_remote_code, lora=None, trainable=False
     )
     model = loaded.merge_and_unload() if isinstance(loaded, PeftModel) else loaded
-    with atomic(Path(out)) as temporary:
+    with run.at_once(record, held) as (temporary, results):
         save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
         if folder and (folder / SETTINGS_FILE).is_file():
             write_json(temporary / SETTINGS_FILE, read_json(folder / SETTINGS_FILE))
-    return int(model.num_parameters())
+        results["parameters"] = int(model.num_parameters())
+    return {**results, "reused": False}
 
 
 def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: str | Path) -> None:

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from recalign.errors import UserError
 from recalign.models.builtin import PREFIX
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
-from recalign.workspace import RunFolder, read_json
+from recalign.workspace import RUN_FILE, RunFolder, read_json
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 ENDS = 1 << 20
@@ -86,7 +86,7 @@ def model_hash(name: str) -> str:
     if folder is None:
         return name
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+    for file in sorted([*folder.glob("*.safetensors"), *(set(folder.glob("*.json")) - {folder / RUN_FILE})]):
         digest.update(f"{file.name} {file.stat().st_size}".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(ENDS))

@@ -20,6 +20,8 @@ from recalign.api import (
 )
 from recalign.objectives.policy_gradient import clipped_surrogate, group_advantages, proxy_reward
 
+SMALLEST_TAU = 1e-6
+
 
 class BladeParams(RolloutParams):
     """Parameters of BLADE."""
@@ -27,7 +29,11 @@ class BladeParams(RolloutParams):
     reference_lists: int = Field(
         128, ge=0, description="lists sampled once per prompt from the starting policy, M (0: no prior)"
     )
-    tau: float = Field(0.3, ge=0, description="weight of the group beside the references (0: static best-of-N)")
+    tau: float = Field(
+        0.3,
+        ge=0,
+        description="weight of the group beside the references (0: static best-of-N; else 1e-6 or more)",
+    )
     best_of: int = Field(
         16, ge=2, description="N of the imitated best-of-N; the factor N-1 cancels with scale=std and matters with none"
     )
@@ -36,11 +42,24 @@ class BladeParams(RolloutParams):
     def _something_to_compare_with(self) -> BladeParams:
         if self.tau == 0 and self.reference_lists == 0:
             raise ValueError("with tau=0 and reference_lists=0 there is nothing to compare a reward with")
+        if 0 < self.tau < SMALLEST_TAU:
+            raise ValueError(
+                f"with tau={self.tau:g} floating point no longer tells the group's counts apart beside the "
+                f"references'; take 0 or at least {SMALLEST_TAU:g}"
+            )
         return self
 
 
 class Blade(RolloutObjective):
-    """Proxy reward (N - 1) log F(r), F = (n_ref + tau * n_batch) / (M + tau * G); then GRPO."""
+    """Proxy reward (N - 1) log F(r), F = (n_ref + tau * n_batch) / (M + tau * G); then GRPO.
+
+    n_ref and n_batch are how many of the M reference and of the G group rewards are strictly below r; rewards that
+    differ by rounding only are equal.
+
+    Source: Chen et al., BLADE, SIGIR 2026, Eq. 13-15.
+    Differs from the paper: a count of 0 is taken for half the smallest positive one (0.5 min(1, tau); 0.5 tau without
+    references), where the paper has log 0.
+    """
 
     Params = BladeParams
     paper = "Chen et al., BLADE, SIGIR 2026, Eq. 13-15"

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from recalign.api import Credit, Field, Groups, PolicyBatch, RolloutNeeds, RolloutObjective, SamplingParams, hookimpl
-from recalign.objectives.policy_gradient import zero_variance
+from recalign.objectives.policy_gradient import settle_ties, zero_variance
 
 
 class ListDpoParams(SamplingParams):
@@ -42,7 +42,7 @@ class ListDpo(RolloutObjective):
 
     def credit(self, groups: Groups) -> Credit:
         """Return +1 for the best list of each group, -1 for the worst, 0 for the others."""
-        rewards = groups.rewards  # [P, G]
+        rewards = settle_ties(groups.rewards)  # [P, G]
         signs = torch.zeros_like(rewards)
         signs.scatter_(1, rewards.argmax(dim=1, keepdim=True), 1.0)
         signs.scatter_(1, rewards.argmin(dim=1, keepdim=True), -1.0)

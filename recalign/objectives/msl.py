@@ -57,13 +57,23 @@ class MslParams(Params):
         1.0, gt=0, le=10, description="tau, divides the logits; the paper's useful range is 1 to 4.5"
     )
     adaptive: bool = Field(False, description="estimate tau from the first tokens' logits, update by update")
-    count_forced: bool = Field(True, description="forced tokens, whose loss is 0, count in the mean over tokens")
+    count_forced: bool | None = Field(
+        None,
+        description="forced tokens, whose loss is 0, count in the mean over tokens (default, as in the official code: "
+        "yes, and no with adaptive)",
+    )
+
+    @property
+    def counts_forced(self) -> bool:
+        """Whether forced tokens count in the mean."""
+        return not self.adaptive if self.count_forced is None else self.count_forced
 
 
 class Msl(TokenObjective):
     """Mean over the answer tokens of -z_y / tau + logsumexp over the valid tokens of z / tau.
 
-    The softmax that is trained is the one that constrained decoding uses. A forced token (one valid token) adds 0.
+    The softmax that is trained is the one that constrained decoding uses. A forced token (one valid token) adds 0; it
+    counts in the mean, but not with `adaptive`, as in the official code (`count_forced`).
 
     With `adaptive`, tau follows from the first tokens of the update's answers, n_first valid ones each:
     C = ln(0.25 n_first), d = mean z_y - mean z_valid, tau = (d + sqrt(max(0, d^2 - 2 C var z_valid))) / (2 C), clipped
@@ -104,7 +114,7 @@ class Msl(TokenObjective):
     def weight(self, answers: AnswerBatch) -> int:
         """Return the number of tokens that count in the mean."""
         assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
-        return len(answers.labels) if self.params.count_forced else len(answers.allowed.positions)
+        return len(answers.labels) if self.params.counts_forced else len(answers.allowed.positions)
 
     @property
     def needs(self) -> TokenNeeds:

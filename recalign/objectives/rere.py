@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 
 from recalign.api import Credit, Field, GroupParams, Groups, PolicyBatch, RolloutNeeds, RolloutObjective, hookimpl
-from recalign.objectives.policy_gradient import penalised_loss
-
-STD_FLOOR = 1e-4  # added to the standard deviation, as in the official code
+from recalign.objectives.policy_gradient import group_advantages, penalised_loss, settle_ties
 
 
 class RereParams(GroupParams):
@@ -15,10 +13,16 @@ class RereParams(GroupParams):
 
     group_size: int = Field(16, ge=2, description="width of the beam search, whose titles are the completions, G")
     kl_beta: float = Field(1e-3, ge=0, description="weight of the KL to the starting policy (k3 estimator)")
+    std_offset: float = Field(
+        1e-4,
+        ge=0,
+        description="added to the standard deviation of a group's rewards, as in the official code; rewards of that "
+        "size or smaller need less, and 0 is GRPO's advantage, whatever their scale",
+    )
 
 
 class Rere(RolloutObjective):
-    """Rollouts are the G titles of one constrained beam search: distinct, ranked, hard. A = (r - mean) / (std + 1e-4).
+    """Rollouts are the G titles of one constrained beam search: distinct, ranked, hard. A = (r - mean) / (std + c).
 
     loss = -(1/G) sum_i (1/T_i) sum_t [ rho A_i - beta KL_t ], rho = exp(log pi - stopgrad log pi), so without clipping.
 
@@ -28,7 +32,8 @@ class Rere(RolloutObjective):
     Source: Tan et al., "Reinforced Preference Optimization for Recommendation", 2025, as its official code does it; KL
     as in GRPO (Shao et al., 2024).
     Differs from the code: log-probabilities run over the valid tokens, as the beam search's scores do; forced tokens
-    then add nothing.
+    then add nothing. The reference policy of the KL is the starting policy throughout; the released script moves its
+    reference after the policy while it trains (TRL's `sync_ref_model`).
     """
 
     Params = RereParams
@@ -42,8 +47,7 @@ class Rere(RolloutObjective):
 
     def credit(self, groups: Groups) -> Credit:
         """Standardise rewards within the group."""
-        centred = groups.rewards - groups.rewards.mean(dim=1, keepdim=True)  # [P, G]
-        return Credit(centred / (groups.rewards.std(dim=1, keepdim=True) + STD_FLOOR))
+        return Credit(group_advantages(settle_ties(groups.rewards), "std", offset=self.params.std_offset))
 
     def loss(self, batch: PolicyBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss; its gradient is that of advantage times log-probability, and of the KL."""

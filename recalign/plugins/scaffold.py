@@ -28,10 +28,10 @@ dependencies = ["recalign>=$version"]
 test = ["pytest>=8"]
 
 [project.entry-points."$group"]
-$name = "recalign_$name"
+$name = "recalign_$module"
 
 [tool.hatch.build.targets.wheel]
-only-include = ["recalign_$name.py"]
+only-include = ["recalign_$module.py"]
 
 [tool.pytest.ini_options]
 pythonpath = ["."]
@@ -47,7 +47,7 @@ The $kind `$name` for [recalign](https://pypi.org/project/recalign/).
     recalign plugins check recalign-$dashed
     recalign plugins show $name
 
-What it computes, and from which paper: say it in the docstring of `recalign_$name.py`.
+What it computes, and from which paper: say it in the docstring of `recalign_$module.py`.
 """
 
 HEAD = '''\
@@ -94,7 +94,7 @@ REWARD_TEST = '''\
 """The reward on lists small enough to work out by hand."""
 
 import numpy as np
-from recalign_$name import $cls
+from recalign_$module import $cls
 
 from recalign.api import INVALID, Row
 
@@ -141,7 +141,7 @@ OBJECTIVE_TEST = '''\
 """Credit and loss on figures small enough to work out by hand."""
 
 import torch
-from recalign_$name import $cls
+from recalign_$module import $cls
 
 from recalign.api import Groups, PolicyBatch
 
@@ -198,7 +198,7 @@ DECODER_TEST = '''\
 from types import SimpleNamespace
 
 import numpy as np
-from recalign_$name import $cls
+from recalign_$module import $cls
 
 
 def test_recommends_the_most_popular():
@@ -249,7 +249,7 @@ class $cls(Source):
 SOURCE_TEST = '''\
 """The source's frames."""
 
-from recalign_$name import $cls
+from recalign_$module import $cls
 
 
 def test_every_event_names_an_item_of_the_catalogue():
@@ -279,20 +279,25 @@ def write_package(kind: str, name: str, folder: Path) -> list[Path]:
         The files written.
 
     Raises:
-        UserError: an unknown kind, a name that is no identifier, or a folder with something in it.
+        UserError: an unknown kind, a name that cannot be typed, or a folder with something in it.
     """
     if kind not in KINDS:
         raise UserError(f"There is no kind of plugin '{kind}'.", did_you_mean(kind, KINDS))
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"'{name}' cannot be the name of a plugin.", "Use lower-case letters, digits and underscores.")
+    if not re.fullmatch(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*", name) or keyword.iskeyword(name):
+        raise UserError(
+            f"'{name}' cannot be the name of a plugin.",
+            "Use lower-case letters and digits, joined by single hyphens or underscores.",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty.", "Choose another --out.")
-    base, module, test = TEMPLATES[kind]
+    base, code, test = TEMPLATES[kind]
+    module = name.replace("-", "_")
     values = {
         "kind": kind,
         "name": name,
+        "module": module,
         "dashed": name.replace("_", "-"),
-        "cls": "".join(part.capitalize() for part in name.split("_")),
+        "cls": "".join(part.capitalize() for part in module.split("_")),
         "base": base,
         "group": group_of(kind),
         "version": __version__,
@@ -300,8 +305,8 @@ def write_package(kind: str, name: str, folder: Path) -> list[Path]:
     files = {
         "pyproject.toml": PYPROJECT,
         "README.md": README,
-        f"recalign_{name}.py": HEAD + module + TAIL,
-        f"tests/test_{name}.py": test,
+        f"recalign_{module}.py": HEAD + code + TAIL,
+        f"tests/test_{module}.py": test,
     }
     written = []
     for path, text in files.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,16 +106,14 @@ def prepare_dataset(
         read.append(existing_file(Path(settings.semantic_embeddings)))
     inputs = {str(file): _file_hash(file) for file in read}
     run = workspace.RunFolder(out)
+    held = run.record
     state, record = run.plan("prepare", recorded, inputs, resume=True, overwrite=overwrite)
     if state == "done":
         console.say(f"{out} holds this dataset already; nothing to do (--overwrite prepares it again).")
         return {**record["results"], "path": str(out), "reused": True}
     prepared = build(plugin, path, settings, seed)
-    with workspace.atomic(Path(out)) as folder:
-        folder.mkdir(parents=True)
-        results = _write(folder, prepared, settings, recorded, tokenizer)
-        done = {**record, "status": "done", "finished": time.time(), "results": results}
-        workspace.write_json(folder / workspace.RUN_FILE, done)
+    with run.at_once(record, held) as (folder, results):
+        results.update(_write(folder, prepared, settings, recorded, tokenizer))
     return {**results, "path": str(out), "reused": False}
 
 

@@ -92,6 +92,24 @@ class TitleTrie:
             sums.index_add_(-1, parent[first - 1 : end - 1], sums[..., first:end].clone())
         return sums
 
+    def log_sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Logarithms of the sums of exp(value) over the items at or below each node: [..., I] to [..., nodes].
+
+        Nothing underflows: what lies far below the rest of its row keeps its differences. -inf is a summand of 0.
+        """
+        sums = values.new_full((*values.shape[:-1], self.nodes), -torch.inf)
+        ends = torch.nonzero(self.item_at >= 0).flatten()
+        sums[..., ends] = values[..., self.item_at[ends].long()]
+        parent = torch.arange(self.nodes, device=sums.device).repeat_interleave(self.child_start.diff())  # of each edge
+        bounds = [0, *torch.bincount(self.depth.long()).cumsum(0).tolist()]
+        for above, first, end in zip(bounds[-3::-1], bounds[-2:0:-1], bounds[:1:-1], strict=True):
+            owner = (parent[first - 1 : end - 1] - above).expand(*sums.shape[:-1], end - first)
+            own, below = sums[..., above:first], sums[..., first:end]
+            top = own.scatter_reduce(-1, owner, below, "amax").clamp_min(torch.finfo(sums.dtype).min)
+            total = (own - top).exp().scatter_add(-1, owner, (below - top.gather(-1, owner)).exp())
+            sums[..., above:first] = top + total.log()
+        return sums
+
     @property
     def bytes(self) -> int:
         """Memory of all tensors."""

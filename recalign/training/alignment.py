@@ -21,7 +21,7 @@ from recalign.tasks import find_task
 from recalign.training.families import family_of
 from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect, process
-from recalign.training.supervised import MODEL_FOLDER
+from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
 from recalign.workspace import RunFolder, read_json
 
@@ -201,4 +201,4 @@ def _claim(
     """Begin the run; one process speaks for all."""
     if process()[0] == 0:
         inputs = {"data": dataset.hash, "model": model_hash(options.model)}
-        run.begin("align", asdict(options), inputs, resume=resume, overwrite=overwrite)
+        run.begin("align", asdict(options), inputs, resume=resume, overwrite=overwrite, makes=MAKES)

@@ -21,12 +21,17 @@ from recalign.tasks import find_task
 from recalign.training.families import family_of
 from recalign.training.family import LossOn, SupervisedData
 from recalign.training.offline.examples import Augmentation
+from recalign.training.offline.self_play import FOLDER as ROUNDS
+from recalign.training.online.diagnostics import CURVES
 from recalign.training.setup import TrainingSetup
-from recalign.training.training_options import TrainingOptions
+from recalign.training.trainer import LOG_FILE
+from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.training.validation import evenly_spaced
 from recalign.workspace import RunFolder, home
 
 MODEL_FOLDER = "model"
+MAKES = (MODEL_FOLDER, CHECKPOINTS, LOG_FILE, ROUNDS, CURVES)
+"""What a training run writes, beside run.json."""
 BUILTIN = "builtin:tiny"
 
 
@@ -163,7 +168,7 @@ def _claim(
     """Begin the run; one process speaks for all."""
     if console.speaks():
         inputs = {"data": dataset.hash, "model": model_hash(options.model)}
-        run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite)
+        run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite, makes=MAKES)
 
 
 def _setup(policy: Policy, dataset: PreparedDataset, objective: Objective, options: SftOptions) -> TrainingSetup:

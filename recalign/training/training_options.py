@@ -57,6 +57,11 @@ class TrainingOptions:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.eval_every < 0:
+            raise UserError(
+                f"eval_every is {self.eval_every}: there is no validation after so many updates.",
+                "Pass the number of updates between validations, or 0 for one an epoch.",
+            )
         for name in self.report_to:
             if name not in INTEGRATION_TO_CALLBACK:
                 raise UserError(f"--report-to '{name}' is no logger.", did_you_mean(name, INTEGRATION_TO_CALLBACK))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 from recalign.errors import UserError, did_you_mean
 from recalign.params import build_params, parse_assignments
-from recalign.workflow.recipe import Recipe, dashed
+from recalign.workflow.recipe import NAME, Recipe, dashed
 from recalign.workflow.signatures import PARAMS, CommandSignature, signature_of
 from recalign.workspace import content_hash, file_hash
 
 REFERENCE = re.compile(r"(?P<label>[^@]*=)?@(?P<step>[A-Za-z0-9_.-]+)(?P<rest>/.*)?")
+LONGEST = 200
+"""Bytes of a folder's name; disks take 255, of which temporary names beside it need some."""
+NAMED = 'Give it a name: { name = "short", option = ... }.'
 _Axes = dict[str, dict[str, dict[str, Any]]]  # axis -> label -> the options that this place sets
 PLACE = re.compile(r"\{([\w-]+)\}")
 
@@ -144,7 +148,8 @@ class _Planner:
             else:
                 resolved[key], found = self._resolve_value(value, place, signature.is_list(key), f"{where}, {key}")
             needs.update({step.id: step for step in found})
-        arguments = signature.arguments(resolved, where)
+        out = self.root / identity
+        arguments = [*signature.arguments(resolved, where), "--out", str(out)]
         parsed = signature.parse(arguments, where)
         self._check_plugins(parsed, where)
         asked = {
@@ -154,14 +159,13 @@ class _Planner:
             "files": self._files(parsed),
             "needs": [step.key for step in needs.values()],
         }
-        out = self.root / identity
         return Step(
             id=identity,
             name=name,
             command=signature.name,
             axes=place,
             options=resolved,
-            arguments=[*arguments, "--out", str(out)],
+            arguments=arguments,
             needs=tuple(needs),
             out=out,
             key=content_hash(asked),
@@ -245,6 +249,11 @@ def _axes(matrix: Any, signature: CommandSignature, stated: Mapping[str, Any], w
     for axis, values in matrix.get(PARAMS, {}).items():
         axes[axis] = _places(axis, values, lambda axis, value: {PARAMS: {axis: value}}, where)
     for axis, places in axes.items():
+        if not NAME.fullmatch(axis):
+            raise UserError(
+                f"{where}: matrix has a sweep {axis!r}, which is no name of a folder.",
+                "Use letters, digits, dots (not in front) and dashes.",
+            )
         for key in {key for sets in places.values() for key in sets}:
             signature.check_key(key, f"{where}, matrix.{axis}")
             if key in stated and key != PARAMS:
@@ -265,8 +274,12 @@ def _places(
         label = value["name"] if isinstance(value, dict) else value
         sets = {dashed(key): each for key, each in value.items() if key != "name"} if isinstance(value, dict) else None
         places[re.sub(r"[^\w.+-]+", "-", str(label))] = plain(axis, value) if sets is None else sets
-    if len(places) < len(values):
-        raise UserError(f"{where}: matrix.{axis} names a place twice: {values!r}.")
+    distinct = {unicodedata.normalize("NFKC", label).casefold() for label in places}  # some disks do not tell A from a
+    if len(distinct) < len(values):
+        raise UserError(f"{where}: matrix.{axis} names a place twice: {values!r}.", "Names differ by more than case.")
+    long = next((label for label in places if len(f"{axis}={label}".encode()) > LONGEST), None)
+    if long:
+        raise UserError(f"{where}: matrix.{axis} has a place whose name is too long for a folder: {long!r}.", NAMED)
     return places
 
 

@@ -17,7 +17,10 @@ else:
     import tomli as tomllib
 
 COMMANDS = ("prepare", "sft", "align", "export", "baseline", "decode", "eval", "compare")
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+"""Of steps and sweeps, which name folders: none is hidden, `.` or `..`, and none leads into another."""
+RESERVED = ("logs", "recipe.json", "recipe.lock", "run.json")
+"""What else lies in a recipe's folder."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,17 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path} does not exist.", did_you_mean(path.stem, embedded_recipes())) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} is no readable TOML: {error}.", "Mend that place.") from None
-    _check_shape(document, path)
+    if path.stem.startswith("."):
+        raise UserError(f"{path}: a recipe's outputs go to a folder of its name, '{path.stem}'.", "Rename the file.")
+    _check_shape(document, str(path))
     for assignment in overrides:
         override(document, assignment)
+        _check_shape(document, f"--set {assignment!r}")
     return Recipe(path.stem, document)
 
 
-def _check_shape(document: dict[str, Any], path: Path) -> None:
+def _check_shape(document: dict[str, Any], path: str) -> None:
+    """Refuse what is no recipe; `path` is what states it: a file, or an assignment."""
     known = {"title": str, "description": str, "defaults": dict, "step": list}
     for key, value in document.items():
         if key not in known:
@@ -91,10 +98,14 @@ def _check_shape(document: dict[str, Any], path: Path) -> None:
             what = "names no command" if command is None else f"has command = {command!r}"
             raise UserError(f"{path}: step {number} {what}.", did_you_mean(str(command or ""), COMMANDS))
         name = step.setdefault("name", command)
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise UserError(f"{path}: step {number} has name = {name!r}.", "Use letters, digits, dots and dashes.")
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name.casefold() in RESERVED:
+            raise UserError(
+                f"{path}: step {number} has name = {name!r}, which is no name of a folder of its own.",
+                f"Use letters, digits, dots (not in front) and dashes, and none of {', '.join(RESERVED)}.",
+            )
     names = [step["name"] for step in steps]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    folded = [name.casefold() for name in names]  # some disks do not tell A from a
+    twice = next((name for name in names if folded.count(name.casefold()) > 1), None)
     if twice:
         raise UserError(f"{path}: two steps are named '{twice}'.", "Give each a name of its own.")
 
@@ -124,6 +135,8 @@ def override(document: dict[str, Any], assignment: str) -> None:
         table = tables[path[0]]
         for part in path[1:]:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise UserError(f"--set {assignment!r}: '{part}' is no table.", f"Set it as {path[0]}.{part}=...")
         _put(table, key, value, in_matrix="matrix" in path)
         return
     stated = [hit for table in tables.values() for hit in _tables_below(table)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import shutil
+import secrets
 import sys
 import threading
 import time
@@ -16,12 +16,16 @@ from typing import Any
 
 from recalign import console
 from recalign.errors import UserError
+from recalign.locks import take
+from recalign.removal import check_run, discard
 from recalign.workflow.plan import Step
 from recalign.workflow.signatures import signature_of
 from recalign.workflow.workers import Interrupted, Worker, run_command
-from recalign.workspace import RunFolder, at_work, read_json, this_process, write_json
+from recalign.workspace import RunFolder, read_json, write_json
 
 STATE_FILE = "recipe.json"
+LOCK_FILE = "recipe.lock"
+NOTED = {"key", "options", "read"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -41,17 +45,34 @@ class Status:
 class Ledger:
     """What is known of earlier runs of a recipe: `recipe.json` in its folder, a record a step.
 
-    A record holds the key that the step was asked for with, its seconds, and when the steps that it read had finished.
+    A record holds the key that the step was asked for with, its seconds, when the steps that it read had finished, the
+    hash of the run that it left, and the claim that its command was given: what run.json of the step's folder carries
+    where this recipe made it.
+
+    Raises:
+        UserError: the file is broken.
     """
 
     def __init__(self, root: Path) -> None:
         self._file = root / STATE_FILE
         self._records: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
         self._lock = threading.Lock()
+        records = self._records.values() if isinstance(self._records, dict) else [None]
+        if not all(isinstance(record, dict) and NOTED <= record.keys() for record in records):
+            raise UserError(
+                f"{self._file} is not what `recalign run` wrote.",
+                "Delete it: what the steps' folders hold is then kept, but not removed when the recipe changes.",
+            )
 
     def record(self, step: Step) -> dict[str, Any]:
         """What was noted of a step, or {}."""
         return dict(self._records.get(step.id, {}))
+
+    def claim(self, step: Step) -> dict[str, Any]:
+        """What run.json of the step's folder carries if this recipe made it; {} where nothing was noted for it."""
+        claim = self.record(step).get("claim")
+        named = isinstance(claim, dict) and claim.get("step") == step.id and claim.get("token")
+        return dict(claim) if named else {}
 
     def note(self, step: Step, **facts: Any) -> None:
         """Note facts on a step and write them down."""
@@ -65,9 +86,11 @@ class Ledger:
         if not run:
             return Status("new")
         if record and record["key"] != step.key:
-            return Status("changed", _difference(record.get("options", {}), step))
+            return Status("changed", _difference(record["options"], step))
         if run.get("status") != "done" or "seconds" not in record:
             return Status("unfinished")
+        if run.get("hash") != record.get("hash"):
+            return Status("unfinished", "its folder holds another run")
         behind = dict.fromkeys(need.name for need in needs if not statuses[need.id].done)
         if behind:
             return Status("waits", f"reads {', '.join(behind)}")
@@ -126,6 +149,9 @@ class _Run:
         self.errors: list[Exception] = []
 
     def all(self, jobs: int) -> dict[str, str]:
+        if not self.keep_going:  # hours before its turn comes
+            for step in self.waiting:
+                self._check_removable(step)
         if self.waiting:
             with _workers(min(jobs, self.total), self.root / "logs") as workers:
                 if workers:
@@ -142,10 +168,11 @@ class _Run:
 
     def _in_turn(self) -> None:
         while (step := self._next()) is not None:
-            started = self._start(step)
-            console.say(f"[{len(self.outcome) + 1}/{len(self.by_id)}] {step.id}")
             try:
-                run_command(step.command, [*step.arguments, *self._resume(step)], f"Step '{step.id}'")
+                started = self._start(step)
+                console.say(f"[{len(self.outcome) + 1}/{len(self.by_id)}] {step.id}")
+                arguments, claim = [*step.arguments, *self._resume(step)], self.ledger.claim(step)
+                run_command(step.command, arguments, claim, f"Step '{step.id}'")
             except UserError as error:
                 self._fail(step, error)
             else:
@@ -157,8 +184,13 @@ class _Run:
         with console.progress("steps", self.total) as advance:
             while True:
                 while idle and (step := self._next()) is not None:
-                    started = self._start(step)
-                    idle.pop().submit(step, self._resume(step), lambda *event: events.put(event), started)
+                    try:
+                        started = self._start(step)
+                    except UserError as error:
+                        self._fail(step, error)
+                        continue
+                    claim = self.ledger.claim(step)
+                    idle.pop().submit(step, self._resume(step), claim, lambda *event: events.put(event), started)
                     busy += 1
                 if not busy:
                     return
@@ -189,14 +221,33 @@ class _Run:
         return None
 
     def _start(self, step: Step) -> float:
-        """Clear the folder where it holds something else, and note what is asked for before anything is written."""
-        record, run = self.ledger.record(step), RunFolder(step.out).record
-        read = finished([self.by_id[need] for need in step.needs])
-        outdated = record and (record["key"] != step.key or record["read"] != read)
-        if run and (outdated or (run.get("status") != "done" and not signature_of(step.command).takes("resume"))):
-            shutil.rmtree(step.out)
-        self.ledger.note(step, key=step.key, options=step.options, read=read)
+        """Clear the folder of what this recipe made and is outdated; note what is asked for and the claim.
+
+        The claim is noted before the command writes it into run.json: whenever this is killed, either both agree
+        or the folder is not this recipe's to remove.
+        """
+        folder, record = RunFolder(step.out), self.ledger.record(step)
+        run, read = folder.record, finished([self.by_id[need] for need in step.needs])
+        claim = self.ledger.claim(step)
+        ours = bool(claim) and run.get("claim") == claim
+        outdated = bool(record) and (record["key"] != step.key or record["read"] != read)
+        half = run.get("status") != "done" and not signature_of(step.command).takes("resume")
+        if run and (outdated or (half and ours)):
+            folder.clear(run, claim=claim, within=self.root)
+            ours = False
+        if not ours:
+            claim = {"recipe": self.root.resolve().name, "step": step.id, "token": secrets.token_hex(16)}
+        self.ledger.note(step, key=step.key, options=step.options, read=read, claim=claim)
         return time.perf_counter()
+
+    def _check_removable(self, step: Step) -> None:
+        """Refuse to start where a step's folder is outdated and not this recipe's to remove."""
+        record, run = self.ledger.record(step), RunFolder(step.out).record
+        if record and run and record["key"] != step.key:
+            try:
+                check_run(step.out, run, claim=self.ledger.claim(step), within=self.root)
+            except UserError as error:
+                raise UserError(f"Step '{step.id}' changed: {error.what}", error.hint) from None
 
     def _resume(self, step: Step) -> list[str]:
         return ["--resume"] if signature_of(step.command).takes("resume") else []
@@ -204,7 +255,8 @@ class _Run:
     def _finish(self, step: Step, started: float) -> None:
         self.outcome[step.id] = "ran"
         seconds = time.perf_counter() - started
-        self.ledger.note(step, **self.ledger.record(step), seconds=round(seconds, 3))
+        found = RunFolder(step.out).record.get("hash")
+        self.ledger.note(step, **self.ledger.record(step), seconds=round(seconds, 3), hash=found)
 
     def _fail(self, step: Step, error: Exception) -> None:
         self.outcome[step.id] = "failed"
@@ -236,17 +288,13 @@ def _workers(jobs: int, logs: Path) -> Iterator[list[Worker]]:
 @contextlib.contextmanager
 def _lock(root: Path) -> Iterator[None]:
     """Refuse to run a recipe twice at the same time in the same folder; a dead process's lock is taken over."""
-    file = root / "recipe.lock"
-    owner = read_json(file) if file.is_file() else {}
-    if at_work(owner):
-        raise UserError(
-            f"Process {owner['pid']} is running a recipe in {root}.", "Wait for it or stop it, or choose another --out."
-        )
-    write_json(file, this_process())
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = take(root / LOCK_FILE, f"running a recipe in {root}")
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        discard(root / LOCK_FILE, inside=root)
+        os.close(descriptor)
 
 
 def _difference(old: dict[str, Any], step: Step) -> str:

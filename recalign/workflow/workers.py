@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError
 from recalign.workflow.signatures import signature_of
-from recalign.workspace import RunFolder
+from recalign.workspace import RunFolder, claiming
 
 if TYPE_CHECKING:
     from recalign.workflow.plan import Step
@@ -58,11 +58,19 @@ class Worker:
         """Whether the process can take another step."""
         return self._process.poll() is None
 
-    def submit(self, step: Step, more: list[str], answer: Callable[..., None], started: float) -> None:
+    def submit(
+        self, step: Step, more: list[str], claim: Mapping[str, Any], answer: Callable[..., None], started: float
+    ) -> None:
         """Hand over a step; `answer(worker, step, started, error)` is called from a thread when it ends."""
         log = self._logs / f"{step.id.replace('/', '.')}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        job = {"command": step.command, "arguments": [*step.arguments, *more], "id": step.id, "log": str(log)}
+        job = {
+            "command": step.command,
+            "arguments": [*step.arguments, *more],
+            "claim": dict(claim),
+            "id": step.id,
+            "log": str(log),
+        }
 
         def converse() -> None:
             answer(self, step, started, self._ask(job, log))
@@ -80,7 +88,8 @@ class Worker:
         if self._thread is not None:
             self._thread.join()
         if self._process.stdin:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a step that it was handed and did not live to read
+                self._process.stdin.close()
         self._process.wait()
 
     def _ask(self, job: dict[str, Any], log: Path) -> Exception | None:
@@ -106,19 +115,21 @@ class Worker:
         return Interrupted(job["id"]) if "interrupted" in reply else None
 
 
-def run_command(command: str, arguments: Sequence[str], where: str) -> dict[str, Any]:
+def run_command(command: str, arguments: Sequence[str], claim: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Run one command as the command line would: in this process, but for one that starts several of its own.
 
     Args:
         command: the subcommand.
-        arguments: what one would type after it.
+        arguments: what one would type after it, --out included.
+        claim: what the run is to record in its output folder, see `workspace.claiming`.
         where: what asked for it, for error texts.
     """
     signature = signature_of(command)
     options = signature.parse(arguments, where)
-    if options.get("num_processes", 1) == 1:
-        return signature.function(**options)
-    done = subprocess.run([sys.executable, "-m", "recalign", command, *arguments], check=False)
+    with claiming(options["out"], claim):
+        if options.get("num_processes", 1) == 1:
+            return signature.function(**options)
+        done = subprocess.run([sys.executable, "-m", "recalign", command, *arguments], check=False)
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode:
@@ -155,7 +166,7 @@ def serve() -> None:
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     try:
-        run_command(job["command"], job["arguments"], f"Step '{job['id']}'")
+        run_command(job["command"], job["arguments"], job["claim"], f"Step '{job['id']}'")
         sys.stdout.flush()
     except UserError as error:
         return {"user": [error.what, error.hint]}

@@ -5,8 +5,11 @@ import json
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recalign.commands.decode import _default_folder
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
+from recalign.models.weights import model_hash
+from recalign.workspace import home
 from tests.commands.test_sft import run
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
@@ -31,16 +34,38 @@ def test_an_adapter_is_exported_as_a_plain_model(tmp_path, capsys):
     assert AutoTokenizer.from_pretrained(tmp_path / "plain").get_vocab() == policy.tokenizer.get_vocab()
 
 
-def test_what_exists_is_replaced_only_when_asked(tmp_path, capsys):
-    hub = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES))
-    assert run("export", "--model", hub, "--out", tmp_path / "out") == 0
-    (tmp_path / "out" / "old.txt").write_text("of the last export")
-    assert run("export", "--model", hub, "--out", tmp_path / "out") == 2
+def test_another_export_is_replaced_only_when_asked_and_the_same_one_is_kept(tmp_path, capsys):
+    hub, out = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES)), tmp_path / "out"
+    other = save_model(tmp_path / "other", byte_level_tokenizer(TITLES), seed=1)
+    assert run("export", "--model", hub, "--out", out) == 0
+    before = (out / "model.safetensors").read_bytes()
+    assert run("export", "--model", hub, "--out", out) == 0
+    assert "holds this model already" in capsys.readouterr().err
+    assert run("export", "--model", other, "--out", out) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert (tmp_path / "out" / "old.txt").exists()
-    assert run("export", "--model", hub, "--out", tmp_path / "out", "--overwrite") == 0
-    assert (tmp_path / "out" / "model.safetensors").exists()
-    assert not (tmp_path / "out" / "old.txt").exists()
+    assert (out / "model.safetensors").read_bytes() == before
+    assert run("export", "--model", other, "--out", out, "--overwrite") == 0
+    assert (out / "model.safetensors").read_bytes() != before
+
+
+def test_what_a_user_put_into_an_export_is_never_replaced(tmp_path, capsys):
+    hub, out = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES)), tmp_path / "out"
+    assert run("export", "--model", hub, "--out", out) == 0
+    (out / "README.md").write_text("my model card")
+    assert run("export", "--model", hub, "--out", out, "--overwrite") == 2
+    assert "README.md" in capsys.readouterr().err
+    assert (out / "README.md").read_text() == "my model card"
+    assert (out / "model.safetensors").exists()
+
+
+def test_an_export_is_no_training_run_to_decode_into(tmp_path, monkeypatch):
+    hub, out = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES)), tmp_path / "out"
+    assert run("export", "--model", hub, "--out", out) == 0
+    assert _default_folder(str(out)) == home()
+    record = json.loads((out / "run.json").read_text())
+    first = model_hash(str(out))
+    (out / "run.json").write_text(json.dumps({**record, "finished": 0.0}))
+    assert model_hash(str(out)) == first
 
 
 def test_what_is_no_exported_model_is_never_replaced(tmp_path, capsys):
@@ -48,7 +73,7 @@ def test_what_is_no_exported_model_is_never_replaced(tmp_path, capsys):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("mine")
     assert run("export", "--model", hub, "--out", tmp_path / "home", "--overwrite") == 2
-    assert "is no exported model" in capsys.readouterr().err
+    assert "is no run of recalign" in capsys.readouterr().err
     assert (tmp_path / "home" / "thesis.tex").read_text() == "mine"
     assert run("export", "--model", hub, "--out", hub, "--overwrite") == 2
-    assert "is the model itself" in capsys.readouterr().err
+    assert "is no run of recalign" in capsys.readouterr().err

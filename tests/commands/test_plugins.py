@@ -10,9 +10,15 @@ import pytest
 from recalign import cli, console
 from recalign.commands import plugins
 from recalign.errors import UserError
+from recalign.metrics.expression import parse_reward
 from recalign.plugins.check import check
-from recalign.plugins.registry import KINDS, PluginEntry
+from recalign.plugins.registry import KINDS, PluginEntry, group_of
 from tests.fake_distribution import REWARD, install
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FLAWS = {
     "NaN": ("self.params.weight * lists.lengths.astype(np.float64)", "np.full(len(lists), np.nan)", "NaN or infinity"),
@@ -182,20 +188,45 @@ def test_check_of_an_unknown_package_suggests_the_nearest():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_new_writes_a_package_whose_test_and_check_pass(kind, site):
-    folder = site / "made"
-    plugins.new(kind, f"my_{kind}", folder)
+@pytest.mark.parametrize("sign", ["_", "-"])
+def test_new_writes_a_package_whose_test_and_check_pass(kind, sign, site):
+    folder, name = site / "made", f"my{sign}{kind}"
+    plugins.new(kind, name, folder)
     test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(test, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
     sys.path.insert(0, str(folder))
-    point = EntryPoint(f"my_{kind}", f"recalign_my_{kind}", "group")
-    assert check(PluginEntry(kind, f"my_{kind}", f"recalign-my-{kind}", "0.1.0", point)) == []
+    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+    ((declared, module),) = project["project"]["entry-points"][group_of(kind)].items()
+    assert declared == name
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == [f"{module}.py"]
+    point = EntryPoint(declared, module, group_of(kind))
+    assert check(PluginEntry(kind, declared, project["project"]["name"], "0.1.0", point)) == []
 
 
-@pytest.mark.parametrize(("kind", "name"), [("metrics", "x"), ("metric", "My-Thing"), ("metric", "class")])
+def test_a_reward_with_a_hyphen_is_written_in_expressions_like_any_other(site):
+    plugins.new("metric", "my-reward", site / "made")
+    sys.path.insert(0, str(site / "made"))
+    install(site, "recalign-my-reward", {"recalign.metrics": {"my-reward": "recalign_my_reward"}}, {})
+    expression = parse_reward("ndcg@5-0.5*my-reward(weight=2) - my-reward")
+    assert [(term.coefficient, term.reward.name) for term in expression.terms] == [
+        (1.0, "ndcg"),
+        (-0.5, "my-reward"),
+        (-1.0, "my-reward"),
+    ]
+    assert parse_reward(expression.text).text == expression.text
+    assert [term.text for term in parse_reward("ndcg-mgu").terms] == ["ndcg", "mgu"]
+    for text in ("my - reward", "my -reward", "my- reward"):
+        with pytest.raises(UserError, match="no reward named 'my'"):
+            parse_reward(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("metrics", "x"), ("metric", "My-Thing"), ("metric", "class"), ("metric", "-x"), ("decoder", "a--b")],
+)
 def test_new_refuses_odd_kinds_and_names(kind, name, tmp_path):
     with pytest.raises(UserError):
         plugins.new(kind, name, tmp_path / "made")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from recalign import cli, console
+from recalign.removal import check_run
 from recalign.workflow.recipe import embedded_recipes
 from recalign.workflow.signatures import signature_of
-from recalign.workspace import RunFolder
+from recalign.workspace import RunFolder, write_json
 from tests import fake_commands
 
 FAKE = """
@@ -155,6 +156,97 @@ def test_several_jobs_run_in_processes_of_their_own_and_leave_logs(call, tmp_pat
     assert call("--jobs", "2")[1]["steps"][0]["state"] == "done"
 
 
+def test_steps_in_processes_of_their_own_claim_their_folders_too(call, tmp_path):
+    (tmp_path / "x.toml").write_text(REAL, "utf-8")
+    for users in (40, 50):
+        code, report, log = call("--jobs", "2", "--set", f"data.params.users={users}")
+        assert code == 0, log
+        assert {step["state"] for step in report["steps"]} == {"ran"}
+    ledger = json.loads(Path("runs/x/recipe.json").read_text("utf-8"))
+    for step, record in ledger.items():
+        assert RunFolder(Path("runs/x") / step).record["claim"] == record["claim"]
+    Path("runs/x/data/seed=1/notes.txt").write_text("mine")
+    code, error, _ = call("--jobs", "2", "--set", "data.params.users=60")
+    assert code == 2
+    assert "Step 'data/seed=1'" in error["error"] and "notes.txt" in error["error"]
+    assert Path("runs/x/data/seed=1/notes.txt").read_text() == "mine"
+
+
+CHAIN = """
+[[step]]
+name = "data"
+command = "prepare"
+source = "synthetic"
+params = { users = 60, items = 40 }
+
+[[step]]
+name = "sft"
+command = "sft"
+data = "@data"
+epochs = 1
+
+[[step]]
+name = "align"
+command = "align"
+data = "@data"
+model = "@sft"
+objective = "grpo"
+reward = "ndcg"
+steps = 2
+valid-rows = 8
+report = false
+
+[[step]]
+name = "export"
+command = "export"
+model = "@align"
+
+[[step]]
+name = "popular"
+command = "baseline"
+recommender = "popularity"
+data = "@data"
+
+[[step]]
+name = "decode"
+command = "decode"
+data = "@data"
+model = "@align"
+limit = 8
+
+[[step]]
+name = "eval"
+command = "eval"
+predictions = "@decode"
+data = "@data"
+
+[[step]]
+name = "compare"
+command = "compare"
+runs = "@eval"
+"""
+
+
+@pytest.mark.slow
+def test_every_command_accounts_for_all_that_it_writes_so_that_its_folder_can_be_made_again(call, tmp_path):
+    (tmp_path / "x.toml").write_text(CHAIN, "utf-8")
+    code, report, log = call()
+    assert code == 0, log
+    for step in report["steps"]:
+        folder = Path(step["out"])
+        record = RunFolder(folder).record
+        check_run(folder, record, claim=record["claim"], within=Path("runs/x"))
+        # as if it had been killed before it could list its files
+        unfinished = {key: value for key, value in record.items() if key != "files"}
+        write_json(folder / "run.json", unfinished)
+        check_run(folder, unfinished, claim=record["claim"], within=Path("runs/x"))
+        write_json(folder / "run.json", record)
+    assert {step["state"] for step in call()[1]["steps"]} == {"done"}
+    code, report, log = call("--set", "data.seed=1")
+    assert code == 0, log
+    assert {step["state"] for step in report["steps"]} == {"ran"}
+
+
 def test_a_failure_in_a_process_names_the_step(call, tmp_path):
     (tmp_path / "x.toml").write_text(REAL.replace("items = 30 }", "items = 30 }\nk-core = 1000"), "utf-8")
     code, error, _ = call("--jobs", "2")
@@ -174,9 +266,8 @@ def test_interrupting_several_jobs_stops_them_all(tmp_path):
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "runs/x/logs").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "runs/x/logs").exists() and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=60) == 130
+    assert running.wait() == 130
     assert not (tmp_path / "runs/x/recipe.lock").exists()

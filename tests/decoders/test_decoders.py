@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from recalign.api import Decoder, Predictions
+from recalign.decoders.bon import first_best
 from recalign.decoding.batches import check_task, decode_rows
 from recalign.errors import UserError
 from recalign.plugins import registry
@@ -138,3 +139,9 @@ def test_a_decoder_plugin_that_raises_is_named():
 def test_a_decoder_plugin_of_the_wrong_shape_is_named():
     with pytest.raises(UserError, match=r"'short' of module \S+ returned items \[1, 3\].*for 5 rows"):
         decode_rows(make_engine(PATHS), Short(), rows(), 3)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-12, 1.0, 1e6])
+def test_of_lists_that_are_equally_good_but_for_rounding_the_first_is_kept(scale):
+    scores = np.array([[0.0, 0.3, 0.1 + 0.2], [0.0, 1e-9, 3e-9], [-3.0, -1.0, -1.0], [0.0, 0.0, 0.0]]) * scale
+    assert first_best(scores).tolist() == [1, 2, 1, 0]

@@ -36,8 +36,8 @@ def engine_of(paths=None, popularity=None, **options):
     return engine
 
 
-def plain_scores(engine, one, scoring, rescored):
-    """Sum of each free item's token scores; `rescored(prefix, below, logps)` changes those of choices.
+def plain_scores(engine, one, scoring, rescored, forced=1.0):
+    """Sum of each free item's token scores; `rescored(prefix, below, logps)` changes those of choices, not forced ones.
 
     `below` maps each valid token to the items it may lead to, `logps` to its log-probability.
     """
@@ -56,6 +56,8 @@ def plain_scores(engine, one, scoring, rescored):
             if len(valid) > 1:
                 below = {t: [responses[r][0] for r in starts[t]] for t in valid}
                 logps = rescored(prefix, below, logps)
+            else:
+                logps = {t: forced * logps[t] for t in logps}
             total += logps[token]
         totals[item] = total
     return totals
@@ -110,7 +112,8 @@ def test_d3_is_its_formula_over_a_dictionary_of_prefixes(scoring, alpha, tempera
     engine, some = engine_of(), rows()
     for items, scores in searches(engine, some, Assisted(engine, scores_of, alpha, temperature), scoring):
         for one, found, values in zip(some, items.tolist(), scores.tolist(), strict=True):
-            same(plain_scores(engine, one, scoring, assisted(engine, one, alpha, temperature)), found, values, 25)
+            wanted = plain_scores(engine, one, scoring, assisted(engine, one, alpha, temperature), forced=alpha)
+            same(wanted, found, values, 25)
 
 
 @pytest.mark.parametrize("scoring", ["renormalised", "full"])
@@ -145,6 +148,24 @@ def test_with_alpha_0_d3_is_the_assistant():
         best, index = free.log_softmax(0).topk(10)
         assert found.tolist() == index.tolist()
         torch.testing.assert_close(values, best)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e3, 1e6])
+def test_with_alpha_0_d3_orders_all_items_as_the_assistant_does_whatever_its_scale(scale):
+    """Such as interactions counted: shares of items far below the best underflow, their order does not."""
+    engine, some = engine_of(exclude_history=False), rows()
+    rescorer = Assisted(engine, lambda asked: scores_of(asked) * scale, 0.0)
+    for items, _ in searches(engine, some, rescorer):
+        for one, found in zip(some, items.tolist(), strict=True):
+            assert found == np.argsort(-scores_of([one])[0]).tolist()
+
+
+def test_items_that_the_assistant_rules_out_come_last():
+    engine, (one, *_) = engine_of(exclude_history=False), rows()
+    scores = np.where(np.arange(25) % 5 == 0, -np.inf, scores_of([one])[0])
+    for items, values in searches(engine, [one], Assisted(engine, lambda _: scores[None], 0.5)):
+        assert sorted(items[0].tolist()) == list(range(25)) and torch.isfinite(values).all()
+        assert set(items[0, 20:].tolist()) == {0, 5, 10, 15, 20}
 
 
 def decode(name, engine, some, size=8, **params):
@@ -208,6 +229,15 @@ def test_equal_gains_that_differ_by_rounding_change_nothing():
     assert plain.lengths.tolist() == [14] * 3
     assert shares[0.9][most] == pytest.approx(shares[0.0][most], abs=1e-9)
     assert shares[0.9][least] > shares[0.0][least]
+
+
+def test_gains_of_neighbouring_counts_differ_among_a_billion_interactions():
+    # The items differ by one interaction in 500 million: their gains by 3e-10 nats.
+    engine = engine_of([np.array([3]), np.array([4])], popularity=[500_000_000, 500_000_001], exclude_history=False)
+    plain = dict(zip(*(part[0].tolist() for part in engine.exact([row(0, [])], size=2)[:2]), strict=True))
+    found = engine.exact([row(0, [])], size=2, rescorer=Decisive(engine, 1.0))[:2]
+    # -p ln p falls from p = 1/e on: the less popular item keeps more entropy, so it gains less and costs what it did.
+    assert dict(zip(*(part[0].tolist() for part in found), strict=True)) == pytest.approx({0: plain[0], 1: 0.0})
 
 
 def test_a_catalogue_without_training_interactions_changes_nothing():
@@ -304,6 +334,41 @@ def test_parameters_out_of_range_are_refused(name, params, message):
         registry.create("decoder", name, params)
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("scoring", ["renormalised", "full"])
+@pytest.mark.parametrize("name", ["d3", "igd"])
+def test_scoring_and_length_penalty_are_parameters(name, scoring, length_penalty, assistant):
+    engine, some = engine_of(popularity=range(25)), rows()
+    params = {"assistant": assistant, "alpha": 0.7} if name == "d3" else {"alpha": 0.3}
+    found = decode(name, engine, some, 25, scoring=scoring, length_penalty=length_penalty, **params)
+    lengths = [len(path) + 1 for path in engine.policy.titles.paths]
+    for one, items, scores in zip(some, found.items.tolist(), found.scores.tolist(), strict=True):
+        rescored = assisted(engine, one, 0.7) if name == "d3" else decisive(engine, 0.3)
+        plain = plain_scores(engine, one, scoring, rescored, forced=0.7 if name == "d3" else 1.0)
+        same({item: value / lengths[item] ** length_penalty for item, value in plain.items()}, items, scores, 25)
+
+
+def test_full_scores_by_hand():
+    # Title 3 4 of two forced tokens and the end, beside titles 5 and 6: 5, 6 and 3 are the only choice.
+    engine = engine_of([np.array([3, 4]), np.array([5]), np.array([6])], exclude_history=False)
+    one, mass = row(0, []), np.array([0.2, 0.3, 0.5])
+    model, prompt = engine.policy.model, engine.policy.prompter.encode(one)
+    end = engine.policy.titles.end
+    first, second, last = token_logps(model, prompt, (3, 4, end), None)
+    wanted = 0.7 * first + 0.3 * math.log(0.2) + 0.7 * (second + last)
+    rescorer = Assisted(engine, lambda _: np.log(mass)[None], 0.7)
+    for search in (engine.beam([one], width=3, size=3, scoring="full", rescorer=rescorer),
+                   engine.exact([one], size=3, scoring="full", rescorer=rescorer)):  # fmt: skip
+        scores = dict(zip(search[0][0].tolist(), search[1][0].tolist(), strict=True))
+        assert scores[0] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["d3", "igd"])
+def test_a_length_penalty_for_exact_search_is_refused(name):
+    with pytest.raises(UserError, match=r"Exact search has no length penalty \(here 0.5\)"):
+        decode(name, engine_of(), rows(), 4, search="exact", length_penalty=0.5)
+
+
 @pytest.mark.parametrize("name", ["d3", "igd"])
 def test_a_width_for_exact_search_is_refused(name):
     with pytest.raises(UserError, match="Exact search has no width"):
@@ -321,6 +386,10 @@ def test_the_sums_of_a_tree_are_those_of_the_items_below():
             plain[:, node] += values[:, item]
     torch.testing.assert_close(sums, plain)
     torch.testing.assert_close(engine.trie.sums(values[0]), sums[0])
+    torch.testing.assert_close(engine.trie.log_sums(values.log()), plain.log())
+    torch.testing.assert_close(engine.trie.log_sums(values[0].log() - 1e4), plain[0].log() - 1e4)
+    none = engine.trie.log_sums(torch.full_like(values, -torch.inf))
+    assert (none == -torch.inf).all()
 
 
 def popular(engine):

@@ -62,7 +62,7 @@ def generate(engine, prompt, excluded, width, scoring, length_penalty):
 @pytest.mark.parametrize("weights", ["random", "trained"])
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 @pytest.mark.parametrize("scoring", ["renormalised", "full"])
-@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize("length_penalty", [0.0, 0.5, 1.0, 2.0, -1.0])
 def test_items_order_and_scores_are_those_of_generate(weights, kind, scoring, length_penalty):
     paths = random_paths(120, seed=4, longest=6, width=20)
     model = trained(kind, paths) if weights == "trained" else tiny_model(kind)
@@ -74,7 +74,7 @@ def test_items_order_and_scores_are_those_of_generate(weights, kind, scoring, le
         wanted = generate(engine, prompt, set(one.history.tolist()), 6, scoring, length_penalty)
         assert len(wanted) == 6
         assert found == [item for item, _ in wanted]
-        np.testing.assert_allclose(values, [score for _, score in wanted], atol=1e-5)
+        np.testing.assert_allclose(values, [score for _, score in wanted], rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [2, 7])

@@ -153,6 +153,13 @@ def test_predictions_that_do_not_belong_together_are_refused(decoded, one_target
     assert not (decoded[0] / "eval").exists()
 
 
+@pytest.mark.parametrize("decoder", ["d3", "greedy"])
+def test_other_decoders_than_a_beam_prune_nothing(decoded, one_target, tmp_path, decoder):
+    other = write(tmp_path / "other", one_target, BEAM, decoder)
+    with pytest.raises(UserError, match=f"was decoded by '{decoder}', which ranks by something else"):
+        evaluate(other, exact=decoded[1])
+
+
 def test_other_rows_and_datasets_are_refused(decoded, one_target, tmp_path):
     rows = list(one_target.rows("test"))
     part = write(tmp_path / "part", one_target, EXACT[1:], "exact", rows=rows[1:])

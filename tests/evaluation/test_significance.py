@@ -65,6 +65,15 @@ def test_wilcoxon_is_over_users():
     assert (twice.wins, twice.losses) == (once.wins, once.losses)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-13, 1e6])
+def test_the_test_does_not_depend_on_the_scale(scale):
+    before, after = RNG.normal(size=50), RNG.normal(0.3, 1, size=50)
+    plain, scaled = paired(before, after), paired(before * scale, after * scale)
+    assert (scaled.p, scaled.wins, scaled.losses) == (pytest.approx(plain.p), plain.wins, plain.losses)
+    third = np.full(6, 0.1 + 0.2) * scale
+    assert paired(third, np.full(6, 0.3) * scale).p == 1.0  # rounding is no difference
+
+
 def test_equal_systems_have_p_one():
     result = paired(VALUES, VALUES)
     assert result.p == 1.0

@@ -6,6 +6,7 @@ import pytest
 from recalign.api import ListBatch, UserError
 from recalign.commands.baseline import baseline
 from recalign.data.dataset import PreparedDataset
+from recalign.metrics.assistant import standardise
 from recalign.plugins.registry import create
 from recalign.preparation.pipeline import prepare_dataset
 from recalign.recommenders.simple import BASELINES, Training
@@ -54,3 +55,11 @@ def test_a_run_must_be_named_and_must_be_a_baselines(world, tmp_path):
     assert "recalign baseline" in error.value.hint
     with pytest.raises(UserError, match="no run folder"):
         bound(dataset, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-12, 1.0, 1e6, 1e300])
+def test_scores_of_any_scale_are_standardised_alike_and_equal_ones_are_0(scale):
+    found = standardise(np.array([[1.0, 2.0, 6.0], [0.1, 0.1, 0.1]]) * scale)
+    deviation = np.sqrt(14 / 3)  # mean 3, squares 4 + 1 + 9
+    assert found[0] == pytest.approx([-2 / deviation, -1 / deviation, 3 / deviation])
+    assert found[1].tolist() == [0.0, 0.0, 0.0]

@@ -6,19 +6,35 @@ import pytest
 import torch
 
 from recalign.api import UserError
-from recalign.objectives.policy_gradient import group_advantages, proxy_reward, strictly_below
+from recalign.objectives.policy_gradient import (
+    count_below,
+    group_advantages,
+    proxy_reward,
+    settle_with_references,
+)
 from recalign.plugins.registry import create
 
 
-def test_strictly_below_counts_no_ties():
+def test_counts_are_strict_unless_ties_are_asked_for():
     values = torch.tensor([[0.0, 0.5, 0.6, 2.0], [1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
     sample = torch.tensor([[0.5, 0.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
-    assert strictly_below(values, sample).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
+    assert count_below(values, sample).tolist() == [[0, 1, 2, 3], [0, 0, 0, 0]]
+    assert count_below(values, sample, ties=True).tolist() == [[1, 2, 2, 3], [3, 3, 3, 0]]
 
 
-def test_strictly_below_treats_the_last_bit_as_a_tie():
-    values = torch.tensor([[0.1 + 0.2]], dtype=torch.float64)  # 0.30000000000000004
-    assert strictly_below(values, torch.tensor([[0.3]], dtype=torch.float64)).item() == 0
+def test_the_last_bit_is_a_tie_on_either_side():
+    more, less = torch.tensor([[0.1 + 0.2]], dtype=torch.float64), torch.tensor([[0.3]], dtype=torch.float64)
+    assert more.item() > less.item()
+    for rewards, reference in [(more, less), (less, more)]:
+        values, sample = settle_with_references(rewards, reference)
+        assert count_below(values, sample).item() == 0 and count_below(values, sample, ties=True).item() == 1
+
+
+def test_with_count_ties_f_is_the_papers_distribution_function(groups_of):
+    objective = create("objective", "bon", {"reference_lists": 4, "best_of": 2, "scale": "none", "count_ties": True})
+    advantages = objective.credit(groups_of([[0.05, 0.2, 0.4]], [[0.1, 0.2, 0.3, 0.4]])).advantages
+    logs = torch.log(torch.tensor([[0.5, 2.0, 4.0]], dtype=torch.float64) / 4)  # r' <= r: none, .1 and .2, all
+    torch.testing.assert_close(advantages, logs - logs.mean())
 
 
 def test_proxy_reward_by_hand():

@@ -61,6 +61,14 @@ def test_count_forced_false_divides_by_the_choices_only():
     assert float(value) == pytest.approx(-math.log(3 / 4))
 
 
+def test_with_an_adaptive_temperature_forced_tokens_do_not_count_unless_asked_for():
+    logits = torch.tensor([[math.log(3.0), 0.0, 50.0], [0.0, 0.0, 9.0]])
+    answers = batch(logits, [0, 1], [[0, 1], [1]])  # two first tokens: too few for the temperature, which stays 1
+    for counted, divisor in [(None, 1), (False, 1), (True, 2)]:
+        value, _ = Msl(MslParams(adaptive=True, count_forced=counted)).loss(answers)
+        assert float(value) == pytest.approx(-math.log(3 / 4) / divisor)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.5])
 def test_loss_and_gradient_equal_the_dense_masked_softmax(temperature):
     answers = random_batch()

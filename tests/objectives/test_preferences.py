@@ -47,9 +47,20 @@ def test_how_many_rejected_titles_rows_have_is_told():
     assert figures["rejected"] == 1.0
 
 
-def test_dmpo_sums_the_margins_before_the_sigmoid():
-    assert loss_of(Dmpo(DmpoParams(beta=0.5)), [[1.0, 0.0, 2.0]]) == pytest.approx(minus_log_sigmoid(0.0))
-    assert loss_of(Dmpo(DmpoParams(beta=0.5)), [[1.0, 0.0, -1.0]]) == pytest.approx(minus_log_sigmoid(1.5))
+@pytest.mark.parametrize(("aggregate", "share"), [("mean", 0.5), ("sum", 1.0)])
+def test_dmpo_aggregates_the_margins_before_the_sigmoid(aggregate, share):
+    objective = Dmpo(DmpoParams(beta=0.5, aggregate=aggregate))
+    assert loss_of(objective, [[1.0, 0.0, 2.0]]) == pytest.approx(minus_log_sigmoid(0.0))
+    assert loss_of(objective, [[1.0, 0.0, -1.0]]) == pytest.approx(minus_log_sigmoid(share * 0.5 * 3))  # margins 1, 2
+    # A row with one rejected title has a mean over one; one without takes no part.
+    present = [[True, True, False], [True, False, False]]
+    assert loss_of(objective, [[1.0, 0.0, 9.0], [1.0, 9.0, 9.0]], present) == pytest.approx(minus_log_sigmoid(0.5))
+
+
+def test_the_mean_of_dmpo_is_the_sum_with_a_beta_as_many_times_larger():
+    ratios = torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).tolist()
+    mean, total = DmpoParams(beta=0.9), DmpoParams(beta=0.3, aggregate="sum")
+    assert loss_of(Dmpo(mean), ratios) == pytest.approx(loss_of(Dmpo(total), ratios))
 
 
 def test_s_dpo_is_the_cross_entropy_of_a_softmax_over_titles():

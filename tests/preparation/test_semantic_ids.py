@@ -72,6 +72,13 @@ def test_the_first_level_of_well_separated_points_is_their_cluster_and_later_lev
     assert codes[0, 1] != codes[1, 1]
 
 
+@pytest.mark.parametrize("scale", [2.0**-300, 2.0**-40, 2.0**40])
+def test_codes_do_not_depend_on_the_scale_of_the_embeddings(scale):
+    vectors = np.random.default_rng(0).normal(size=(40, 5))
+    plain, scaled = (residual_codes(part, levels=3, codebook=4, seed=0) for part in (vectors, vectors * scale))
+    assert scaled.tolist() == plain.tolist()
+
+
 def test_equal_vectors_cost_one_cluster_and_no_more():
     codes = residual_codes(np.ones((5, 3)), levels=2, codebook=4, seed=0)
     assert (codes == 0).all()

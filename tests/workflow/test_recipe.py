@@ -242,6 +242,11 @@ class TestSet:
             ("blad.tau=1", "no step 'blad'", "'blade'"),
             ("sft.epoch=1", "takes no 'epoch'", "'epochs'"),
             ("sft.epochs=many", "--epochs", "recalign sft --help"),
+            ("sft.name=../../x", "name = '../../x'", "letters"),
+            ("sft.name=..", "name = '..'", "not in front"),
+            ("sft.name=data", "two steps are named 'data'", "of its own"),
+            ("sft.command=rm", "command = 'rm'", ""),
+            ("data.source.x=1", "'source' is no table", "data.source="),
         ],
     )
     def test_what_cannot_be_set_is_refused(self, assignment, what, hint):
@@ -258,6 +263,30 @@ MISTAKES = {
     "run": ('[[step]]\ncommand = "run"', "command = 'run'", ""),
     "twice": ('[[step]]\ncommand = "prepare"\n[[step]]\ncommand = "prepare"', "two steps are named 'prepare'", ""),
     "name": ('[[step]]\ncommand = "prepare"\nname = "a/b"', "name = 'a/b'", "letters"),
+    "name above": ('[[step]]\ncommand = "prepare"\nname = ".."', "name = '..'", "not in front"),
+    "name here": ('[[step]]\ncommand = "prepare"\nname = "."', "name = '.'", "not in front"),
+    "name hidden": ('[[step]]\ncommand = "prepare"\nname = ".tries"', "name = '.tries'", "not in front"),
+    "name taken": ('[[step]]\ncommand = "prepare"\nname = "Logs"', "name = 'Logs'", "recipe.json"),
+    "name in capitals": (
+        '[[step]]\ncommand = "prepare"\n[[step]]\nname = "Prepare"\ncommand = "prepare"',
+        "two steps are named 'prepare'",
+        "",
+    ),
+    "sweep above": (
+        '[[step]]\ncommand = "prepare"\nmatrix."../../x" = [{ name = "a", fold = 1 }]',
+        "sweep '../../x'",
+        "letters",
+    ),
+    "place in capitals": (
+        '[[step]]\ncommand = "prepare"\nmatrix.x = [{ name = "A", fold = 1 }, { name = "a", fold = 2 }]',
+        "names a place twice",
+        "case",
+    ),
+    "place long": (
+        f'[[step]]\ncommand = "prepare"\nmatrix.source = ["{"x" * 300}"]',
+        "too long for a folder",
+        "short",
+    ),
     "option": ('[[step]]\ncommand = "prepare"\nidentifer = "title"', "takes no 'identifer'", "'identifier'"),
     "default": (CHAIN.replace("seed = 7", "sede = 7"), "no step takes 'sede'", "'seed'"),
     "default command": (CHAIN.replace("[defaults.sft]", "[defaults.stf]"), "no step runs this command", "'sft'"),
@@ -299,6 +328,19 @@ def test_a_mistake_is_named_before_anything_runs(mistake):
     error = refuse(text)
     assert what in error.what
     assert hint in error.hint
+
+
+def test_labels_lead_into_no_other_folder(tmp_path):
+    text = '[[step]]\ncommand = "prepare"\nmatrix.x = [{ name = "..", fold = 1 }, { name = "a/../../b", fold = 2 }]'
+    (tmp_path / "x.toml").write_text(text, "utf-8")
+    outs = [step.out for step in plan(load_recipe(str(tmp_path / "x.toml")), tmp_path / "root")]
+    assert outs == [tmp_path / "root/prepare/x=..", tmp_path / "root/prepare/x=a-..-..-b"]
+
+
+def test_a_recipe_whose_name_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "...toml").write_text(CHAIN, "utf-8")
+    with pytest.raises(UserError, match="folder of its name, '\\.\\.'"):
+        load_recipe(str(tmp_path / "...toml"))
 
 
 def test_an_unknown_recipe_suggests_the_embedded_ones():

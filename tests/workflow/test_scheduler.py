@@ -116,6 +116,18 @@ def test_a_step_that_was_run_by_hand_in_between_is_noticed_downstream():
     assert run() == ["align/seed=0", "all"]
 
 
+def test_another_run_by_hand_in_a_steps_folder_is_not_taken_for_the_steps():
+    run()
+    folder = RunFolder(ROOT / "sft/seed=0")
+    folder.begin("sft", {"epochs": 9}, {}, overwrite=True)
+    folder.finish({})
+    assert states()["sft/seed=0"] == "unfinished"
+    with pytest.raises(UserError, match=r"Step 'sft/seed=0': .* holds another run") as error:
+        run()
+    assert "--overwrite" not in error.value.hint  # `recalign run` takes none
+    assert folder.record["options"] == {"epochs": 9}
+
+
 @pytest.mark.parametrize("cut_off", [KeyboardInterrupt(), UserError("disk full"), RuntimeError("a fault")], ids=repr)
 def test_a_run_that_was_cut_off_goes_on_where_it_was(cut_off):
     fail["seed=1"] = cut_off

@@ -29,3 +29,12 @@ def test_penalty_vanishes_at_the_reference():
     loss, metrics = objective.loss(PolicyBatch(logps, logps.detach(), logps.detach(), torch.zeros(1, 2), mask))
     assert metrics["kl"] == 0.0
     assert float(loss) == 0.0
+
+
+def test_a_penalty_without_weight_is_measured_only():
+    logps = torch.full((1, 2), -1.0, requires_grad=True)
+    mask, reference = torch.tensor([[True, False]]), torch.tensor([[-torch.inf, torch.nan]])
+    loss, metrics = Rloo().loss(PolicyBatch(logps, logps.detach(), reference, torch.ones(1, 2), mask))
+    loss.backward()
+    assert metrics["kl"] == torch.inf and float(loss) == 1.0
+    assert logps.grad.tolist() == [[-1.0, 0.0]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from recalign.api import INVALID, PreferenceObjective, Rounds, Row
 from recalign.models.lora import renew_reference
 from recalign.models.weights import restore_weights
 from recalign.objectives.sft import Sft
+from recalign.removal import discard
 from recalign.training.offline.negatives import Negatives, Rejected
 from recalign.training.offline.setups import preference_setup, token_setup
 from recalign.training.processes import process
@@ -210,9 +210,9 @@ def _tidy(out: Path, report: Sequence[dict[str, Any]]) -> None:
     for each in report:
         for stage in STAGES:
             folder = out / FOLDER / str(each["round"]) / stage
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            discard(folder / CHECKPOINTS, inside=out)
             if stage == STAGES[0] or each["round"] not in kept:
-                shutil.rmtree(folder / MODEL, ignore_errors=True)
+                discard(folder / MODEL, inside=out)
 
 
 def _join_logs(out: Path, rounds: int) -> None:

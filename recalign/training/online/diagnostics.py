@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recalign.metrics.batches import first_positions
-from recalign.objectives.policy_gradient import TIE, zero_variance
+from recalign.objectives.policy_gradient import TIE, settle_ties, settle_with_references, zero_variance
 
 if TYPE_CHECKING:
     from recalign.api import Credit, Groups
@@ -28,6 +28,7 @@ SUMMARISED = (
     "sampling_gap",
 )
 """Figures whose first and last values the run reports."""
+CURVES = "curves.png"
 WINDOW = 5
 """Steps over which a summary averages: one step of 16 prompts is noisy."""
 
@@ -45,10 +46,11 @@ def rollout_metrics(groups: Groups, credit: Credit, completions: Completions) ->
     - `validity`, `repeats`: shares of positions that hold an item, and an item again (this process's lists).
     """
     items = completions.items.numpy()
+    largest = groups.rewards.abs().amax(dim=1, keepdim=True)  # [P, 1]
     metrics = {
         "reward": float(groups.rewards.mean()),
-        "zero_variance": float(zero_variance(groups.rewards).double().mean()),
-        "zero_reward": float((groups.rewards.abs() <= TIE).double().mean()),
+        "zero_variance": float(zero_variance(settle_ties(groups.rewards)).double().mean()),
+        "zero_reward": float((groups.rewards.abs() <= TIE * largest).double().mean()),
         "advantage": float(credit.advantages.abs().mean()),
         "validity": float((items >= 0).mean()),
         "repeats": float((~first_positions(items) & (items >= 0)).mean()),
@@ -58,8 +60,8 @@ def rollout_metrics(groups: Groups, credit: Credit, completions: Completions) ->
         decisions = int((completions.logps != 0).sum())
         metrics["entropy"] = float(-completions.logps.sum()) / max(decisions, 1)
     if groups.reference_rewards is not None:
-        best = groups.reference_rewards.amax(dim=1, keepdim=True)  # [P, 1]
-        metrics["saturation"] = float((groups.rewards > best + TIE).double().mean())
+        rewards, reference = settle_with_references(groups.rewards, groups.reference_rewards)
+        metrics["saturation"] = float((rewards > reference.amax(dim=1, keepdim=True)).double().mean())
     return metrics
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from recalign.decoding.engine import Engine
 from recalign.errors import UserError
 from recalign.models.lora import REFERENCE
 from recalign.models.policy import reference_policy
+from recalign.removal import discard
 from recalign.training.online import diagnostics
 from recalign.training.online.prompt_order import PromptOrder, UpdateSampler, choose_prompts
 from recalign.training.online.reference_lists import ReferenceKey, ReferenceLists, weights_hash
@@ -97,6 +97,8 @@ def align_policy(
         KeyboardInterrupt: after Ctrl-C, when the present update is done and a checkpoint is saved.
     """
     schedule, left_out = _schedule(dataset, expression, options, training.seed)
+    if training.eval_every == 0:
+        training = replace(training, eval_every=schedule.steps_an_epoch * options.updates_per_rollout)
     check_groups(engine, objective, dataset.rows("train"), schedule.indices)
     again = options.updates_per_rollout
     updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
@@ -191,13 +193,13 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
         f"{memory['pass_tokens']:,.0f} tokens (--token-budget {token_budget})."
     )
     if process()[0] == 0:
-        diagnostics.plot_curves(log, reward, start, out / "curves.png")
+        diagnostics.plot_curves(log, reward, start, out / diagnostics.CURVES)
     return {"diagnostics": summary, "seconds_a_step": seconds, "memory": memory}
 
 
 def _for_updates(training: TrainingOptions, updates: int, updates_per_rollout: int) -> TrainingOptions:
     """One example is one update; validations and checkpoints fall between rollouts."""
-    every = -(-(training.eval_every or updates) // updates_per_rollout) * updates_per_rollout
+    every = -(-training.eval_every // updates_per_rollout) * updates_per_rollout
     return replace(
         training,
         max_steps=updates,
@@ -213,7 +215,7 @@ def _forget_half_rollouts(checkpoints: Path, updates_per_rollout: int) -> None:
     """Remove checkpoints that an interruption wrote between two updates on one rollout: its completions are gone."""
     for path in checkpoints.glob("checkpoint-*"):
         if int(path.name.rpartition("-")[2]) % updates_per_rollout and process()[0] == 0:
-            shutil.rmtree(path)
+            discard(path, inside=checkpoints)
 
 
 def _references(

@@ -117,6 +117,21 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(run, monkeypat
     assert [(line["step"], line["reward"]) for line in log_resumed if "reward" in line] == rewards
 
 
+@pytest.mark.parametrize("per_rollout", [1, 2])
+def test_without_a_number_of_updates_it_validates_and_measures_the_kl_once_an_epoch(run, per_rollout):
+    training = replace(TRAINING, max_steps=0, epochs=2.0, eval_every=0)
+    _, _, log = run(objective="grpo", training=training, updates_per_rollout=per_rollout)
+    steps = [line["step"] for line in log if "loss" in line]
+    epoch = len(steps) // 2
+    assert [line["step"] for line in log if "eval_reward" in line] == [epoch, 2 * epoch]
+    assert [line["step"] for line in log if "kl" in line] == [1, 1 + epoch]
+
+
+def test_a_negative_number_of_updates_between_validations_is_refused():
+    with pytest.raises(UserError, match="eval_every is -1"):
+        replace(TRAINING, eval_every=-1)
+
+
 def test_several_updates_on_one_rollout_move_the_ratio(run):
     _, _, log = run(objective="grpo", updates_per_rollout=4)
     sampled = [line["step"] for line in log if "reward" in line]
