@@ -69,9 +69,8 @@ def eval(  # noqa: A001
 
     - recalign eval runs/sft/decode-beam-test --exact runs/sft/decode-exact-test
     """
-    from recalign.comparison.evaluations import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
     from recalign.data.dataset import PreparedDataset
-    from recalign.evaluation.evaluate import evaluate
+    from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, evaluate
     from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
     from recalign.evaluation.pruning import pruning_rates, read_exact, split_cutoffs
     from recalign.evaluation.targets import counting
