@@ -287,7 +287,7 @@ class RunFolder:
         if overwrite:
             self._check_expendable(held, command, options)
             record = {}
-        elif not self._saved_anything(held):
+        elif not self.saved_anything:
             record = {}
         if record and record.get("hash") != wanted:
             raise self._another(record, command, options)
@@ -333,10 +333,11 @@ class RunFolder:
         files = made_files(self.path, tuple(record.get("makes", ("*",))))
         self._write(record | facts | {"files": files})
 
-    def _saved_anything(self, held: Mapping[str, Any]) -> bool:
+    @property
+    def saved_anything(self) -> bool:
         """Whether there is something to lose: a finished run, or a file beside run.json that is not empty."""
         files = (file for file in self.path.rglob("*") if file.name != RUN_FILE and file.is_file())
-        return held.get("status") == "done" or any(file.stat().st_size for file in files)
+        return self.done or any(file.stat().st_size for file in files)
 
     def _check_expendable(self, held: Mapping[str, Any], command: str, options: Mapping[str, Any]) -> None:
         """Refuse to delete a run of another command, or what this one reads (the model that it starts from)."""

@@ -54,6 +54,7 @@ def compare(
     from recalign.comparison import report
     from recalign.comparison.systems import compare as compare_runs
     from recalign.evaluation.per_user import split_metrics
+    from recalign.runs.lifecycle import Asked, perform
 
     groups = _groups(runs or [], group or [])
     wanted = None if metrics is None else split_metrics(metrics)
@@ -66,14 +67,18 @@ def compare(
     }
     inputs = {str(found.folder): content_hash(found.results) for members in groups.values() for found in members}
     comparison = compare_runs(groups, reference=reference, metrics=wanted, seed=seed)
-    if run.begin("compare", asked, inputs, resume=True, overwrite=overwrite, makes=report.FILES) != "done":
+
+    def work(_: None) -> dict[str, Any]:
         files = report.write_report(comparison, run.path)
-        run.finish({**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)})
+        return {**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)}
+
+    asked_for = Asked("compare", asked, inputs, report.FILES)
+    results = perform(run, asked_for, lambda: None, work, resume=True, overwrite=overwrite)
     for grid in report.grids(comparison):
         console.show(report.to_rich(grid))
     console.show(report.CAPTION)
     console.say(f"Markdown, LaTeX, JSON and HTML in {run.path}.")
-    return dict(run.record["results"])
+    return results
 
 
 def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:

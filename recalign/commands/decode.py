@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,9 @@ from recalign.commands.shared_options import (
 )
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, home
+
+if TYPE_CHECKING:
+    from recalign.models.policy import Policy
 
 
 def decode(
@@ -70,6 +73,7 @@ def decode(
     from recalign.models.weights import find_model_folder
     from recalign.params import parse_assignments
     from recalign.plugins import registry
+    from recalign.runs.lifecycle import Asked, perform
     from recalign.tasks import find_task
     from recalign.workspace import file_hash
 
@@ -93,20 +97,24 @@ def decode(
         "dtype": dtype,
         "seed": seed,
     }
-    policy = load_policy(name, dataset, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code)
-    folder = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
     read = {f"decoder {file}": file_hash(file) for file in chosen.files if file.exists()}
     inputs = {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
-    state = folder.begin("decode", asked, inputs, resume=resume, overwrite=overwrite, makes=MAKES)
-    if state == "done":
-        console.say(f"{folder.path} is up to date.")
-        return {"out": str(folder.path), **folder.record["results"]}
+    run = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
     rows = dataset.rows(split)
-    run = DecodeRun(folder, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
-    results = run(rows[: min(limit or len(rows), len(rows))], exclude, token_budget)
-    console.say(policy.cached_trie.line)
-    _summarise(folder.path, results)
-    return {"out": str(folder.path), **results}
+    rows = rows[: min(limit or len(rows), len(rows))]
+
+    def work(policy: Policy) -> dict[str, Any]:
+        decoding = DecodeRun(run.path, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
+        results = decoding(rows, exclude, token_budget)
+        console.say(policy.cached_trie.line)
+        _summarise(run.path, results)
+        return results
+
+    def ready() -> Policy:
+        return load_policy(name, dataset, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code)
+
+    results = perform(run, Asked("decode", asked, inputs, MAKES), ready, work, resume=resume, overwrite=overwrite)
+    return {"out": str(run.path), **results}
 
 
 def _newest_model() -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recalign import console
 from recalign.api import Decoder, Predictions, Row
-from recalign.errors import UserError
 from recalign.removal import discard
 from recalign.runs.cost import peak_memory_mb
 from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
-from recalign.workspace import RunFolder, atomic
+from recalign.workspace import atomic
 
 PARTS = "parts"
 MAKES = (PARTS, PREDICTIONS_FILE)
@@ -31,7 +31,7 @@ class DecodeRun:
     """Decodes a split into a run folder, saving batch by batch, so that an interrupted run goes on where it was.
 
     Args:
-        folder: begun already.
+        folder: of the run, which is begun.
         policy: the model.
         dataset: whose catalogue it writes.
         decoder: how to decode.
@@ -42,7 +42,7 @@ class DecodeRun:
 
     def __init__(
         self,
-        folder: RunFolder,
+        folder: Path,
         policy: Policy,
         dataset: PreparedDataset,
         decoder: Decoder,
@@ -53,10 +53,10 @@ class DecodeRun:
     ) -> None:
         self.folder, self.policy, self.dataset, self.decoder = folder, policy, dataset, decoder
         self.size, self.seed, self.batch_size = size, seed, batch_size
-        self.parts = folder.path / PARTS
+        self.parts = folder / PARTS
 
     def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
-        """Answer the rows, write `predictions.parquet` and finish the run; return its results."""
+        """Answer the rows, write `predictions.parquet`; return the run's results."""
         from recalign.decoding.batches import concatenate
         from recalign.decoding.engine import Engine
 
@@ -67,21 +67,14 @@ class DecodeRun:
             token_budget=token_budget,
             seed=self.seed,
         )
-        try:
-            with console.progress(f"decode ({self.decoder.name})", len(rows)) as advance:
-                parts = [self._part(engine, rows, start, advance) for start in range(0, len(rows), self.batch_size)]
-        except KeyboardInterrupt:
-            self.folder.interrupt()
-            raise
-        except UserError:
-            if not self.parts.exists():  # nothing to lose: the folder is free for the mended command
-                self.folder.clear(self.folder.record)
-            raise
+        with console.progress(f"decode ({self.decoder.name})", len(rows)) as advance:
+            parts = [self._part(engine, rows, start, advance) for start in range(0, len(rows), self.batch_size)]
         predictions = concatenate([part for part, _, _ in parts], self.size)
         truncated = sum(count for _, _, count in parts)
         self.policy.prompter.tell(truncated)
-        write_predictions(self.folder.path, predictions, rows, self.dataset.catalogue)
-        results = {
+        write_predictions(self.folder, predictions, rows, self.dataset.catalogue)
+        discard(self.parts, inside=self.folder)
+        return {
             "decoder": self.decoder.name,
             "oracle": self.decoder.oracle,
             "task": self.dataset.task,
@@ -90,9 +83,6 @@ class DecodeRun:
             "trie": self.policy.cached_trie.as_dict(),
             "cost": total_cost([cost for _, cost, _ in parts], engine.policy.model.device),
         }
-        self.folder.finish(results)
-        discard(self.parts, inside=self.folder.path)
-        return results
 
     def _part(
         self, engine: Engine, rows: Sequence[Row], start: int, advance: Callable[[int], None]

@@ -32,6 +32,7 @@ from recalign.models.weights import (
     resolve_dtype,
     save_weights,
 )
+from recalign.runs.lifecycle import Asked, perform_whole
 from recalign.text.item_tokens import TitleTokens, title_tokens
 from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.text.trie_cache import FOLDER as TRIES
@@ -195,24 +196,27 @@ def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overw
     if is_builtin(name):
         raise UserError(f"{name} is not trained yet.", "Export the run folder of `recalign sft` or `recalign align`.")
     quieten_libraries()
-    folder, run = find_model_folder(name), RunFolder(out)
-    held = run.record
-    state, record = run.plan("export", {"model": name}, {"model": model_hash(name)}, overwrite=overwrite)
-    if state == "done":
-        return {**record["results"], "reused": True}
+    folder = find_model_folder(name)
     source = str(folder or name)
-    tokenizer = load_tokenizer(source, trust_remote_code)
-    loaded = load_model(
-        source, tokenizer, [], dtype="auto", trust_remote_code=trust_remote_code, lora=None, trainable=False
-    )
-    model = loaded.merge_and_unload() if isinstance(loaded, PeftModel) else loaded
-    with run.at_once(record, held) as (temporary, results):
+
+    def ready() -> tuple[PreTrainedTokenizerBase, PreTrainedModel | PeftModel]:
+        tokenizer = load_tokenizer(source, trust_remote_code)
+        loaded = load_model(
+            source, tokenizer, [], dtype="auto", trust_remote_code=trust_remote_code, lora=None, trainable=False
+        )
+        return tokenizer, loaded.merge_and_unload() if isinstance(loaded, PeftModel) else loaded
+
+    def work(loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel], temporary: Path) -> dict[str, Any]:
+        tokenizer, model = loaded
         save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
         if folder and (folder / SETTINGS_FILE).is_file():
             write_json(temporary / SETTINGS_FILE, read_json(folder / SETTINGS_FILE))
-        results["parameters"] = int(model.num_parameters())
-    return {**results, "reused": False}
+        return {"parameters": int(model.num_parameters())}
+
+    asked = Asked("export", {"model": name}, {"model": model_hash(name)})
+    results, reused = perform_whole(RunFolder(out), asked, ready, work, overwrite=overwrite)
+    return {**results, "reused": reused}
 
 
 def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: str | Path) -> None:

@@ -30,6 +30,7 @@ from recalign.preparation.relevance import gains
 from recalign.preparation.semantic_ids import semantic_codes
 from recalign.preparation.splits import SPLITTERS, Splits, as_provided
 from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
+from recalign.runs.lifecycle import Asked, perform_whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,16 +106,16 @@ def prepare_dataset(
     if settings.semantic_embeddings is not None:
         read.append(existing_file(Path(settings.semantic_embeddings)))
     inputs = {str(file): _file_hash(file) for file in read}
-    run = workspace.RunFolder(out)
-    held = run.record
-    state, record = run.plan("prepare", recorded, inputs, resume=True, overwrite=overwrite)
-    if state == "done":
+    results, reused = perform_whole(
+        workspace.RunFolder(out),
+        Asked("prepare", recorded, inputs),
+        lambda: build(plugin, path, settings, seed),
+        lambda prepared, folder: _write(folder, prepared, settings, recorded, tokenizer),
+        overwrite=overwrite,
+    )
+    if reused:
         console.say(f"{out} holds this dataset already; nothing to do (--overwrite prepares it again).")
-        return {**record["results"], "path": str(out), "reused": True}
-    prepared = build(plugin, path, settings, seed)
-    with run.at_once(record, held) as (folder, results):
-        results.update(_write(folder, prepared, settings, recorded, tokenizer))
-    return {**results, "path": str(out), "reused": False}
+    return {**results, "path": str(out), "reused": reused}
 
 
 def ensure_default_dataset(seed: int = 0) -> Path:

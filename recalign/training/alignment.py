@@ -17,10 +17,11 @@ from recalign.models.lora import LoraOptions
 from recalign.models.policy import SETTINGS_FILE, Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, find_model_folder, model_hash
 from recalign.plugins import registry
+from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
 from recalign.training.families import family_of
 from recalign.training.online.rollout_training import RolloutOptions
-from recalign.training.processes import connect, process
+from recalign.training.processes import connect
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
 from recalign.workspace import RunFolder, read_json
@@ -117,34 +118,30 @@ def train_aligned(
     objective = registry.create("objective", options.objective, options.params)
     family_of(objective).check(objective, dataset, options.model)
     expression = _reward(options.reward, dataset, objective)
-    run = RunFolder(out)
-    if run.done and not overwrite:
-        _claim(run, dataset, options)
-        console.say(f"{out} is done already.")
-        return dict(run.record["results"])
-    connect()
-    policy = load_policy(
-        options.model,
-        dataset,
-        template=options.template,
-        lora=options.lora,
-        trust_remote_code=options.trust_remote_code,
-        dtype=options.dtype,
-        seed=options.training.seed,
-        trainable=True,
-        max_length=options.max_length,
+    inputs = {"data": dataset.hash, "model": model_hash(options.model)}
+
+    def ready() -> Policy:
+        connect()
+        return load_policy(
+            options.model,
+            dataset,
+            template=options.template,
+            lora=options.lora,
+            trust_remote_code=options.trust_remote_code,
+            dtype=options.dtype,
+            seed=options.training.seed,
+            trainable=True,
+            max_length=options.max_length,
+        )
+
+    return perform(
+        RunFolder(out),
+        Asked("align", asdict(options), inputs, MAKES),
+        ready,
+        lambda policy: _aligned(policy, dataset, objective, expression, out, options, resume),
+        resume=resume,
+        overwrite=overwrite,
     )
-    _claim(run, dataset, options, resume=resume, overwrite=overwrite)  # what is wrong with the input has shown by now
-    try:
-        results = _aligned(policy, dataset, objective, expression, out, options, resume)
-    except KeyboardInterrupt:
-        if process()[0] == 0:
-            run.interrupt()
-        raise
-    if process()[0] == 0:
-        policy.save(out / MODEL_FOLDER)
-        run.finish(results)
-    return results
 
 
 def _aligned(
@@ -156,7 +153,7 @@ def _aligned(
     options: AlignOptions,
     resume: bool,
 ) -> dict[str, Any]:
-    """Align, between two looks at the test split."""
+    """Align, between two looks at the test split, and save the model; the results."""
     exclude = dataset.excludes_history(options.exclude_history)
     engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget)
     rows = list(dataset.rows("test")) if options.report else []
@@ -172,16 +169,18 @@ def _aligned(
         options.rollout,
         resume=resume,
     )
-    if before is None:
-        return results
-    policy.model.eval()
-    table = before_after(dataset, rows, before, task.decode(engine, rows), seed=options.training.seed)
-    _show(table, options, len(rows))
-    return {**results, "report": table.as_dict()}
+    if before is not None:
+        policy.model.eval()
+        table = before_after(dataset, rows, before, task.decode(engine, rows), seed=options.training.seed)
+        _show(table, options, len(rows))
+        results = {**results, "report": table.as_dict()}
+    if console.speaks():
+        policy.save(out / MODEL_FOLDER)
+    return results
 
 
 def _show(table: BeforeAfter, options: AlignOptions, rows: int) -> None:
-    if process()[0] == 0:
+    if console.speaks():
         title = f"{options.objective}, reward {options.reward}: {rows} test rows"
         console.show(table.render(title, before=Path(options.model).name, after="aligned"))
 
@@ -193,12 +192,3 @@ def _reward(text: str, dataset: PreparedDataset, objective: Objective) -> Reward
     for harm in expression.harms:
         console.warn(f"{harm} counts for a list here, although lower values are better; did you mean -{harm}?")
     return expression
-
-
-def _claim(
-    run: RunFolder, dataset: PreparedDataset, options: AlignOptions, *, resume: bool = False, overwrite: bool = False
-) -> None:
-    """Begin the run; one process speaks for all."""
-    if process()[0] == 0:
-        inputs = {"data": dataset.hash, "model": model_hash(options.model)}
-        run.begin("align", asdict(options), inputs, resume=resume, overwrite=overwrite, makes=MAKES)

@@ -17,6 +17,7 @@ from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, model_hash
 from recalign.plugins import registry
+from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
 from recalign.training.families import family_of
 from recalign.training.family import LossOn, SupervisedData
@@ -97,40 +98,44 @@ def train_supervised(
     family.check_supervised(objective, options.loss_on)
     family.check(objective, dataset, options.model)
     options = replace(options, training=_with_defaults(options, objective))
-    run = RunFolder(out)
-    if run.done and not overwrite:
-        _claim(run, dataset, options)
-        console.say(f"{out} is done already.")
-        return dict(run.record["results"])
-    policy = load_policy(
-        options.model,
-        dataset,
-        template=options.template,
-        lora=options.lora,
-        trust_remote_code=options.trust_remote_code,
-        dtype=options.dtype,
-        seed=options.training.seed,
-        trainable=True,
-        max_length=options.max_length,
+    inputs = {"data": dataset.hash, "model": model_hash(options.model)}
+
+    def ready() -> TrainingSetup:
+        policy = load_policy(
+            options.model,
+            dataset,
+            template=options.template,
+            lora=options.lora,
+            trust_remote_code=options.trust_remote_code,
+            dtype=options.dtype,
+            seed=options.training.seed,
+            trainable=True,
+            max_length=options.max_length,
+        )
+        return _setup(policy, dataset, objective, options)
+
+    return perform(
+        RunFolder(out),
+        Asked("sft", asdict(options), inputs, MAKES),
+        ready,
+        lambda setup: _trained(setup, out, options, resume),
+        resume=resume,
+        overwrite=overwrite,
     )
-    setup = _setup(policy, dataset, objective, options)
-    _claim(run, dataset, options, resume=resume, overwrite=overwrite)  # what is wrong with the input has shown by now
+
+
+def _trained(setup: TrainingSetup, out: Path, options: SftOptions, resume: bool) -> dict[str, Any]:
+    """Train, and save the model; the results."""
+    policy = setup.validation.engine.policy
     title = "sft" if options.objective == "sft" else f"sft ({options.objective})"
     trainer = setup.trainer(options.training, out, title)
-    try:
-        figures = trainer.run(resume=resume)
-    except KeyboardInterrupt:
-        if console.speaks():
-            run.interrupt()
-        raise
+    figures = trainer.run(resume=resume)
     policy.prompter.tell()
-    best_on = options.training.best_metric
-    results = {**figures, "best_on": best_on, "truncated": policy.prompter.truncated, "parameters": _count(policy)}
     if console.speaks():
         policy.save(out / MODEL_FOLDER)
-        run.finish(results)
     trainer.accelerator.wait_for_everyone()
-    return results
+    best_on = options.training.best_metric
+    return {**figures, "best_on": best_on, "truncated": policy.prompter.truncated, "parameters": _count(policy)}
 
 
 def default_learning_rate(model: str, lora: LoraOptions | None) -> float:
@@ -160,15 +165,6 @@ def _with_defaults(options: SftOptions, objective: Objective) -> TrainingOptions
         raise UserError("--best-on metric needs a metric.", "Leave out --metric none.")
     rate = options.training.learning_rate or default_learning_rate(options.model, options.lora)
     return replace(options.training, learning_rate=rate, best_metric=best)
-
-
-def _claim(
-    run: RunFolder, dataset: PreparedDataset, options: SftOptions, *, resume: bool = False, overwrite: bool = False
-) -> None:
-    """Begin the run; one process speaks for all."""
-    if console.speaks():
-        inputs = {"data": dataset.hash, "model": model_hash(options.model)}
-        run.begin("sft", asdict(options), inputs, resume=resume, overwrite=overwrite, makes=MAKES)
 
 
 def _setup(policy: Policy, dataset: PreparedDataset, objective: Objective, options: SftOptions) -> TrainingSetup:

@@ -92,7 +92,7 @@ def test_a_finished_run_is_not_repeated(align):
     assert align()[0] == 0
     code, _, err = align()
     assert code == 0
-    assert "is done already" in err
+    assert "is up to date" in err
     code, _, err = align("--seed", "1")
     assert code == 2
     assert "holds another run" in err
