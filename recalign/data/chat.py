@@ -103,9 +103,7 @@ class ChatTemplate:
         UserError: the chat template does not parse, or has several forms and no default.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Scalar], today: date = DATE
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Scalar], today: date = DATE) -> None:
         # The environment of transformers: its sandbox, filters and tags are what chat templates are written for.
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
