@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 
 from recalign.errors import UserError
 
@@ -76,7 +77,7 @@ def deterministic(environment: jinja2.Environment) -> jinja2.Environment:
 
 
 def variables_read(environment: jinja2.Environment, source: str) -> frozenset[str]:
-    """Return the names that a template looks up and does not set itself."""
+    """Return the names that a template looks up, and that neither it nor the environment sets."""
     return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source)))
 
 
@@ -120,13 +121,13 @@ class ChatTemplate:
     @cached_property
     def reads(self) -> frozenset[str]:
         """Names of the variables that a user may set."""
-        known = CHAT_VARIABLES | self._special | {*self._program.environment.globals, "raise_exception"}
-        return self._looked_up - known
+        return variables_read(self._program.environment, self._source) - CHAT_VARIABLES - self._special
 
     @property
     def asks_for_the_date(self) -> bool:
         """Whether prompts depend on the date that the template is told."""
-        return "strftime_now" in self._looked_up
+        names = self._program.environment.parse(self._source).find_all(jinja2.nodes.Name)
+        return any(node.name == "strftime_now" for node in names)
 
     def render(self, text: str) -> str:
         """Return a chat of one user turn, up to where the answer begins.
@@ -140,10 +141,6 @@ class ChatTemplate:
             return str(self._program.render(given))
         except Exception as error:  # a chat template is the model's program: it may raise anything
             raise self._error(error) from None
-
-    @cached_property
-    def _looked_up(self) -> frozenset[str]:
-        return variables_read(self._program.environment, self._source)
 
     def _error(self, error: Exception) -> UserError:
         place = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""

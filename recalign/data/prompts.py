@@ -95,7 +95,7 @@ class Template:
             read = variables_read(_ENVIRONMENT, self.source or "")
         except jinja2.TemplateSyntaxError as error:
             raise self._error(error, error.lineno) from None
-        return read - OWN_VARIABLES - {*_ENVIRONMENT.globals}
+        return read - OWN_VARIABLES
 
     @cached_property
     def _program(self) -> jinja2.Template:

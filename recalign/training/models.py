@@ -248,8 +248,16 @@ def _choose_template(
         chosen = load_template(recorded.get("template") or ("chat" if tokenizer.chat_template else "alpaca"))
     same = chosen.name == recorded.get("template")
     kept = recorded.get("template_variables", {}) if same else {}
-    today = date.fromisoformat(recorded["template_date"]) if recorded.get("template_date") else DATE
-    return replace(chosen, variables={**kept, **variables}, today=today)
+    return replace(chosen, variables={**kept, **variables}, today=_date(recorded.get("template_date")))
+
+
+def _date(recorded: str | None) -> date:
+    try:
+        return date.fromisoformat(recorded) if recorded else DATE
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{SETTINGS_FILE} records template_date = {recorded!r}, which is no date.", "Write it as 2024-07-26."
+        ) from None
 
 
 def _prompter(
