@@ -29,6 +29,7 @@ from recalign.commands.options import (
     ScheduleOption,
     SeedOption,
     TemplateOption,
+    TemplateVarOption,
     TrustOption,
     ValidRowsOption,
     WarmupOption,
@@ -78,6 +79,7 @@ def align(
     ] = True,
     max_length: MaxLengthOption = None,
     template: TemplateOption = None,
+    template_var: TemplateVarOption = None,
     lora: LoraOption = False,
     lora_rank: LoraRankOption = None,
     lora_alpha: LoraAlphaOption = None,
@@ -99,6 +101,7 @@ def align(
     Example: recalign align --objective blade --reward "ndcg@5 - 0.5*mgu" -p tau=0.3
     """
     from recalign import console, workspace
+    from recalign.data.chat import parse_variables
     from recalign.data.dataset import PreparedDataset
     from recalign.data.prepare import ensure_default_dataset
     from recalign.evaluation.expression import parse_reward
@@ -142,6 +145,7 @@ def align(
         rollout=RolloutOptions(prompts_per_step, prompts, valid_rows, updates_per_rollout, token_budget),
         exclude_history=exclude_history,
         template=template,
+        template_vars=parse_variables(template_var or []),
         lora=layers,
         dtype=dtype,
         trust_remote_code=trust_remote_code,

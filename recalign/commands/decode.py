@@ -22,6 +22,7 @@ from recalign.commands.options import (
     SeedOption,
     SizeOption,
     SplitOption,
+    TemplateVarOption,
     TrustOption,
 )
 from recalign.errors import UserError
@@ -50,6 +51,7 @@ def decode(
     token_budget: Annotated[
         int, typer.Option(help="Prompt and list tokens held in memory at once; bounds the peak.", min=1)
     ] = 32768,
+    template_var: TemplateVarOption = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     out: OutOption = None,
@@ -67,6 +69,7 @@ def decode(
     - recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
     """
     from recalign import registry
+    from recalign.data.chat import parse_variables
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.decode import MAKES, DecodeRun
     from recalign.generation.decode import check_task
@@ -92,10 +95,18 @@ def decode(
         "exclude_history": exclude_history,
         "limit": limit,
         "batch_size": batch_size,
+        "template_vars": parse_variables(template_var or []),
         "dtype": dtype,
         "seed": seed,
     }
-    policy = load_policy(name, dataset, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code)
+    policy = load_policy(
+        name,
+        dataset,
+        template_vars=asked["template_vars"],
+        seed=seed,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
     folder = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
     read = {f"decoder {file}": file_hash(file) for file in chosen.files if file.exists()}
     inputs = {"data": dataset.hash, "model": file_hash(found) if found else name, **read}

@@ -11,6 +11,7 @@ import numpy as np
 
 from recalign import console, registry
 from recalign.api import Objective, Predictions, PreferenceObjective, RolloutObjective, Row, UserError
+from recalign.data.chat import Scalar
 from recalign.data.dataset import PreparedDataset
 from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
 from recalign.evaluation.tables import BeforeAfter, before_after
@@ -46,6 +47,7 @@ class AlignOptions:
         rollout: how rollouts are made and used; on the data's answers, a prompt is a row.
         exclude_history: never recommend items of the history; auto: as the dataset says.
         template: prompt template; None: see `load_policy`.
+        template_vars: variables of the template and of the model's chat template.
         lora: train an adapter.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
@@ -63,6 +65,7 @@ class AlignOptions:
     rollout: RolloutOptions = RolloutOptions()
     exclude_history: Literal["auto", "yes", "no"] = "auto"
     template: str | None = None
+    template_vars: Mapping[str, Scalar] = field(default_factory=dict)
     lora: LoraOptions | None = None
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
@@ -138,6 +141,7 @@ def train_aligned(
         options.model,
         dataset,
         template=options.template,
+        template_vars=options.template_vars,
         lora=options.lora,
         trust_remote_code=options.trust_remote_code,
         dtype=options.dtype,

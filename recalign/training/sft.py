@@ -9,6 +9,7 @@ from typing import Any
 
 from recalign import console, registry
 from recalign.api import PreferenceObjective, TokenObjective
+from recalign.data.chat import Scalar
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.evaluation.expression import RewardExpression, check_cutoffs, parse_reward
@@ -51,6 +52,7 @@ class SftOptions:
         loss_on: `response`, `all` (the history's tokens too: every item of it is a next-item prediction) or `auto`: all
             for models from scratch with the compact template, where it is the denser signal, else response.
         template: prompt template; None: see `load_policy`.
+        template_vars: variables of the template and of the model's chat template.
         lora: train an adapter.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
@@ -67,6 +69,7 @@ class SftOptions:
     training: TrainingOptions = TrainingOptions()
     loss_on: LossOn = "auto"
     template: str | None = None
+    template_vars: Mapping[str, Scalar] = field(default_factory=dict)
     lora: LoraOptions | None = None
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
@@ -107,6 +110,7 @@ def train_supervised(
         options.model,
         dataset,
         template=options.template,
+        template_vars=options.template_vars,
         lora=options.lora,
         trust_remote_code=options.trust_remote_code,
         dtype=options.dtype,
