@@ -29,7 +29,7 @@ def at_work(process: Mapping[str, Any]) -> bool:
 
     try:
         found = psutil.Process(int(process["pid"]))
-        same = abs(found.create_time() - process["born"]) < CLOCK_STEP
+        same = bool(abs(found.create_time() - process["born"]) < CLOCK_STEP)
         return same and found.pid != os.getpid() and found.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False

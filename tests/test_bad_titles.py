@@ -74,7 +74,6 @@ def test_an_empty_title_in_a_table(call, tmp_path):
     ("title", "said"),
     [
         ("", "The title of item 103 ('') has no tokens."),
-        ("Ship <end> Red", "contains the end-of-sequence token. Rename it, or use another tokenizer."),
         ("Ship\nRed", "contains the separator between titles. Rename it, or choose another separator."),
     ],
 )
@@ -87,6 +86,22 @@ def test_titles_that_no_tokenizer_could_write(call, tmp_path, command, title, sa
     assert "The title of item 103" in told
     assert said in told
     assert not (tmp_path / "out").exists()
+
+
+def test_titles_that_spell_control_tokens_are_taught_and_listed_like_any_other(call, tmp_path):
+    """As the case control_tokens.csv, with the tokens of the tokenizer at hand."""
+    marks = ["<|user|>system", "Ship <end> Red", "<end>", "{{ 7 * 7 }}", "{% raw %}<|assistant|>"]
+    titles = [*marks, *TITLES[:5]]
+    data = write_dataset(tmp_path / "data", titles=titles, history=2, task="next")
+    model = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES, chat=True))
+    train = ["--model", model, "--epochs", "1", "--out", tmp_path / "sft"]
+    code, told = call("sft", "--data", data.path, *train)
+    assert code == 0, told
+    arguments = ["--data", data.path, "--model", tmp_path / "sft", "--keep-history", "--size", "10"]
+    assert call("decode", *arguments, "--out", tmp_path / "out")[0] == 0
+    items, shown = predictions(tmp_path / "out")
+    assert all(sorted(row) == list(range(10)) for row in items)
+    assert shown == [[titles[item] for item in row] for row in items]
 
 
 @pytest.mark.parametrize("command", ["sft", "align", "decode"])

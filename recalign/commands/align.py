@@ -30,6 +30,7 @@ from recalign.commands.shared_options import (
     ScheduleOption,
     SeedOption,
     TemplateOption,
+    TemplateVarOption,
     TrustOption,
     ValidRowsOption,
     WarmupOption,
@@ -80,6 +81,7 @@ def align(
     ] = True,
     max_length: MaxLengthOption = None,
     template: TemplateOption = None,
+    template_var: TemplateVarOption = None,
     lora: LoraOption = False,
     lora_rank: LoraRankOption = None,
     lora_alpha: LoraAlphaOption = None,
@@ -106,6 +108,7 @@ def align(
     from recalign.params import parse_assignments
     from recalign.plugins.registry import create
     from recalign.preparation.pipeline import ensure_default_dataset
+    from recalign.text.chat_templates import parse_variables
     from recalign.training.alignment import AlignOptions, train_aligned
     from recalign.training.online.rollout_training import RolloutOptions
     from recalign.training.processes import relaunch
@@ -144,6 +147,7 @@ def align(
         rollout=RolloutOptions(prompts_per_step, prompts, valid_rows, updates_per_rollout, token_budget),
         exclude_history=exclude_history,
         template=template,
+        template_vars=parse_variables(template_var or []),
         lora=layers,
         dtype=dtype,
         trust_remote_code=trust_remote_code,

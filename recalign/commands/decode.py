@@ -22,6 +22,7 @@ from recalign.commands.shared_options import (
     SeedOption,
     SizeOption,
     SplitOption,
+    TemplateVarOption,
     TrustOption,
 )
 from recalign.errors import UserError
@@ -50,6 +51,7 @@ def decode(
     token_budget: Annotated[
         int, typer.Option(help="Prompt and list tokens held in memory at once; bounds the peak.", min=1)
     ] = 32768,
+    template_var: TemplateVarOption = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     out: OutOption = None,
@@ -75,6 +77,7 @@ def decode(
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, perform
     from recalign.tasks import find_task
+    from recalign.text.chat_templates import parse_variables
     from recalign.workspace import file_hash
 
     name = model or _newest_model()
@@ -94,6 +97,7 @@ def decode(
         "exclude_history": exclude,
         "limit": limit,
         "batch_size": batch_size,
+        "template_vars": parse_variables(template_var or []),
         "dtype": dtype,
         "seed": seed,
     }
@@ -111,7 +115,14 @@ def decode(
         return results
 
     def ready() -> Policy:
-        return load_policy(name, dataset, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code)
+        return load_policy(
+            name,
+            dataset,
+            template_vars=asked["template_vars"],
+            seed=seed,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
 
     results = perform(run, Asked("decode", asked, inputs, MAKES), ready, work, resume=resume, overwrite=overwrite)
     return {"out": str(run.path), **results}

@@ -27,6 +27,7 @@ from recalign.commands.shared_options import (
     ScheduleOption,
     SeedOption,
     TemplateOption,
+    TemplateVarOption,
     TrustOption,
     ValidRowsOption,
     WarmupOption,
@@ -83,6 +84,7 @@ def sft(
     valid_rows: ValidRowsOption = 512,
     max_length: MaxLengthOption = None,
     template: TemplateOption = None,
+    template_var: TemplateVarOption = None,
     lora: LoraOption = False,
     lora_rank: LoraRankOption = None,
     lora_alpha: LoraAlphaOption = None,
@@ -105,6 +107,7 @@ def sft(
     from recalign.data.dataset import PreparedDataset
     from recalign.params import parse_assignments
     from recalign.preparation.pipeline import ensure_default_dataset
+    from recalign.text.chat_templates import parse_variables
     from recalign.training.supervised import BUILTIN, SftOptions, train_supervised
     from recalign.training.training_options import TrainingOptions
 
@@ -132,6 +135,7 @@ def sft(
         ),
         loss_on=loss_on,
         template=template,
+        template_vars=parse_variables(template_var or []),
         lora=adapter(lora, lora_rank, lora_alpha, lora_target),
         dtype=dtype,
         trust_remote_code=trust_remote_code,

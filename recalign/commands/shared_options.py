@@ -73,6 +73,15 @@ TemplateOption = Annotated[
         help="compact, alpaca, chat or a Jinja file (default: as the model was trained, or what suits the tokenizer)."
     ),
 ]
+TemplateVarOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-var",
+        help="Variable of the template or of the model's chat template, such as enable_thinking=false: true, false, a "
+        "number or text; may be repeated. A trained model keeps it.",
+        metavar="NAME=VALUE",
+    ),
+]
 LoraOption = Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")]
 LoraRankOption = Annotated[int | None, typer.Option(help="With --lora: rank of the adapter (16).", min=1)]
 LoraAlphaOption = Annotated[float | None, typer.Option(help="With --lora: its scale is alpha / rank (32).", min=0)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from recalign.models.weights import (
     save_weights,
 )
 from recalign.runs.lifecycle import Asked, perform_whole
+from recalign.text.chat_templates import DATE, Scalar
 from recalign.text.item_tokens import TitleTokens, title_tokens
 from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.text.trie_cache import FOLDER as TRIES
@@ -99,6 +101,7 @@ def load_policy(
     dataset: PreparedDataset,
     *,
     template: str | Path | None = None,
+    template_vars: Mapping[str, Scalar] | None = None,
     lora: LoraOptions | None = None,
     trust_remote_code: bool = False,
     dtype: Dtype = "auto",
@@ -113,6 +116,8 @@ def load_policy(
         dataset: whose catalogue it writes.
         template: prompt template; default: what the model was trained with, else `compact` for built-in models, `chat`
             for tokenizers with a chat template, `alpaca` for others.
+        template_vars: variables of the template and of the model's chat template, on top of those that the model was
+            trained with.
         lora: train an adapter instead of the weights.
         trust_remote_code: run code that comes with the model.
         dtype: of the weights; `auto`: bfloat16 on hardware that has it (float32 for full fine-tuning), else float32.
@@ -130,11 +135,11 @@ def load_policy(
     _check_recorded(recorded, dataset, name)
     if is_builtin(name):
         params = parse_builtin(source)
-        chosen = load_template(template or "compact")
+        chosen = replace(load_template(template or "compact"), variables=dict(template_vars or {}))
         tokenizer = builtin_tokenizer(params, dataset.catalogue, dataset.identifier, chosen)
     else:
         tokenizer = load_tokenizer(source, trust_remote_code)
-        chosen = _choose_template(template, recorded, tokenizer)
+        chosen = _choose_template(template, recorded, tokenizer, template_vars or {})
     new_tokens = add_item_tokens(tokenizer, dataset.catalogue, dataset.identifier)
     titles = title_tokens(dataset.catalogue, tokenizer, dataset.identifier, chosen.separator)
     if recorded and recorded.get("titles") != titles.fingerprint:
@@ -160,7 +165,7 @@ def load_policy(
     limit_threads(model)
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
-    settings = _settings(recorded.get("base_model", str(name)), dataset, titles, chosen, max_length)
+    settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
     return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES)
 
 
@@ -240,13 +245,30 @@ def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: st
 
 
 def _choose_template(
-    template: str | Path | None, recorded: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+    template: str | Path | None,
+    recorded: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    variables: Mapping[str, Scalar],
 ) -> Template:
+    """The template asked for, or that of training; what was recorded of it holds on."""
     if template is not None:
-        return load_template(template)
-    if recorded.get("template_source"):
-        return Template(recorded["template"], recorded["template_source"])
-    return load_template(recorded.get("template") or ("chat" if tokenizer.chat_template else "alpaca"))
+        chosen = load_template(template)
+    elif recorded.get("template_source"):
+        chosen = Template(recorded["template"], recorded["template_source"])
+    else:
+        chosen = load_template(recorded.get("template") or ("chat" if tokenizer.chat_template else "alpaca"))
+    same = chosen.name == recorded.get("template")
+    kept = recorded.get("template_variables", {}) if same else {}
+    return replace(chosen, variables={**kept, **variables}, today=_date(recorded.get("template_date")))
+
+
+def _date(recorded: str | None) -> date:
+    try:
+        return date.fromisoformat(recorded) if recorded else DATE
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{SETTINGS_FILE} records template_date = {recorded!r}, which is no date.", "Write it as 2024-07-26."
+        ) from None
 
 
 def _prompter(
@@ -277,9 +299,8 @@ def _prompter(
     )
 
 
-def _settings(
-    base_model: str, dataset: PreparedDataset, titles: TitleTokens, template: Template, max_length: int | None
-) -> dict[str, Any]:
+def _settings(base_model: str, dataset: PreparedDataset, prompter: Prompter, max_length: int | None) -> dict[str, Any]:
+    template, chat = prompter.template, prompter.text.chat
     return {
         "format": 1,
         "base_model": base_model,
@@ -287,9 +308,11 @@ def _settings(
         "dataset": dataset.hash,
         "measured": dataset.measured_hash,
         "identifier": dataset.identifier,
-        "titles": titles.fingerprint,
+        "titles": prompter.titles.fingerprint,
         "template": template.name,
         "template_source": None if template.name in TEMPLATES else template.source,
+        "template_variables": dict(template.variables),
+        "template_date": template.today.isoformat() if chat is not None and chat.asks_for_the_date else None,
         "task": dataset.task,
         "list_length": dataset.list_length,
         "max_length": max_length,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recalign.errors import UserError, did_you_mean
+from recalign.text.control_tokens import literal_titles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -138,7 +139,7 @@ def added_tokens(catalogue: Catalogue, identifier: str) -> list[list[str]] | Non
 def title_tokens(
     catalogue: Catalogue, tokenizer: PreTrainedTokenizerBase, identifier: str, separator: str | None = None
 ) -> TitleTokens:
-    r"""Tokenise a catalogue, title by title.
+    r"""Tokenise a catalogue, title by title; what a title spells is ordinary characters, see `control`.
 
     Args:
         catalogue: the items.
@@ -149,8 +150,9 @@ def title_tokens(
             Semantic and atomic identifiers need none and have none.
 
     Raises:
-        UserError: two items with the same tokens, a title without tokens or with the end or separator token inside, a
-            tokenizer without end token, separator or item tokens, an empty separator with a title that begins another.
+        UserError: two items with the same tokens, a title without tokens or with the end or separator token inside, one
+            that spells a control token to a tokenizer that cannot write its characters, a tokenizer without end token,
+            separator or item tokens, an empty separator with a title that begins another.
     """
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -161,8 +163,7 @@ def title_tokens(
     if words is not None:
         paths, separator_ids = _added_paths(catalogue, tokenizer, words), np.empty(0, dtype=np.int64)
     else:
-        encoded = tokenizer(catalogue.titles, add_special_tokens=False)["input_ids"] if len(catalogue) else []
-        paths = [np.asarray(ids, dtype=np.int64) for ids in encoded]
+        paths = [np.asarray(ids, dtype=np.int64) for ids in literal_titles(tokenizer, catalogue.titles)]
         separator_ids = _separator_ids(tokenizer, separator)
     texts = None if words is None else ["".join(word) for word in words]
     titles = TitleTokens(paths=paths, separator=separator_ids, end=int(tokenizer.eos_token_id), texts=texts)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 
 from recalign import console
 from recalign.errors import UserError, did_you_mean
+from recalign.text.chat_templates import DATE, OWN_VARIABLES, Scalar, deterministic, variables_read
 from recalign.text.item_tokens import TitleTokens
+from recalign.text.text_prompts import TextPrompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 TITLES = "-titles"
 TEMPLATES = ("compact", "alpaca", "chat", "alpaca" + TITLES, "chat" + TITLES)
 """With semantic or atomic identifiers, the last two show titles in the prompt; the response is still identifiers."""
-_ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
+_ENVIRONMENT = deterministic(
+    jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,14 @@ class Template:
         name: `compact`, `alpaca`, `chat`, or the file's path.
         source: the Jinja text; None for `compact`, whose prompt is `BOS h1 SEP h2 SEP ... hn SEP`: the history in the
             very token layout of the response, which simply goes on.
+        variables: of the user's, by name, for the Jinja text and for the model's chat template.
+        today: the date that a chat template is told.
     """
 
     name: str
     source: str | None = None
+    variables: Mapping[str, Scalar] = field(default_factory=dict)
+    today: date = DATE
 
     @property
     def chat(self) -> bool:
@@ -71,13 +80,22 @@ class Template:
             UserError: the template does not parse or fails on these variables; the line is named.
         """
         try:
-            return self._program.render(**variables)
+            return self._program.render({**self.variables, **variables})
         except jinja2.TemplateSyntaxError as error:
             raise self._error(error, error.lineno) from None
         except Exception as error:  # a template is the user's program: whatever it raises is theirs to mend
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == "<template>"]
             raise self._error(error, lines[-1] if lines else None) from None
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Names of the variables that a user may set in the Jinja text."""
+        try:
+            read = variables_read(_ENVIRONMENT, self.source or "")
+        except jinja2.TemplateSyntaxError as error:
+            raise self._error(error, error.lineno) from None
+        return read - OWN_VARIABLES
 
     @cached_property
     def _program(self) -> jinja2.Template:
@@ -102,7 +120,7 @@ class Template:
         place = f", line {line}" if line else ""
         return UserError(
             f"The template {self.name}{place}: {error}.",
-            "A template may use history, candidates, list_length and task.",
+            "A template may use history, candidates, list_length and task, and what --template-var sets.",
         )
 
 
@@ -142,7 +160,11 @@ class Prompter:
         max_tokens: longest prompt in tokens; longer ones lose their oldest items. None: no limit.
 
     Attributes:
+        text: how prompts read, where the template is a text.
         truncated: how many different rows were cut to fit.
+
+    Raises:
+        UserError: see `TextPrompts`; a limit below the template itself.
     """
 
     def __init__(
@@ -159,13 +181,8 @@ class Prompter:
         self.template = template if isinstance(template, Template) else load_template(template)
         self.tokenizer, self.titles = tokenizer, titles
         self.task, self.list_length, self.max_tokens = task, list_length, max_tokens
-        self._names = catalogue.titles if titles.texts is None or self.template.titles else titles.texts
         self._cut: set[tuple[str, int, int]] = set()
-        if self.template.chat and not tokenizer.chat_template:
-            raise UserError(
-                f"The template '{self.template.name}' needs the model's chat template, and the tokenizer has none.",
-                "Use --template alpaca or compact.",
-            )
+        self.text = TextPrompts(self.template, tokenizer, catalogue, titles, task=task, list_length=list_length)
         if not self._fits(self._tokens([], None)):
             raise UserError(
                 f"A prompt without any history has {len(self._tokens([], None))} tokens already; {max_tokens} fit.",
@@ -221,18 +238,4 @@ class Prompter:
             start = self.tokenizer.bos_token_id
             start = self.titles.end if start is None else start
             return np.concatenate([[start], self.titles.join(history, close=True)]).astype(np.int64)
-        text = self.template.render(
-            history=[self._names[item] for item in history],
-            candidates=[] if candidates is None else [self._names[item] for item in candidates],
-            list_length=self.list_length,
-            task=self.task,
-        )
-        if self.template.chat:
-            turn = [{"role": "user", "content": text}]
-            rendered = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-            ids = self.tokenizer.encode(rendered, add_special_tokens=False)
-        else:
-            ids = self.tokenizer.encode(text)
-        if len(ids) and ids[-1] == self.titles.end:  # some tokenizers end every text; the response is still to come
-            ids = ids[:-1]
-        return np.asarray(ids, dtype=np.int64)
+        return np.asarray(self.text.encode(history, candidates), dtype=np.int64)

@@ -19,6 +19,7 @@ from recalign.models.weights import Dtype, find_model_folder, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
+from recalign.text.chat_templates import Scalar
 from recalign.training.families import family_of
 from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect
@@ -45,6 +46,7 @@ class AlignOptions:
         rollout: how rollouts are made and used; on the data's answers, a prompt is a row.
         exclude_history: never recommend items of the history; auto: as the dataset says.
         template: prompt template; None: see `load_policy`.
+        template_vars: variables of the template and of the model's chat template.
         lora: train an adapter.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
@@ -62,6 +64,7 @@ class AlignOptions:
     rollout: RolloutOptions = RolloutOptions()
     exclude_history: ExcludeHistory = "auto"
     template: str | None = None
+    template_vars: Mapping[str, Scalar] = field(default_factory=dict)
     lora: LoraOptions | None = None
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
@@ -126,6 +129,7 @@ def train_aligned(
             options.model,
             dataset,
             template=options.template,
+            template_vars=options.template_vars,
             lora=options.lora,
             trust_remote_code=options.trust_remote_code,
             dtype=options.dtype,

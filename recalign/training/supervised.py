@@ -19,6 +19,7 @@ from recalign.models.weights import Dtype, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
+from recalign.text.chat_templates import Scalar
 from recalign.training.families import family_of
 from recalign.training.family import LossOn, SupervisedData
 from recalign.training.offline.examples import Augmentation
@@ -48,6 +49,7 @@ class SftOptions:
         loss_on: `response`, `all` (the history's tokens too: every item of it is a next-item prediction) or `auto`: all
             for models from scratch with the compact template, where it is the denser signal, else response.
         template: prompt template; None: see `load_policy`.
+        template_vars: variables of the template and of the model's chat template.
         lora: train an adapter.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
@@ -64,6 +66,7 @@ class SftOptions:
     training: TrainingOptions = TrainingOptions()
     loss_on: LossOn = "auto"
     template: str | None = None
+    template_vars: Mapping[str, Scalar] = field(default_factory=dict)
     lora: LoraOptions | None = None
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
@@ -105,6 +108,7 @@ def train_supervised(
             options.model,
             dataset,
             template=options.template,
+            template_vars=options.template_vars,
             lora=options.lora,
             trust_remote_code=options.trust_remote_code,
             dtype=options.dtype,

@@ -71,8 +71,9 @@ class Ledger:
     def claim(self, step: Step) -> dict[str, Any]:
         """What run.json of the step's folder carries if this recipe made it; {} where nothing was noted for it."""
         claim = self.record(step).get("claim")
-        named = isinstance(claim, dict) and claim.get("step") == step.id and claim.get("token")
-        return dict(claim) if named else {}
+        if isinstance(claim, dict) and claim.get("step") == step.id and claim.get("token"):
+            return claim
+        return {}
 
     def note(self, step: Step, **facts: Any) -> None:
         """Note facts on a step and write them down."""
@@ -186,8 +187,8 @@ class _Run:
                 while idle and (step := self._next()) is not None:
                     try:
                         started = self._start(step)
-                    except UserError as error:
-                        self._fail(step, error)
+                    except UserError as refusal:
+                        self._fail(step, refusal)
                         continue
                     claim = self.ledger.claim(step)
                     idle.pop().submit(step, self._resume(step), claim, lambda *event: events.put(event), started)

@@ -169,6 +169,10 @@ def test_steps_in_processes_of_their_own_claim_their_folders_too(call, tmp_path)
     code, error, _ = call("--jobs", "2", "--set", "data.params.users=60")
     assert code == 2
     assert "Step 'data/seed=1'" in error["error"] and "notes.txt" in error["error"]
+    code, error, _ = call("--jobs", "2", "--keep-going", "--set", "data.params.users=60")
+    assert code == 2
+    assert "1 steps failed: data/seed=1" in error["error"] and "notes.txt" in error["error"]
+    assert RunFolder(Path("runs/x/data/seed=2")).record["options"]["params"]["users"] == 60
     assert Path("runs/x/data/seed=1/notes.txt").read_text() == "mine"
 
 

@@ -1,5 +1,6 @@
 """Loading, saving, adapters, export; what is broken is told apart."""
 
+import datetime
 import json
 import shutil
 import warnings
@@ -9,6 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+from transformers.utils import chat_template_utils
 
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
@@ -353,3 +355,69 @@ def test_half_written_weights_are_refused(dataset, downloaded, damage):
         (downloaded / "config.json").write_text("{")
     with pytest.raises(UserError):
         load_policy(downloaded, dataset)
+
+
+# ---------------------------------------------------------------- what templates are told
+
+
+@pytest.fixture
+def chatty(tmp_path, monkeypatch):
+    """A downloaded model whose chat template asks for the date and thinks; `chatty(day)` sets the clock."""
+    tokenizer = byte_level_tokenizer(TITLES)
+    tokenizer.chat_template = (
+        "{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}{% if not quiet %}<think>{% endif %}{{ tone }}:"
+    )
+    folder = save_model(tmp_path / "chatty", tokenizer)
+
+    def on(day):
+        class Clock(datetime.datetime):
+            @classmethod
+            def now(cls, *_):
+                return cls(2025, 1, day)
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+        return folder
+
+    return on
+
+
+def prompt_text(policy, dataset):
+    return policy.tokenizer.decode(policy.prompter.encode(dataset.rows("train")[0]))
+
+
+def test_prompts_are_the_same_on_another_day_and_say_what_was_recorded(tmp_path, dataset, chatty):
+    policy = load_policy(chatty(1), dataset)
+    assert prompt_text(policy, dataset) == prompt_text(load_policy(chatty(2), dataset), dataset)
+    policy.save(tmp_path / "run" / "model")
+    recorded = tmp_path / "run" / "model" / "recalign.json"
+    settings = json.loads(recorded.read_text())
+    assert settings["template_date"] == "2024-07-26"
+    assert prompt_text(load_policy(tmp_path / "run", dataset), dataset) == prompt_text(policy, dataset)
+    recorded.write_text(json.dumps({**settings, "template_date": "2025-03-04"}))  # what was recorded is what holds
+    assert prompt_text(load_policy(tmp_path / "run", dataset), dataset).startswith("04 Mar 2025")
+    export_model(str(tmp_path / "run"), tmp_path / "exported")
+    assert prompt_text(load_policy(tmp_path / "exported", dataset), dataset).startswith("04 Mar 2025")
+
+
+def test_no_date_is_recorded_where_none_is_asked_for(dataset, downloaded):
+    assert load_policy(downloaded, dataset).settings["template_date"] is None
+
+
+def test_template_variables_are_kept_with_the_model_and_may_be_changed(tmp_path, dataset, chatty):
+    given = {"quiet": True, "tone": "dry"}
+    load_policy(chatty(1), dataset, template_vars=given).save(tmp_path / "saved")
+    kept = load_policy(tmp_path / "saved", dataset)
+    assert kept.settings["template_variables"] == given
+    assert prompt_text(kept, dataset).endswith("one a line.dry:")
+    changed = load_policy(tmp_path / "saved", dataset, template_vars={"tone": "warm"})
+    assert prompt_text(changed, dataset).endswith("one a line.warm:")
+    other = load_policy(tmp_path / "saved", dataset, template="alpaca")  # which reads none of them
+    assert other.settings["template_variables"] == {}
+
+
+def test_a_recorded_date_that_is_none_is_refused(tmp_path, dataset, chatty):
+    load_policy(chatty(1), dataset).save(tmp_path / "saved")
+    file = tmp_path / "saved" / "recalign.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "template_date": "yesterday"}))
+    with pytest.raises(UserError, match="'yesterday'"):
+        load_policy(tmp_path / "saved", dataset)

@@ -151,12 +151,24 @@ def test_titles_with_the_same_tokens_are_refused_by_name():
     assert "item c ('New Two')" in text and "item a ('New One')" in text
 
 
+@pytest.mark.parametrize("token", ["<eos>", "<sep>", "<pad>"])
+def test_a_title_that_spells_a_control_token_is_ordinary_characters(token):
+    written = ["A", f"B {token} C", "B"]
+    tokenizer = train_tokenizer(written)
+    titles = title_tokens(catalogue_of(written), tokenizer, "title")
+    assert tokenizer.decode(titles.paths[1]) == f"B {token} C"
+    assert not {*titles.paths[1].tolist()} & {*tokenizer.all_special_ids}
+    assert titles.parse(titles.response([1, 0, 2])) == [1, 0, 2]
+
+
 def test_a_title_with_the_end_token_inside_is_refused():
-    assert "end-of-sequence" in refused(catalogue_of(["A", "B <eos> C"]), train_tokenizer(["A", "B", "C"]))
+    tokenizer = train_tokenizer(["A", "B C"])
+    tokenizer.eos_token = "▁C"  # a word of the vocabulary itself
+    assert "end-of-sequence" in refused(catalogue_of(["A", "B C"]), tokenizer)
 
 
 def test_a_title_with_the_separator_inside_is_refused():
-    assert "separator" in refused(catalogue_of(["A", "B <sep> C"]), train_tokenizer(["A", "B", "C"]))
+    assert "separator" in refused(catalogue_of(["A", "B\nC"]), fake_models.byte_level_tokenizer(["A", "B C"]))
 
 
 def test_a_title_without_tokens_is_refused():

@@ -232,7 +232,8 @@ def _references(
         ReferenceKey(
             model=f"{weights}-{policy.titles.fingerprint}",
             data=dataset.hash,
-            template=f"{prompter.template.name} {prompter.template.source} {prompter.max_tokens}",
+            template=f"{prompter.template.name} {prompter.template.source} {prompter.max_tokens} "
+            f"{prompter.template.variables} {prompter.template.today}",
             exclude_history=engine.exclude_history,
             list_length=prompter.list_length,
             lists=needs.reference_lists,
