@@ -1,0 +1,1 @@
+"""Run folders and what runs leave in them: predictions, cost, lineage."""
