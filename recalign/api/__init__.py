@@ -11,6 +11,7 @@ from pydantic import Field
 
 from recalign.api.base import INVALID, NoParams, Plugin
 from recalign.api.decoders import Decoder, Predictions, Rescorer, TitleChoices
+from recalign.api.engine import Completions, Engine, Scoring, TitleTree
 from recalign.api.objectives import Objective
 from recalign.api.preference_objectives import (
     PreferenceBatch,
@@ -42,8 +43,10 @@ from recalign.plugins.hookspecs import hookimpl
 __all__ = [
     "AnswerBatch",
     "Catalogue",
+    "Completions",
     "Credit",
     "Decoder",
+    "Engine",
     "Field",
     "GroupParams",
     "Groups",
@@ -65,11 +68,13 @@ __all__ = [
     "RolloutNeeds",
     "RolloutObjective",
     "RolloutParams",
+    "Scoring",
     "Rounds",
     "Row",
     "SamplingParams",
     "Source",
     "TitleChoices",
+    "TitleTree",
     "TokenNeeds",
     "TokenObjective",
     "UserError",

@@ -12,7 +12,7 @@ from recalign.api import Params as AnyParams
 from recalign.decoders.lists import SamplingParams, as_predictions, writable_length
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 ROUNDING = 1e-12
 """Rewards that differ by less than this share of the largest of them differ by rounding."""

@@ -12,7 +12,7 @@ from recalign.tasks import find_task
 if TYPE_CHECKING:
     import torch
 
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 
 class ListParams(Params):

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import INVALID, Rescorer
-from recalign.decoding.hypotheses import Prefixes, Reader, Scoring
+from recalign.api import INVALID, Rescorer, Scoring
+from recalign.decoding.hypotheses import Prefixes, Reader
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import Rescorer
+from recalign.api import Completions, Rescorer, Scoring
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.decoding.beam_search import BeamSearch
@@ -18,18 +18,15 @@ from recalign.decoding.beam_thresholds import Thresholds, ThresholdSearch
 from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, tell
 from recalign.decoding.constraint import ListConstraint
 from recalign.decoding.exact_search import ExactSearch
-from recalign.decoding.hypotheses import Scoring
 from recalign.decoding.prepacked import prepacked
 from recalign.decoding.prompt_cache import CHAIN, TREE, Context, Cost, SharedContext, room
-from recalign.decoding.sampling import Completions, Sampler, join
+from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
 from recalign.decoding.uncached import UncachedContext
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
     from recalign.models.policy import Policy
-
-__all__ = ["Completions", "Cost", "Engine"]
 
 SLOTS: dict[Scoring, int] = {"renormalised": 8, "full": 24}
 """Tokens that a search holds beside a prompt, by beam; more than it took on Amazon Office."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from recalign.api import Rescorer, TitleChoices
+from recalign.api import Rescorer, Scoring, TitleChoices
 from recalign.decoding.constraint import Choices
 from recalign.decoding.scoring import masked_log_softmax
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from recalign.data.dataset import Row
     from recalign.decoding.engine import Engine
 
-Scoring = Literal["renormalised", "full"]
 """Log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole vocabulary (as
 transformers' `prefix_allowed_tokens_fn` decodes)."""
 
