@@ -144,3 +144,8 @@ class Engine(Protocol):
         rescorer: Rescorer | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Find the true top K titles of each of U rows: items and scores [U, K], and nodes opened [U]."""
+
+    def hidden(
+        self, rows: Sequence[Row], responses: Sequence[np.ndarray] | None = None, *, gradients: bool = False
+    ) -> torch.Tensor:
+        """Return the model's last hidden states [U, H] at the end of each prompt, or of a response's tokens after it."""

@@ -18,6 +18,7 @@ from recalign.decoding.beam_thresholds import Thresholds, ThresholdSearch
 from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, tell
 from recalign.decoding.constraint import ListConstraint
 from recalign.decoding.exact_search import ExactSearch
+from recalign.decoding.hidden_states import last_hidden_states
 from recalign.decoding.prepacked import prepacked
 from recalign.decoding.prompt_cache import CHAIN, TREE, Context, Cost, SharedContext, room
 from recalign.decoding.sampling import Sampler, join
@@ -215,6 +216,32 @@ class Engine:
         items, scores, opened = self._search(search, rows, slots * max(size, breadth))
         self.cost.nodes_opened += int(opened.sum())
         return items, scores, opened
+
+    def hidden(
+        self, rows: Sequence[Row], responses: Sequence[np.ndarray] | None = None, *, gradients: bool = False
+    ) -> torch.Tensor:
+        """Return the model's last hidden states where its answers begin, or where given ones end.
+
+        Args:
+            rows: U rows.
+            responses: [U] token ids that follow each row's prompt; None: nothing follows.
+            gradients: let them flow, in one pass whatever the token budget; dropout is as the model's mode says.
+
+        Returns:
+            [U, H] on the model's device, at the last token of each prompt and response.
+        """
+        sequences = [self.policy.prompter.encode(row) for row in rows]
+        if responses is not None:
+            sequences = [np.concatenate(pair) for pair in zip(sequences, responses, strict=True)]
+        if gradients:
+            return last_hidden_states(self.policy.model, sequences)
+        order: list[int] = []
+        parts = []
+        with self.inference():
+            for batch in self.batches(sequences, 0):
+                parts.append(last_hidden_states(self.policy.model, [sequences[i] for i in batch]))
+                order.extend(batch)
+        return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 
     def _search(
         self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], slots: int
