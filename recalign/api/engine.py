@@ -148,4 +148,4 @@ class Engine(Protocol):
     def hidden(
         self, rows: Sequence[Row], responses: Sequence[np.ndarray] | None = None, *, gradients: bool = False
     ) -> torch.Tensor:
-        """Return the model's last hidden states [U, H] at the end of each prompt, or of a response's tokens after it."""
+        """Return the last hidden states [U, H] at the end of each prompt, or of a response's tokens after it."""

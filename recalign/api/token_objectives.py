@@ -58,6 +58,7 @@ class TokenNeeds:
             forward pass of each.
         responses_only: the loss means something on responses only, not on the tokens of prompts; so it is wherever
             something is handed over that only responses have.
+        hidden_states: `AnswerBatch.hidden`, for a module beside the model (`Objective.module_makers`).
     """
 
     valid_tokens: bool = False
@@ -65,6 +66,7 @@ class TokenNeeds:
     beam_width: int = 0
     survey: bool = False
     responses_only: bool = False
+    hidden_states: bool = False
 
     def __post_init__(self) -> None:
         if self.valid_tokens or self.without_history or self.beam_width:
@@ -85,6 +87,8 @@ class AnswerBatch:
         beam_thresholds: [S] float32, what the log-probability of the answer's prefix, renormalised over valid tokens,
             must reach after this token to stay in a beam search with the present policy; -inf where the search had
             nothing to choose and the answer neither. None where the objective does not need them.
+        hidden: [S, H], the model's last hidden state at the position before each answer token, or None where the
+            objective does not need it. Gradients flow.
     """
 
     logits: torch.Tensor
@@ -93,6 +97,7 @@ class AnswerBatch:
     allowed: ValidTokens | None = None
     logits_without_history: torch.Tensor | None = None
     beam_thresholds: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
 
 
 class TokenObjective(Objective):

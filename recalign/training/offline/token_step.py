@@ -57,7 +57,7 @@ class TokenStep:
     def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
         """Run the model; the labelled tokens come out end to end, row by row."""
         batch = batch.to(self.policy.device)
-        logits, labels, rows = self._run(model, batch)
+        logits, labels, rows, hidden = self._run(model, batch)
         without = None
         needs = self.objective.needs
         if needs.without_history:
@@ -73,22 +73,29 @@ class TokenStep:
             allowed=allowed,
             logits_without_history=without,
             beam_thresholds=self._beam_thresholds(batch.examples, allowed, width) if width else None,
+            hidden=hidden,
         )
 
-    def _run(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits [S, V] before the labelled tokens, those tokens [S], and the row of each [S]."""
+    def _run(
+        self, model: torch.nn.Module, batch: TokenBatch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Logits [S, V] before the labelled tokens, those tokens [S], their rows [S]; hidden states [S, H] or None."""
+        wanted = self.objective.needs.hidden_states
         chosen = {"logits_to_keep": batch.keep} if self._selects_logits else {}
-        logits = model(
+        output = model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
             use_cache=False,
+            **({"output_hidden_states": True} if wanted else {}),
             **chosen,
-        ).logits
+        )
+        logits = output.logits
         if not chosen:
             logits = logits[:, batch.keep]
         rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
-        return logits[rows, columns].float(), batch.labels[rows, columns], rows
+        hidden = output.hidden_states[-1][rows, batch.keep[columns]] if wanted else None
+        return logits[rows, columns].float(), batch.labels[rows, columns], rows, hidden
 
     def _without_history(self, example: Example) -> Example:
         """Return the same answer after the prompt of a user without history."""
