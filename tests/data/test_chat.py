@@ -16,7 +16,8 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 THINKING = CHATML + (
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
+    "{% else %}<think>\n{% endif %}"
 )
 DATED = (
     "{{ bos_token }}{% if not date_string is defined %}{% if strftime_now is defined %}"
@@ -146,5 +147,3 @@ def test_what_is_no_variable_is_refused(typed, said):
 )
 def test_a_thinking_block_is_open_until_it_is_closed(text, tag):
     assert open_thinking_block(text) == tag
-
-

