@@ -51,7 +51,7 @@ class TokenNeeds:
     """What a token objective is to be handed.
 
     Args:
-        valid_tokens: the trie's valid next tokens (`AnswerBatch.allowed`).
+        valid_tokens: the trie's valid next tokens (`AnswerBatch.valid_tokens`).
         without_history: `AnswerBatch.logits_without_history`, which takes a second forward pass.
         beam_width: width of the beam search whose thresholds are handed over (`AnswerBatch.beam_thresholds`); 0: none.
         survey: a call of `survey` before the losses of an update; with several batches per update that takes another
@@ -81,7 +81,7 @@ class AnswerBatch:
         logits: [S, V] float32, at the position before each answer token; gradients flow.
         labels: [S] int64 token ids.
         rows: [S] which row of the batch each token belongs to.
-        allowed: the trie's valid next tokens, or None where the objective does not need them.
+        valid_tokens: the trie's valid next tokens, or None where the objective does not need them.
         logits_without_history: [S, V] float32, as `logits`, for the same answers after prompts with an empty history;
             None where the objective does not need them. Gradients flow.
         beam_thresholds: [S] float32, what the log-probability of the answer's prefix, renormalised over valid tokens,
@@ -94,7 +94,7 @@ class AnswerBatch:
     logits: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
-    allowed: ValidTokens | None = None
+    valid_tokens: ValidTokens | None = None
     logits_without_history: torch.Tensor | None = None
     beam_thresholds: torch.Tensor | None = None
     hidden: torch.Tensor | None = None

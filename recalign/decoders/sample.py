@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recalign.api import Decoder, Field, Predictions, Row, hookimpl
-from recalign.decoders.lists import SamplingParams, as_predictions, writable_length
+from recalign.decoders.lists import SampledListParams, as_predictions, writable_length
 
 if TYPE_CHECKING:
     from recalign.api import Engine
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Sample(Decoder):
     """Sampling with the run's seed; a row's list does not depend on the rows beside it."""
 
-    class Params(SamplingParams):
+    class Params(SampledListParams):
         """Parameters of `sample`."""
 
         constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")

@@ -20,10 +20,10 @@ from recalign.decoding.constraint import ListConstraint
 from recalign.decoding.exact_search import ExactSearch
 from recalign.decoding.hidden_states import last_hidden_states
 from recalign.decoding.prepacked import prepacked
-from recalign.decoding.prompt_cache import CHAIN, TREE, Context, Cost, SharedContext, room
+from recalign.decoding.prompt_cache import CHAIN, TREE, Cost, PromptCache, SharedPromptCache, room
 from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
-from recalign.decoding.uncached import UncachedContext
+from recalign.decoding.uncached import UncachedPrompts
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ class Engine:
         segments: int = 1,
         *,
         branching: bool = False,
-    ) -> tuple[Context, torch.Tensor]:
+    ) -> tuple[PromptCache, torch.Tensor]:
         """Encode the prompts [P] of some rows in a new context; return it and the logits after each: [P, V].
 
         Raises:
@@ -329,10 +329,10 @@ class Engine:
             )
         return context, logits
 
-    def context(self, prompts: Sequence[np.ndarray], list_length: int) -> Context:
+    def context(self, prompts: Sequence[np.ndarray], list_length: int) -> PromptCache:
         """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
         model = self.policy.model
         reach = max(map(len, prompts)) + list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
         if self.obstacle or beyond_window(model, reach):
-            return UncachedContext(model, self.cost, self.token_budget)
-        return SharedContext(model, self.cost)
+            return UncachedPrompts(model, self.cost, self.token_budget)
+        return SharedPromptCache(model, self.cost)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recalign.api import INVALID, Completions
-from recalign.decoding.constraint import Choices, ListConstraint, State
+from recalign.decoding.constraint import ListConstraint, State, ValidNext
 from recalign.decoding.random_numbers import random_keys, uniforms
 from recalign.decoding.scoring import draw, masked_log_softmax, penalise
 
@@ -163,7 +163,7 @@ class _Batch:
             self.logits, self.slots = self.logits.index_copy(0, behind, logits), self.slots.index_copy(0, behind, slots)
         self.read_to = self.record.lengths[self.live]
 
-    def pick(self, choices: Choices | None) -> torch.Tensor:
+    def pick(self, choices: ValidNext | None) -> torch.Tensor:
         """Choose the next token [A] of each live row, of `choices` or of all; record it with its log-probability."""
         logits = self.logits
         if self.seen is not None:
@@ -201,7 +201,7 @@ def _write_lists(batch: _Batch, constraint: ListConstraint, excluded: Sequence[n
     return items
 
 
-def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[State, Choices]:
+def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[State, ValidNext]:
     """Write all that is decided already: what the trie alone decides, and choices with one item left below them."""
     while True:
         state, tokens, counts = constraint.forced(state)

@@ -32,7 +32,7 @@ from recalign.workspace import read_json, write_json
 LOG_FILE, OBJECTIVE_FILE = "log.jsonl", "objective.json"
 
 
-class Step(Protocol):
+class TrainingStep(Protocol):
     """What one training step computes.
 
     Attributes:
@@ -70,7 +70,7 @@ class RecalignTrainer(Trainer):
     def __init__(
         self,
         policy: Policy,
-        step: Step,
+        step: TrainingStep,
         options: TrainingOptions,
         out: Path,
         examples: Dataset[Any],

@@ -19,7 +19,7 @@ from recalign.training.offline.examples import IGNORED, Example, TokenBatch, col
 
 
 class TokenStep:
-    """A token objective as a training step (see `trainer.Step`): logits only where there is a token to learn.
+    """A token objective as a training step (see `trainer.TrainingStep`): logits only where there is a token to learn.
 
     Args:
         policy: what is trained.
@@ -70,7 +70,7 @@ class TokenStep:
             logits=logits,
             labels=labels,
             rows=rows,
-            allowed=allowed,
+            valid_tokens=allowed,
             logits_without_history=without,
             beam_thresholds=self._beam_thresholds(batch.examples, allowed, width) if width else None,
             hidden=hidden,
@@ -137,7 +137,7 @@ class TokenStep:
         excluded = self.engine.excluded(row)
         return excluded[(excluded[:, None] != row.targets[:count]).all(axis=1)]
 
-    def _beam_thresholds(self, examples: Sequence[Example], allowed: ValidTokens, width: int) -> torch.Tensor:
+    def _beam_thresholds(self, examples: Sequence[Example], valid_tokens: ValidTokens, width: int) -> torch.Tensor:
         """[S] what each answer's prefixes must score to stay in a beam search with the policy as it is now."""
         search = self.engine.thresholds([example.row for example in examples], width=width)
         thresholds, steps = [], []
@@ -147,5 +147,5 @@ class TokenStep:
             thresholds += [none, search.going[row, :end], search.ending[row, end : end + 1]]
             steps += [none.bool(), search.decided[row, :end], search.decided[row, end:].any()[None]]
         counts = torch.cat(steps)
-        counts[allowed.positions.cpu()] = True
+        counts[valid_tokens.positions.cpu()] = True
         return torch.cat(thresholds).masked_fill(~counts, -torch.inf).float().to(self.policy.device)
