@@ -129,5 +129,5 @@ class D3(Decoder):
 
 @hookimpl
 def recalign_decoder() -> type[Decoder]:
-    """Hand over the decoder."""
+    """Return the plugin class to recalign."""
     return D3

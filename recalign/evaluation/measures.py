@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recalign.api import Catalogue, ListBatch, Metric, Predictions, Row
-from recalign.metrics.batches import CutLists, Relevance, cut, distinct_rows
+from recalign.api import CutLists, Relevance, cut_lists, distinct_rows
 
 
 class _Hits(Metric):
@@ -16,7 +16,7 @@ class _Hits(Metric):
     def relevant(self, lists: ListBatch) -> np.ndarray:
         """Where the lists name a relevant target: bool [N, k]."""
         rows, index = distinct_rows(lists.rows)
-        return Relevance.of(rows, len(self.catalogue)).at(cut(lists, self.cutoff), index) > 0
+        return Relevance.of(rows, len(self.catalogue)).at(cut_lists(lists, self.cutoff), index) > 0
 
     def defined_for(self, row: Row) -> bool:
         """Whether the row has a relevant target."""
@@ -49,7 +49,7 @@ class _Share(Metric):
 
     def score(self, lists: ListBatch) -> np.ndarray:
         """Values of N lists: float64 [N]."""
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         return self.marked(heads, lists).sum(axis=1) / np.maximum(heads.lengths, 1)
 
 
@@ -102,7 +102,7 @@ class Popularity(Metric):
 
     def score(self, lists: ListBatch) -> np.ndarray:
         """Values of N lists: float64 [N]."""
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         total = np.where(heads.counted, self.catalogue.popularity[heads.items], 0).sum(axis=1)
         return total / np.maximum(heads.counted.sum(axis=1), 1)
 

@@ -12,7 +12,7 @@ from recalign.api import Catalogue, ListBatch, Predictions, Row
 from recalign.errors import UserError
 from recalign.evaluation.measures import MEASURES
 from recalign.evaluation.significance import Interval, bootstrap_interval
-from recalign.metrics.expression import RewardExpression, check_cutoffs, parse_reward
+from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_expression
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,7 +35,7 @@ def split_metrics(text: str) -> list[str]:
     return [part for part in (piece.strip() for piece in re.split(r",(?![^()]*\))", text)) if part]
 
 
-def parse_metrics(names: Sequence[str], catalogue: Catalogue, list_length: int) -> list[RewardExpression]:
+def parse_metrics(names: Sequence[str], catalogue: Catalogue, list_length: int) -> list[MetricExpression]:
     """Parse metrics, bind them to a catalogue and check their cutoffs.
 
     Raises:
@@ -43,9 +43,9 @@ def parse_metrics(names: Sequence[str], catalogue: Catalogue, list_length: int) 
     """
     if not names:
         raise UserError("No metric is asked for.", "Name some, such as --metrics ndcg@5,recall@5.")
-    metrics: dict[str, RewardExpression] = {}
+    metrics: dict[str, MetricExpression] = {}
     for name in names:
-        metric = parse_reward(name, MEASURES)
+        metric = parse_expression(name, MEASURES)
         if metric.text in metrics:
             raise UserError(f"The metric {metric.text} is asked for twice.", "Name it once.")
         check_cutoffs(metric, list_length)
@@ -54,7 +54,7 @@ def parse_metrics(names: Sequence[str], catalogue: Catalogue, list_length: int) 
 
 
 def evaluate_lists(
-    expression: RewardExpression, items: np.ndarray, lengths: np.ndarray, rows: Sequence[Row]
+    expression: MetricExpression, items: np.ndarray, lengths: np.ndarray, rows: Sequence[Row]
 ) -> np.ndarray:
     """Score one list a row, leaving out the rows for which the expression means nothing.
 

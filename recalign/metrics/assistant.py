@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recalign.api import Catalogue, Field, ListBatch, Metric, Params, UserError, hookimpl
-from recalign.metrics.batches import cut, distinct_rows
+from recalign.api import Catalogue, Field, ListBatch, Metric, Params, UserError, cut_lists, distinct_rows, hookimpl
 
 
 class AssistantParams(Params):
@@ -45,7 +44,7 @@ class Assistant(Metric):
 
     def score(self, lists: ListBatch) -> np.ndarray:
         """Values of N lists: float64 [N]."""
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         rows, index = distinct_rows(lists.rows)
         scores = standardise(np.asarray(self.scorer(rows), dtype=np.float64))  # [U, I]
         lowest = scores.min(axis=1)[index, None]  # [N, 1]
@@ -65,5 +64,5 @@ def standardise(scores: np.ndarray) -> np.ndarray:
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Assistant

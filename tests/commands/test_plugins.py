@@ -10,7 +10,7 @@ import pytest
 from recalign import cli, console
 from recalign.commands import plugins
 from recalign.errors import UserError
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 from recalign.plugins.check import check
 from recalign.plugins.registry import KINDS, PluginEntry, group_of
 from tests.fake_distribution import REWARD, install
@@ -210,17 +210,17 @@ def test_a_reward_with_a_hyphen_is_written_in_expressions_like_any_other(site):
     plugins.new("metric", "my-reward", site / "made")
     sys.path.insert(0, str(site / "made"))
     install(site, "recalign-my-reward", {"recalign.metrics": {"my-reward": "recalign_my_reward"}}, {})
-    expression = parse_reward("ndcg@5-0.5*my-reward(weight=2) - my-reward")
+    expression = parse_expression("ndcg@5-0.5*my-reward(weight=2) - my-reward")
     assert [(term.coefficient, term.reward.name) for term in expression.terms] == [
         (1.0, "ndcg"),
         (-0.5, "my-reward"),
         (-1.0, "my-reward"),
     ]
-    assert parse_reward(expression.text).text == expression.text
-    assert [term.text for term in parse_reward("ndcg-mgu").terms] == ["ndcg", "mgu"]
+    assert parse_expression(expression.text).text == expression.text
+    assert [term.text for term in parse_expression("ndcg-mgu").terms] == ["ndcg", "mgu"]
     for text in ("my - reward", "my -reward", "my- reward"):
         with pytest.raises(UserError, match="no reward named 'my'"):
-            parse_reward(text)
+            parse_expression(text)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 
 from recalign.api import Catalogue, ListBatch, Predictions, Row
 from recalign.evaluation.measures import MEASURES, corpus_measures
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 
 NAMES = ["a", "b", "c", "d"]
 CATALOGUE = Catalogue(NAMES, NAMES, [()] * 4, NAMES, np.array([4, 2, 1, 0]))
@@ -17,7 +17,7 @@ def score(text, row=ROW):
         items[place, : len(values)] = values
     lengths = np.array([len(values) for values in LISTS])
     batch = ListBatch(items, lengths, [row] * len(LISTS), np.zeros(len(LISTS)))
-    return parse_reward(text, MEASURES).bind(CATALOGUE).score(batch)
+    return parse_expression(text, MEASURES).bind(CATALOGUE).score(batch)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_by_hand(metric, expected):
 def test_hits_leave_out_rows_without_relevant_targets():
     bare = Row(0, "u", np.array([0]), np.array([1]), np.array([0.0]), 0.0)
     for name in ("hit", "mrr"):
-        metric = parse_reward(name, MEASURES).bind(CATALOGUE)
+        metric = parse_expression(name, MEASURES).bind(CATALOGUE)
         assert metric.defined_for(ROW)
         assert not metric.defined_for(bare)
 

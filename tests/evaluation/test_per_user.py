@@ -5,7 +5,7 @@ import pytest
 from recalign.api import Catalogue, Predictions, Row
 from recalign.errors import UserError
 from recalign.evaluation.per_user import default_metrics, evaluate_lists, parse_metrics, per_user, summarise
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 
 ITEMS = 40
 
@@ -68,7 +68,7 @@ def test_rows_without_relevant_targets_are_null_and_counted(small):
 
 def test_validation_leaves_out_what_means_nothing(small):
     rows = list(small.rows("test"))
-    expression = parse_reward("recall@1").bind(small.catalogue)
+    expression = parse_expression("recall@1").bind(small.catalogue)
     values = evaluate_lists(expression, np.array([[1], [5], [0], [0]]), np.ones(4, dtype=int), rows)
     assert values.tolist() == [0.5, 0.0, 0.0]
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from recalign.api import Catalogue, ListBatch, Row
-from recalign.metrics.batches import distinct_rows, first_positions, flatten
-from recalign.metrics.expression import parse_reward
+from recalign.api import distinct_rows, first_positions, flatten
+from recalign.metrics.expression import parse_expression
 from tests.work import lines_run
 
 
@@ -33,7 +33,7 @@ def test_lists_are_scored_together_not_one_by_one(text):
     catalogue = Catalogue(names, names, genres, names, np.ones(1000, dtype=np.int64))
     rows = [Row(i, str(i), rng.integers(0, 1000, 50), rng.integers(0, 1000, 10), np.ones(10), 0.0) for i in range(256)]
     items = rng.integers(0, 1000, (4096, 10))
-    expression = parse_reward(text).bind(catalogue)
+    expression = parse_expression(text).bind(catalogue)
 
     def lines(lists_a_row):
         """Lines of Python for this many lists of each of the 256 rows."""

@@ -3,7 +3,7 @@ import pytest
 
 from recalign.api import Catalogue, Field, ListBatch, Metric, Params, Row
 from recalign.errors import UserError
-from recalign.metrics.expression import check_cutoffs, parse_reward
+from recalign.metrics.expression import check_cutoffs, parse_expression
 from recalign.plugins import registry
 
 NAMES = ["a", "b", "c"]
@@ -41,7 +41,7 @@ class Toy(Metric):
 
 
 def toy(text):
-    return parse_reward(text, {"toy": Toy}).bind(CATALOGUE)
+    return parse_expression(text, {"toy": Toy}).bind(CATALOGUE)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +57,19 @@ def toy(text):
     ],
 )
 def test_canonical_text(text, canonical):
-    assert parse_reward(text).text == canonical
-    assert parse_reward(canonical).text == canonical
+    assert parse_expression(text).text == canonical
+    assert parse_expression(canonical).text == canonical
 
 
 def test_parameters_stand_in_parentheses_before_or_after_the_cutoff():
-    expression = parse_reward("2*toy(value=-0.5, mode='fine')", {"toy": Toy})
+    expression = parse_expression("2*toy(value=-0.5, mode='fine')", {"toy": Toy})
     assert expression.terms[0].reward.params.value == -0.5
     assert expression.text == "2*toy(value=-0.5, mode=fine)"
-    assert parse_reward("ndcg()@3").terms[0].cutoff == 3
+    assert parse_expression("ndcg()@3").terms[0].cutoff == 3
 
 
 def test_the_score_is_the_weighted_sum():
-    expression = parse_reward("ndcg@2 - 0.5*mgu + 3*ild").bind(CATALOGUE)
+    expression = parse_expression("ndcg@2 - 0.5*mgu + 3*ild").bind(CATALOGUE)
     parts = expression.score_terms(LISTS)
     assert parts["ndcg@2"] == pytest.approx([1 / np.log2(3), 1.0])
     assert parts["mgu"] == pytest.approx([0.5, 0.5])
@@ -77,17 +77,17 @@ def test_the_score_is_the_weighted_sum():
 
 
 def test_reads_and_defined_for_join_all_terms():
-    expression = parse_reward("ndcg@2 - 0.5*mgu").bind(CATALOGUE)
+    expression = parse_expression("ndcg@2 - 0.5*mgu").bind(CATALOGUE)
     assert expression.reads == {"targets", "genres", "history"}
     assert expression.defined_for(ROW)
     irrelevant = Row(0, "bo", np.array([0]), np.array([1]), np.array([0.0]), 0.0)
     assert not expression.defined_for(irrelevant)
-    assert parse_reward("mgu").bind(CATALOGUE).defined_for(irrelevant)
+    assert parse_expression("mgu").bind(CATALOGUE).defined_for(irrelevant)
 
 
 def test_a_harm_that_is_rewarded_is_reported():
-    assert parse_reward("ndcg + mgu@3").harms == ["mgu@3"]
-    assert parse_reward("ndcg - mgu@3").harms == []
+    assert parse_expression("ndcg + mgu@3").harms == ["mgu@3"]
+    assert parse_expression("ndcg - mgu@3").harms == []
 
 
 @pytest.mark.parametrize(
@@ -115,23 +115,23 @@ def test_a_harm_that_is_rewarded_is_reported():
 )
 def test_bad_expressions_are_refused_with_their_place(text, message):
     with pytest.raises(UserError, match=message):
-        parse_reward(text)
+        parse_expression(text)
 
 
 def test_an_unknown_name_in_a_composite_suggests_the_close_one():
     with pytest.raises(UserError, match="Did you mean 'ndcg'"):
-        parse_reward("0.5*recall@5 + ndgc@5")
+        parse_expression("0.5*recall@5 + ndgc@5")
     with pytest.raises(UserError, match="Did you mean 'toy'"):
-        parse_reward("toj", {"toy": Toy})
+        parse_expression("toj", {"toy": Toy})
 
 
 def test_cutoff_where_it_means_nothing_is_refused():
     with pytest.raises(UserError, match="takes no @k"):
-        parse_reward("toy@3", {"toy": Toy})
+        parse_expression("toy@3", {"toy": Toy})
 
 
 def test_k_larger_than_the_list_is_refused():
-    expression = parse_reward("ndcg@5 - mgu@10")
+    expression = parse_expression("ndcg@5 - mgu@10")
     check_cutoffs(expression, 10)
     with pytest.raises(UserError, match="mgu@10 looks at 10 positions, and the lists have 5"):
         check_cutoffs(expression, 5)
@@ -139,7 +139,7 @@ def test_k_larger_than_the_list_is_refused():
 
 def test_genres_are_asked_for_before_the_run():
     with pytest.raises(UserError, match="'mgu' reads genres"):
-        parse_reward("ndcg - mgu").bind(BARE)
+        parse_expression("ndcg - mgu").bind(BARE)
 
 
 def test_nan_names_reward_user_and_list():
@@ -173,4 +173,4 @@ def test_a_reward_that_raises_on_a_row_names_the_user():
 def test_a_fault_of_our_own_stays_ours(monkeypatch):
     monkeypatch.setattr(registry.find("metric", "ndcg"), "score", lambda self, lists: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        parse_reward("ndcg").bind(CATALOGUE).score(LISTS)
+        parse_expression("ndcg").bind(CATALOGUE).score(LISTS)
