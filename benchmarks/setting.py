@@ -128,7 +128,7 @@ def warm_up(setting: Setting, steps: int, seed: int, batch: int = 8, tail: int =
         chosen = [setting.train[i] for i in generator.choice(len(setting.train), batch)]
         sequences = []
         for row in chosen:
-            prompt, answer = setting.policy.prompter.example(row, row.targets)
+            prompt, answer = setting.policy.prompter.encode(row), setting.policy.titles.response(row.targets)
             sequences.append(torch.from_numpy(np.concatenate([prompt[-tail:], answer])))
         ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=end)
         inside = torch.nn.utils.rnn.pad_sequence([torch.ones(len(s), dtype=torch.bool) for s in sequences], True)

@@ -28,6 +28,19 @@ class Shape:
     list_length: int
 
 
+@dataclass(frozen=True)
+class Response:
+    """What a model should answer to a row: free text, where a task has some, and then titles.
+
+    Args:
+        items: the titles' items, in order.
+        text: what stands before them; any tokens are valid there, while titles follow the trie.
+    """
+
+    items: Sequence[int]
+    text: str = ""
+
+
 class Task(ABC):
     """What a row asks for and what a response to it is.
 
@@ -55,6 +68,15 @@ class Task(ABC):
         Raises:
             UserError: the task has no rows of that shape.
         """
+
+    def response(self, row: Row, list_length: int) -> Response:
+        """Return what supervised training teaches: the row's first targets, without free text.
+
+        Args:
+            row: with one target or more.
+            list_length: K, titles of a response.
+        """
+        return Response(row.targets[:list_length])
 
     @abstractmethod
     def list_size(self, list_length: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from recalign import console
 from recalign.errors import UserError, did_you_mean
+from recalign.tasks import Response
 from recalign.text.chat_templates import DATE, OWN_VARIABLES, Scalar, deterministic, variables_read
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.text_prompts import TextPrompts
@@ -226,9 +227,13 @@ class Prompter:
             )
         return tokens
 
-    def example(self, row: Row, items: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return a prompt and the response that names these items: two int64 arrays of token ids."""
-        return self.encode(row), self.titles.response(items)
+    def answer(self, response: Response) -> tuple[np.ndarray, int]:
+        """Encode a response: [L] int64 token ids, free text before titles, and how many of them are the text's."""
+        titles = self.titles.response(response.items)
+        if not response.text:
+            return titles, 0
+        text = np.asarray(self.text.encode_literally(response.text), dtype=np.int64)
+        return np.concatenate([text, titles]), len(text)
 
     def _fits(self, tokens: np.ndarray) -> bool:
         return self.max_tokens is None or len(tokens) <= self.max_tokens

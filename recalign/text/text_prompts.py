@@ -92,6 +92,17 @@ class TextPrompts:
         # Some tokenizers end every text; the response is still to come.
         return ids[:-1] if len(ids) and ids[-1] == self.end else ids
 
+    def encode_literally(self, text: str) -> list[int]:
+        """Tokenise a text of the data's, whatever it spells, as ordinary characters.
+
+        Raises:
+            UserError: it spells a control token to a tokenizer that cannot write its characters.
+        """
+        if not self._control.begin_in(text):
+            return list(self.tokenizer.encode(text, add_special_tokens=False))
+        literal = LiteralText(self.tokenizer, self._control, [text])
+        return literal.encode(literal.hide(text))
+
     def _hidden(self, text: str, shown: Sequence[int], history: int) -> str | None:
         """The prompt with users' texts hidden; None where they add no control token to it."""
         names = [self._literal.hide(self._names[item]) for item in shown]

@@ -43,7 +43,9 @@ def logits(policy, row):
 
 def one_update(policy, row, rate=0.5):
     """A large step on everything that is trained."""
-    tokens = torch.as_tensor(np.concatenate(policy.prompter.example(row, row.targets[:3])))[None]
+    tokens = torch.as_tensor(np.concatenate([policy.prompter.encode(row), policy.titles.response(row.targets[:3])]))[
+        None
+    ]
     trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
     policy.model(input_ids=tokens, labels=tokens).loss.backward()
     torch.optim.SGD(trained, rate).step()

@@ -6,6 +6,7 @@ import pytest
 from recalign.data.dataset import Row
 from recalign.errors import UserError
 from recalign.models.tokenizers import add_item_tokens, train_tokenizer
+from recalign.tasks import Response
 from recalign.text.item_tokens import title_tokens
 from recalign.text.prompts import Prompter, Template, load_template
 from tests import fake_models
@@ -30,7 +31,7 @@ def prompter(template="compact", *, tokenizer=None, identifier="title", list_len
 
 def test_compact_prompt_is_the_history_in_the_layout_of_the_response():
     made = prompter()
-    prompt, response = made.example(row([3, 1]), [5, 2])
+    prompt, (response, _) = made.encode(row([3, 1])), made.answer(Response([5, 2]))
     whole = np.concatenate([prompt, response])
     assert whole[0] == made.tokenizer.bos_token_id
     assert whole[1:].tolist() == made.titles.response([3, 1, 5, 2]).tolist()

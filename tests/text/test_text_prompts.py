@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.test_chat import THINKING, tokenizer_with
 
 from recalign import console
 from recalign.data.dataset import Row
@@ -16,6 +15,7 @@ from recalign.text.item_tokens import title_tokens
 from recalign.text.prompts import Prompter, Template, load_template
 from tests import fake_models
 from tests.fake_dataset import TITLES
+from tests.text.test_chat_templates import THINKING, tokenizer_with
 from tests.text.test_item_tokens import ODD_TITLES, TOKENIZERS, catalogue_of
 
 SPELLING = [

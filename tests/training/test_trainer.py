@@ -69,7 +69,8 @@ class Examples(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, address):
-        prompt, response = self.policy.prompter.example(self.rows[address[1]], self.rows[address[1]].targets)
+        row = self.rows[address[1]]
+        prompt, response = self.policy.prompter.encode(row), self.policy.titles.response(row.targets)
         return address, torch.tensor([*prompt, *response])
 
 

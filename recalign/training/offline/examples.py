@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from recalign.data.dataset import Row
 from recalign.models.policy import Policy
+from recalign.tasks import find_task
 
 IGNORED = -100
 
@@ -20,14 +21,21 @@ class Example:
     """One row as a token sequence.
 
     Args:
-        tokens: [L] int32, prompt and response.
+        tokens: [L] int32, prompt and response: free text, where the task has some, and titles.
         prompt: how many of them are the prompt.
         row: what it was made from.
+        text: how many tokens of the response, at its beginning, are free text.
     """
 
     tokens: np.ndarray
     prompt: int
     row: Row
+    text: int = 0
+
+    @property
+    def titles(self) -> np.ndarray:
+        """[T] int32 tokens of the response's titles."""
+        return self.tokens[self.prompt + self.text :]
 
 
 @dataclass(frozen=True)
@@ -124,8 +132,10 @@ class AnswerExamples(Dataset[Example]):
             row = self.rows[index]
             if self.augmentation:
                 row = self.augmentation.vary(row, epoch)
-            prompt, response = self.policy.prompter.example(row, row.targets[: self.answer_length])
-            example = Example(np.concatenate([prompt, response]).astype(np.int32), len(prompt), row)
+            prompter = self.policy.prompter
+            response = find_task(prompter.task).response(row, self.answer_length)
+            prompt, (answer, text) = prompter.encode(row), prompter.answer(response)
+            example = Example(np.concatenate([prompt, answer]).astype(np.int32), len(prompt), row, text)
             if self._room >= len(example.tokens) and not self.augmentation:
                 self._room -= len(example.tokens)
                 self._cache[index] = example

@@ -94,7 +94,7 @@ class TokenStep:
         """Return the same answer after the prompt of a user without history."""
         prompt = self.policy.prompter.encode(replace(example.row, history=example.row.history[:0]))
         answer = example.tokens[example.prompt :]
-        return Example(np.concatenate([prompt, answer]).astype(np.int32), len(prompt), example.row)
+        return Example(np.concatenate([prompt, answer]).astype(np.int32), len(prompt), example.row, example.text)
 
     @cached_property
     def _selects_logits(self) -> bool:
@@ -103,9 +103,10 @@ class TokenStep:
     def _valid_tokens(self, examples: Sequence[Example]) -> ValidTokens:
         """Find where the responses had a choice, and between which tokens; S counts their tokens end to end."""
         titles, device = self.policy.titles, self.policy.device
-        responses = [example.tokens[example.prompt :].astype(np.int64) for example in examples]
+        responses = [example.titles.astype(np.int64) for example in examples]
         lengths = np.array([len(response) for response in responses])
-        offsets = np.cumsum(lengths) - lengths
+        whole = lengths + np.array([example.text for example in examples])
+        offsets = np.cumsum(whole) - lengths  # where each row's titles begin
         counts = np.array([len(titles.parse(response)) for response in responses])
         parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         for count in np.unique(counts):
@@ -134,9 +135,10 @@ class TokenStep:
         search = self.engine.thresholds([example.row for example in examples], width=width)
         thresholds, steps = [], []
         for row, example in enumerate(examples):
-            end = len(example.tokens) - example.prompt - 1  # the end token competes with all that is decided later, too
-            thresholds += [search.going[row, :end], search.ending[row, end : end + 1]]
-            steps += [search.decided[row, :end], search.decided[row, end:].any()[None]]
+            end = len(example.titles) - 1  # the end token competes with all that is decided later, too
+            none = torch.zeros(example.text)  # the search knows nothing of free text
+            thresholds += [none, search.going[row, :end], search.ending[row, end : end + 1]]
+            steps += [none.bool(), search.decided[row, :end], search.decided[row, end:].any()[None]]
         counts = torch.cat(steps)
         counts[allowed.positions.cpu()] = True
         return torch.cat(thresholds).masked_fill(~counts, -torch.inf).float().to(self.policy.device)

@@ -12,6 +12,8 @@ from recalign.decoding.engine import Engine
 from recalign.models.policy import load_policy
 from recalign.objectives.sft import Sft
 from recalign.plugins.registry import create
+from recalign.tasks import TASKS, Response
+from recalign.tasks.list import ListTask
 from recalign.training.offline.examples import IGNORED, AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
 from tests.fake_dataset import TITLES, write_dataset
@@ -140,3 +142,35 @@ def test_a_target_that_the_history_has_is_a_valid_title_all_the_same(tmp_path, n
         assert answers.labels[position] in answers.allowed.tokens[starts[place] : starts[place + 1]]
     assert len(answers.allowed.positions) >= 3  # at least the first token of each
     assert step.objective.loss(answers)[0].isfinite()
+
+
+class Reasoned(ListTask):
+    """A toy task: a sentence before the titles."""
+
+    name = "reasoned"
+
+    def response(self, row, list_length):
+        return Response(row.targets[:list_length], text=f"Because of {len(row.history)} items <end>: ")
+
+
+def test_free_text_stands_before_titles_and_only_titles_follow_the_trie(tmp_path, monkeypatch):
+    folder = save_model(tmp_path / "hub", byte_level_tokenizer(TITLES), family="qwen2")
+    step, examples = build(tmp_path, Reader(), model=folder)
+    plain = [examples[0, index] for index in range(4)]
+    monkeypatch.setitem(TASKS, "list", Reasoned())
+    reasoned = AnswerExamples(step.policy, examples.rows, 3)
+    told = [reasoned[0, index] for index in range(4)]
+    for bare, example in zip(plain, told, strict=True):
+        words = example.tokens[example.prompt : example.prompt + example.text]
+        said = f"Because of {len(example.row.history)} items <end>: "
+        assert step.policy.tokenizer.decode(words) == said
+        assert step.policy.titles.end not in words  # what spells the end token is text
+        assert np.array_equal(example.titles, bare.titles)
+    without, batch = (collate(part, pad=0, all_tokens=False) for part in (plain, told))
+    found = step.answers(step.policy.model, batch)
+    assert len(found.labels) == sum(len(example.tokens) - example.prompt for example in told)
+    alone = step.answers(step.policy.model, without)
+    choices = sorted(found.allowed.positions.tolist())
+    assert found.labels[choices].tolist() == alone.labels[sorted(alone.allowed.positions.tolist())].tolist()
+    order, plainly = (torch.argsort(each.allowed.positions) for each in (found, alone))
+    assert found.allowed.counts[order].tolist() == alone.allowed.counts[plainly].tolist()
