@@ -24,7 +24,6 @@ from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
     from recalign.api import Recommender
-    from recalign.data.dataset import PreparedDataset
 
 
 def baseline(
@@ -48,8 +47,8 @@ def baseline(
 ) -> dict[str, Any]:
     """Recommend with a conventional recommender that sees the same training interactions as the models.
 
-    sasrec and bert4rec are trained; the others take seconds. What was learnt is saved: decoders such as d3 and the reward
-    assistant load it from the run's folder.
+    sasrec and bert4rec are trained; the others take seconds. What was learnt is saved: decoders such as d3 and the
+    reward assistant load it from the run's folder.
 
     Examples:
     - recalign baseline item-knn
@@ -64,7 +63,7 @@ def baseline(
     from recalign.params import parse_assignments
     from recalign.plugins.registry import create
     from recalign.recommenders.assistants import RECOMMENDER, identity
-    from recalign.recommenders.ranking import recommend
+    from recalign.recommenders.recommend import fit, recommend
     from recalign.runs.lifecycle import Asked, perform
     from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
     from recalign.tasks import find_task
@@ -86,7 +85,7 @@ def baseline(
 
     def ready() -> float:
         started = time.perf_counter()
-        _fit(chosen, dataset, seed)
+        fit(chosen, dataset, seed)
         return time.perf_counter() - started
 
     def work(seconds: float) -> dict[str, Any]:
@@ -112,15 +111,6 @@ def baseline(
     makes = (PREDICTIONS_FILE, RECOMMENDER)
     asking = Asked("baseline", asked, {"data": dataset.hash}, makes)
     return {"out": str(run.path), **perform(run, asking, ready, work, resume=True, overwrite=overwrite)}
-
-
-def _fit(recommender: Recommender, dataset: PreparedDataset, seed: int) -> None:
-    from recalign.api import TrainingData
-    from recalign.plugins.registry import blamed
-
-    data = TrainingData.of(dataset)
-    with blamed("recommender", recommender, "fit"):
-        recommender.fit(data, seed)
 
 
 def _save(recommender: Recommender, folder: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from recalign.api import Catalogue, Recommender, Row
 from recalign.errors import UserError
 from recalign.plugins.registry import blamed, create
-from recalign.recommenders.ranking import checked_scores
+from recalign.recommenders.recommend import checked_scores
 from recalign.workspace import RunFolder
 
 RECOMMENDER = "recommender"

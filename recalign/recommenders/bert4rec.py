@@ -41,7 +41,9 @@ class Bert4Rec(Recommender):
         """Train; `fitted` tells the retained epoch, the epochs done and the validation ndcg@10."""
         from recalign.recommenders.sequential_training import train_sequential
 
-        self.model, self.fitted = train_sequential(data, self.params, seed, masked_share=self.params.mask, title=self.name)
+        self.model, self.fitted = train_sequential(
+            data, self.params, seed, masked_share=self.params.mask, title=self.name
+        )
 
     def scores(self, rows: Sequence[Row]) -> np.ndarray:
         """Return the logits of the item that comes next for B rows: float64 [B, I]."""

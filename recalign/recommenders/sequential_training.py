@@ -11,7 +11,7 @@ import torch
 from recalign import console
 from recalign.api import TrainingData
 from recalign.errors import UserError
-from recalign.recommenders.ranking import top_items
+from recalign.recommenders.recommend import top_items
 from recalign.recommenders.sequential_model import SequentialModel, device
 from recalign.recommenders.sequential_params import SequentialParams
 

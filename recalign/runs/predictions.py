@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recalign.api import INVALID, Catalogue, Predictions, Row
-from recalign.errors import UserError
 from recalign.data.parquet import write_parquet
+from recalign.errors import UserError
 from recalign.workspace import RunFolder, atomic, home
 
 if TYPE_CHECKING:

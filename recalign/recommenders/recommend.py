@@ -1,15 +1,35 @@
-"""From a recommender's scores to ranked lists."""
+"""From a dataset to a fitted recommender, and from its scores to ranked lists."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recalign.api import INVALID, Predictions, Recommender, Row
+from recalign.api import INVALID, Predictions, Recommender, Row, TrainingData
 from recalign.plugins.registry import blamed, plugin_error
 
+if TYPE_CHECKING:
+    from recalign.data.dataset import PreparedDataset
+
 BATCH_CELLS = 4_000_000  # scores held in memory at a time
+
+
+def fit(recommender: Recommender, dataset: PreparedDataset, seed: int) -> None:
+    """Fit a recommender on a dataset's training interactions.
+
+    Args:
+        recommender: changed in place.
+        dataset: whose training interactions, and validation rows for early stopping, it may see.
+        seed: of what it draws.
+
+    Raises:
+        UserError: the recommender raises; a damaged dataset.
+    """
+    data = TrainingData.of(dataset)
+    with blamed("recommender", recommender, "fit"):
+        recommender.fit(data, seed)
 
 
 def recommend(
