@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from recalign.recommenders.simple import BASELINES, Training
 
 from recalign.api import ListBatch, UserError
 from recalign.commands.baseline import baseline
@@ -9,7 +10,6 @@ from recalign.data.dataset import PreparedDataset
 from recalign.metrics.assistant import standardise
 from recalign.plugins.registry import create
 from recalign.preparation.pipeline import prepare_dataset
-from recalign.recommenders.simple import BASELINES, Training
 
 
 @pytest.fixture(scope="module")

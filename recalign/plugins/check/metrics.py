@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,4 +41,6 @@ def _scored(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
         predictions = Predictions(lists.items, np.zeros(lists.items.shape), lists.lengths)
         return np.asarray(metric.score(predictions, lists.rows))
     assert isinstance(metric, Metric)
+    if "exact" in metric.reads:
+        lists = replace(lists, exact=Predictions(lists.items[::-1], np.zeros(lists.items.shape), lists.lengths[::-1]))
     return np.asarray(metric.score(lists))

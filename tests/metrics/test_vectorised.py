@@ -2,27 +2,8 @@ import numpy as np
 import pytest
 
 from recalign.api import Catalogue, ListBatch, Row
-from recalign.api import distinct_rows, first_positions, flatten
 from recalign.metrics.expression import parse_expression
 from tests.work import lines_run
-
-
-def test_first_positions_marks_each_value_once():
-    marks = first_positions(np.array([[3, 1, 3, 1], [2, 2, 2, 2]]))
-    assert marks.tolist() == [[True, True, False, False], [True, False, False, False]]
-
-
-def test_runs_of_one_row_collapse(make_row):
-    first, second = make_row(index=0), make_row(index=1)
-    rows, index = distinct_rows([first, first, second, first])
-    assert [row.index for row in rows] == [0, 1, 0]
-    assert index.tolist() == [0, 0, 1, 2]
-
-
-def test_flatten_keeps_empty_arrays_as_empty_segments():
-    values, bounds = flatten([np.array([1, 2]), np.array([], dtype=np.int64), np.array([3])])
-    assert values.tolist() == [1, 2, 3]
-    assert bounds.tolist() == [0, 2, 2, 3]
 
 
 @pytest.mark.parametrize("text", ["ndcg@5", "recall@5", "mgu", "ild"])
