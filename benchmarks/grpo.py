@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from peers import DictTrie, left_padded
 from recalign.api import PolicyBatch, Row
 from recalign.decoding.engine import Engine
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 from recalign.models.policy import reference_policy
 from recalign.objectives.grpo import Grpo
 from recalign.training.accumulation import Accumulation
@@ -220,7 +220,7 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
         policy,
         engine,
         Grpo(grpo_params(group_size), name="grpo"),
-        parse_reward("recall").bind(setting.catalogue),
+        parse_expression("recall").bind(setting.catalogue),
         rows,
         PromptOrder(np.arange(len(rows)), len(rows), seed=0),
         None,

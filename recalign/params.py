@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recalign.errors import UserError, did_you_mean
 
-PLUGIN_KINDS = ("objective", "metric", "decoder", "source")
-
 
 class Params(BaseModel):
     """Base of every plugin's parameters.
@@ -43,13 +41,14 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     return values
 
 
-def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str) -> AnyParams:
+def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str, hint: str = "") -> AnyParams:
     """Check values (strings from the command line, or typed ones from TOML) against a declaration.
 
     Args:
         model: the plugin's declaration.
         values: name -> value.
         owner: what the parameters belong to, for the error text, such as "objective 'blade'".
+        hint: what to do about a refused value; by default the parameter's meaning is told.
 
     Raises:
         UserError: an unknown name (with did-you-mean), a wrong type or a value out of bounds.
@@ -65,12 +64,11 @@ def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str) 
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "parameters"
-        kind, _, plugin = owner.replace("'", "").partition(" ")
         field = model.model_fields.get(name)
         meaning = f"It means: {field.description}." if field is not None and field.description else ""
         raise UserError(
             f"{owner}: {name} = {first.get('input')!r} is refused: {first['msg'].lower()}.",
-            f"`recalign plugins show {plugin}` lists types and bounds." if kind in PLUGIN_KINDS else meaning,
+            hint or meaning,
         ) from None
 
 

@@ -43,5 +43,5 @@ class Rloo(RolloutObjective):
 
 @hookimpl
 def recalign_objective() -> type[Objective]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Rloo

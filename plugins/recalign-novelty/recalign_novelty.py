@@ -42,5 +42,5 @@ class Novelty(Metric):
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Novelty

@@ -1,4 +1,4 @@
-"""All that a plugin imports: the four kinds, their parameters, and the batches that they are handed.
+"""All that a plugin imports: the base classes of all kinds, their parameters, and the batches that they get.
 
 Dimension letters, here and everywhere: I items, C genres, U users or rows, P prompts, G completions a prompt (group),
 N completions (N = P*G, group by group), T completion tokens, V vocabulary, K titles a list, M reference lists a prompt,
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from recalign.api.base import INVALID, NoParams, Plugin
+from recalign.api.base import INVALID, NoParams, Plugin, hookimpl
 from recalign.api.decoders import Decoder, Predictions, Rescorer, TitleChoices
 from recalign.api.engine import Completions, Engine, Scoring, TitleTree
+from recalign.api.lists import CutLists, Relevance, cut_lists, distinct_rows, first_positions, flatten
+from recalign.api.metrics import AnyMetric, CorpusMetric, ListBatch, Metric
 from recalign.api.objectives import Objective
 from recalign.api.preference_objectives import (
     PreferenceBatch,
@@ -20,7 +22,7 @@ from recalign.api.preference_objectives import (
     PreferenceParams,
     Rounds,
 )
-from recalign.api.rewards import ListBatch, Metric
+from recalign.api.recommenders import Recommender, TrainingData
 from recalign.api.rollout_objectives import (
     Credit,
     GroupParams,
@@ -36,15 +38,18 @@ from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjectiv
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.item_vectors import item_vectors
+from recalign.data.saved_arrays import read_arrays, write_arrays
 from recalign.errors import UserError
 from recalign.params import Params
-from recalign.plugins.hookspecs import hookimpl
 
 __all__ = [
     "AnswerBatch",
+    "AnyMetric",
     "Catalogue",
     "Completions",
+    "CorpusMetric",
     "Credit",
+    "CutLists",
     "Decoder",
     "Engine",
     "Field",
@@ -52,6 +57,7 @@ __all__ = [
     "Groups",
     "INVALID",
     "ListBatch",
+    "Metric",
     "NoParams",
     "Objective",
     "Params",
@@ -63,8 +69,9 @@ __all__ = [
     "PreferenceObjective",
     "PreferenceParams",
     "RawData",
+    "Recommender",
+    "Relevance",
     "Rescorer",
-    "Metric",
     "RolloutNeeds",
     "RolloutObjective",
     "RolloutParams",
@@ -77,8 +84,15 @@ __all__ = [
     "TitleTree",
     "TokenNeeds",
     "TokenObjective",
+    "TrainingData",
     "UserError",
     "ValidTokens",
+    "cut_lists",
+    "distinct_rows",
+    "first_positions",
+    "flatten",
     "hookimpl",
     "item_vectors",
+    "read_arrays",
+    "write_arrays",
 ]

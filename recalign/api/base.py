@@ -1,8 +1,10 @@
-"""What every plugin shares: its declared parameters, its paper, its name."""
+"""What every plugin shares: its declared parameters, its paper, its name, and the marker of its hook."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+import pluggy
 
 from recalign.params import Params
 
@@ -12,12 +14,16 @@ INVALID = -1
 """Item index of a position whose text names no item of the catalogue."""
 
 
+hookimpl = pluggy.HookimplMarker("recalign")
+"""Marks the function of a plugin module that returns its class."""
+
+
 class NoParams(Params):
-    """For plugins without parameters."""
+    """The declaration of plugins without parameters."""
 
 
 class Plugin:
-    """What the four kinds share.
+    """What all kinds share.
 
     Attributes:
         Params: the declaration of the plugin's parameters.

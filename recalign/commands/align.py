@@ -104,7 +104,7 @@ def align(
     """
     from recalign import console, workspace
     from recalign.data.dataset import PreparedDataset
-    from recalign.metrics.expression import parse_reward
+    from recalign.metrics.expression import parse_expression
     from recalign.params import parse_assignments
     from recalign.plugins.registry import create
     from recalign.preparation.pipeline import ensure_default_dataset
@@ -117,7 +117,7 @@ def align(
 
     params = parse_assignments(param or [])
     create("objective", objective, params)  # a misspelt name must not cost a training run first
-    parse_reward(reward)
+    parse_expression(reward)
     training = TrainingOptions(
         seed=seed,
         epochs=passes(epochs, max_steps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,20 +20,18 @@ from recalign.commands.shared_options import (
     SizeOption,
     SplitOption,
 )
-from recalign.errors import UserError, did_you_mean
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
-    from recalign.data.dataset import PreparedDataset
-    from recalign.recommenders.sequential import SequentialModel
-    from recalign.recommenders.simple import Scorer
-
-TRAINED = ("sasrec", "bert4rec")
+    from recalign.api import Recommender
 
 
 def baseline(
     recommender: Annotated[
-        str, typer.Argument(help="popularity, recent-popularity, item-knn, tf-idf, random-unseen, sasrec or bert4rec.")
+        str,
+        typer.Argument(
+            help="A recommender, such as popularity, item-knn or sasrec: `recalign plugins list --kind recommender`."
+        ),
     ],
     *,
     data: DataOption = None,
@@ -48,7 +47,8 @@ def baseline(
 ) -> dict[str, Any]:
     """Recommend with a conventional recommender that sees the same training interactions as the models.
 
-    sasrec and bert4rec are trained, and kept for `recalign decode --decoder d3`; the others take seconds.
+    sasrec and bert4rec are trained; the others take seconds. What was learnt is saved: decoders such as d3 and the
+    reward assistant load it from the run's folder.
 
     Examples:
     - recalign baseline item-knn
@@ -61,69 +61,61 @@ def baseline(
 
     from recalign.data.dataset import PreparedDataset
     from recalign.params import parse_assignments
+    from recalign.plugins.registry import create
     from recalign.recommenders.assistants import RECOMMENDER, identity
-    from recalign.recommenders.simple import SIMPLE, recommend_by
+    from recalign.recommenders.recommend import fit, recommend
+    from recalign.runs.lifecycle import Asked, perform
     from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
     from recalign.tasks import find_task
 
-    if recommender not in (*SIMPLE, *TRAINED):
-        raise UserError(f"There is no baseline '{recommender}'.", did_you_mean(recommender, [*SIMPLE, *TRAINED]))
+    chosen: Recommender = create("recommender", recommender, parse_assignments(param or []))  # type: ignore[assignment]
     dataset = PreparedDataset(data or home() / "data")
     exclude = dataset.excludes_history(exclude_history)
     wanted = size or find_task(dataset.task).list_size(dataset.list_length)
-    params = parse_assignments(param or [])
     asked = {
-        "baseline": recommender,
+        "recommender": recommender,
         "data": str(dataset.path),
-        "params": params,
+        "params": chosen.params.model_dump(),
         "split": split,
         "size": wanted,
         "exclude_history": exclude,
         "seed": seed,
     }
-    inputs = {"data": dataset.hash}
-    folder = RunFolder(out or home() / f"baseline-{recommender}-{split}")
-    if folder.plan("baseline", asked, inputs, resume=True, overwrite=overwrite)[0] == "done":
-        console.say(f"{folder.path} is up to date.")
-        return {"out": str(folder.path), **folder.record["results"]}
-    started = time.perf_counter()
-    scorer, model = _scorer(recommender, dataset, params, seed)
-    trained = time.perf_counter()
-    rows = dataset.rows(split)[:]
-    predictions = recommend_by(scorer, dataset, rows, wanted, exclude_history=exclude)
+    run = RunFolder(out or home() / f"baseline-{recommender}-{split}")
+
+    def ready() -> float:
+        started = time.perf_counter()
+        fit(chosen, dataset, seed)
+        return time.perf_counter() - started
+
+    def work(seconds: float) -> dict[str, Any]:
+        started = time.perf_counter()
+        rows = dataset.rows(split)[:]
+        predictions = recommend(chosen, rows, wanted, len(dataset.catalogue), exclude_history=exclude)
+        write_predictions(run.path, predictions, rows, dataset.catalogue)
+        _save(chosen, run.path / RECOMMENDER)
+        answering = time.perf_counter() - started
+        figures = "".join(f", {name} {value:.4g}" for name, value in chosen.fitted.items())
+        console.say(f"{run.path}: {len(rows)} rows by {recommender} in {seconds + answering:.1f} s{figures}.")
+        return {
+            "decoder": recommender,
+            "oracle": False,
+            "task": dataset.task,
+            "rows": len(rows),
+            "seconds": seconds,
+            "cost": {"prompts": len(rows), "seconds": answering},
+            **identity(dataset.catalogue),
+            **({"fit": chosen.fitted} if chosen.fitted else {}),
+        }
+
     makes = (PREDICTIONS_FILE, RECOMMENDER)
-    folder.begin("baseline", asked, inputs, resume=True, overwrite=overwrite, makes=makes)
-    write_predictions(folder.path, predictions, rows, dataset.catalogue)
-    if model is not None:
-        model.save(folder.path / RECOMMENDER, recommender)
-    answered = time.perf_counter()
-    results = {
-        "decoder": recommender,
-        "oracle": False,
-        "task": dataset.task,
-        "rows": len(rows),
-        "seconds": trained - started,
-        "cost": {"prompts": len(rows), "seconds": answered - trained},
-        **identity(dataset.catalogue),
-        **({} if model is None else {"fit": model.fit}),
-    }
-    folder.finish(results)
-    kept = "" if model is None else f", trained for {model.fit['epochs']} epochs (number {model.fit['epoch']} is kept)"
-    console.say(f"{folder.path}: {len(rows)} rows by {recommender} in {answered - started:.1f} s{kept}.")
-    return {"out": str(folder.path), **results}
+    asking = Asked("baseline", asked, {"data": dataset.hash}, makes)
+    return {"out": str(run.path), **perform(run, asking, ready, work, resume=True, overwrite=overwrite)}
 
 
-def _scorer(
-    name: str, dataset: PreparedDataset, params: dict[str, str], seed: int
-) -> tuple[Scorer, SequentialModel | None]:
-    """Make the scorer, and the trained model where it is one."""
-    from recalign.params import Params, build_params
-    from recalign.recommenders.simple import BASELINES, SIMPLE, Training
+def _save(recommender: Recommender, folder: Path) -> None:
+    from recalign.plugins.registry import blamed
 
-    if name in SIMPLE:
-        build_params(Params, params, f"baseline '{name}'")
-        return BASELINES[SIMPLE[name]](Training.of(dataset, seed)), None
-    from recalign.recommenders.sequential import KINDS, train_sequential
-
-    model = train_sequential(name, dataset, build_params(KINDS[name], params, f"baseline '{name}'"), seed)
-    return model.scores, model
+    folder.mkdir(exist_ok=True)
+    with blamed("recommender", recommender, "save"):
+        recommender.save(folder)

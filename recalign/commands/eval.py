@@ -13,9 +13,9 @@ from recalign.errors import UserError
 from recalign.workspace import RunFolder, file_hash, home
 
 if TYPE_CHECKING:
-    import polars as pl
     from rich.table import Table
 
+    from recalign.api import Predictions
     from recalign.data.dataset import PreparedDataset
 
 PredictionsArgument = Annotated[
@@ -41,7 +41,16 @@ TargetsOption = Annotated[
     typer.Option(help="Targets that count: those that training interactions name (warm), the others (cold), or all."),
 ]
 LabelOption = Annotated[str | None, typer.Option(help="Name in tables (default: the model run's folder).")]
-BaselinesOption = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Measure the simple baselines too.")]
+BaselinesOption = Annotated[
+    bool, typer.Option("--baselines/--no-baselines", help="Measure conventional recommenders on the same rows, too.")
+]
+RecommendersOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Comma-separated recommenders that --baselines measures, each with its default parameters: any that "
+        "`recalign plugins list` names (default: popularity, recent-popularity, item-knn, tf-idf, random-unseen)."
+    ),
+]
 
 
 def eval(  # noqa: A001
@@ -51,6 +60,7 @@ def eval(  # noqa: A001
     exact: ExactOption = None,
     targets: TargetsOption = "all",
     baselines: BaselinesOption = True,
+    recommenders: RecommendersOption = None,
     label: LabelOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -70,9 +80,10 @@ def eval(  # noqa: A001
     - recalign eval runs/sft/decode-beam-test --exact runs/sft/decode-exact-test
     """
     from recalign.data.dataset import PreparedDataset
+    from recalign.evaluation.baselines import RECOMMENDERS
     from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, evaluate
+    from recalign.evaluation.exact import read_exact, with_pruning_rates
     from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
-    from recalign.evaluation.pruning import pruning_rates, read_exact, split_cutoffs
     from recalign.evaluation.targets import counting
     from recalign.runs.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
 
@@ -86,25 +97,26 @@ def eval(  # noqa: A001
     lists, rows = counting(targets, lists, rows, dataset.catalogue)
     size = lists.items.shape[1]
     names = default_metrics(dataset.catalogue, size) if metrics is None else split_metrics(metrics)
-    names, cutoffs = split_cutoffs(names, asked=exact is not None, list_length=size)
-    if names or not cutoffs:
-        parse_metrics(names, dataset.catalogue, size)
+    if exact is not None:
+        names = with_pruning_rates(names, dataset.catalogue, size)
+    parse_metrics(names, dataset.catalogue, size, provided=() if exact is None else ("exact",))
+    beside = ([*RECOMMENDERS] if recommenders is None else split_metrics(recommenders)) if baselines else []
 
     run = RunFolder(out or folder / ("eval" if targets == "all" else f"eval-{targets}"))
-    asked: dict[str, Any] = {"metrics": names, "targets": targets, "baselines": baselines, "label": label, "seed": seed}
+    asked = {"metrics": names, "targets": targets, "recommenders": beside, "label": label, "seed": seed}
     inputs = {"data": dataset.hash, "predictions": file_hash(folder / PREDICTIONS_FILE)}
-    pruned: dict[str, pl.Series] = {}
+    best: Predictions | None = None
     if exact is not None:
-        beside = find_predictions(exact)
-        pruned = pruning_rates(lists, read_exact(beside, folder, dataset, split, rows, cutoffs), rows, cutoffs)
-        asked["exact"], inputs["exact"] = cutoffs, file_hash(beside / PREDICTIONS_FILE)
+        other = find_predictions(exact)
+        best = read_exact(other, folder, dataset, split, rows, names)
+        inputs["exact"] = file_hash(other / PREDICTIONS_FILE)
     makes = (METRICS_FILE, PER_USER_FILE, BASELINES_FILE)
     if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite, makes=makes) == "done":
         console.say(f"{run.path} is up to date.")
         results = dict(run.record["results"])
     else:
         results = evaluate(
-            folder, dataset, split, lists, rows, names, run.path, label, more=pruned, baselines=baselines, seed=seed
+            folder, dataset, split, lists, rows, names, run.path, label, exact=best, recommenders=beside, seed=seed
         )
         run.finish(results)
     console.show(_table(results))

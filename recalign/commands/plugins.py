@@ -15,14 +15,15 @@ from recalign import console
 from recalign.commands.shared_options import JsonOption, QuietOption
 from recalign.errors import UserError, did_you_mean
 from recalign.params import describe_params
-from recalign.plugins.registry import KINDS, PluginEntry, find_entry, list_plugins, load
+from recalign.plugins.kinds import KINDS, WORDS, find_kind
+from recalign.plugins.registry import PluginEntry, find_entry, list_plugins, load
 
-KindOption = Annotated[str | None, typer.Option(help="objective, reward, decoder or source.")]
+KindOption = Annotated[str | None, typer.Option(help=f"A kind of plugin: {WORDS}.")]
 
 
 def list_(kind: KindOption = None, json: JsonOption = False, quiet: QuietOption = False) -> dict[str, Any]:
     """List the installed plugins, importing none."""
-    entries = list_plugins(_checked(kind))
+    entries = list_plugins(find_kind(kind).name if kind else None)
     claims = Counter((entry.kind, entry.name) for entry in entries)
     rows = [
         {
@@ -46,17 +47,17 @@ def list_(kind: KindOption = None, json: JsonOption = False, quiet: QuietOption 
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="What you would type after --objective, --reward, --decoder.")],
+    name: Annotated[str, typer.Argument(help="Name of a plugin, such as blade, ndcg or sasrec.")],
     kind: KindOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> dict[str, Any]:
     """Show a plugin's parameters (types, bounds, defaults), its source paper and what it computes."""
-    kinds = [_checked(kind)] if kind else [k for k in KINDS if any(e.name == name for e in list_plugins(k))]
+    kinds = [find_kind(kind).name] if kind else [each for each in KINDS if _has(each, name)]
     if not kinds:
         known = {entry.name for entry in list_plugins()}
         raise UserError(f"There is no plugin named '{name}'.", did_you_mean(name, known))
-    shown = [_describe(find_entry(each, name)) for each in kinds if each]
+    shown = [_describe(find_entry(each, name)) for each in kinds]
     for plugin in shown:
         _print_plugin(plugin)
     return {"plugins": shown}
@@ -67,8 +68,8 @@ def check(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> dict[str, Any]:
-    """Import every plugin of a package, look at its declarations and run it on a tiny batch."""
-    from recalign.plugins.check import check as check_entry
+    """Import every plugin of a package, look at its declarations and try it on made-up data."""
+    from recalign.plugins.check.plugin import check as check_entry
 
     wanted = _normalised(package)
     entries = [entry for entry in list_plugins() if _normalised(entry.package) == wanted]
@@ -90,7 +91,7 @@ def check(
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="objective, reward, decoder or source.")],
+    kind: Annotated[str, typer.Argument(help=f"A kind of plugin: {WORDS}.")],
     name: Annotated[str, typer.Argument(help="What users will type: lower-case letters and digits, joined by - or _.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write (default: recalign-NAME here).")] = None,
     json: JsonOption = False,
@@ -108,10 +109,8 @@ def new(
 COMMANDS = {"list": list_, "show": show, "check": check, "new": new}
 
 
-def _checked(kind: str | None) -> str | None:
-    if kind is not None and kind not in KINDS:
-        raise UserError(f"There is no kind of plugin '{kind}'.", did_you_mean(kind, KINDS))
-    return kind
+def _has(kind: str, name: str) -> bool:
+    return any(entry.name == name for entry in list_plugins(kind))
 
 
 def _normalised(package: str) -> str:

@@ -60,6 +60,11 @@ class Evaluation:
         return str(self.results["label"])
 
     @property
+    def higher_is_better(self) -> dict[str, bool | None]:
+        """Metric -> whether higher values are better, as its plugin declared; None: neither direction is."""
+        return dict(self.results.get("higher_is_better", {}))
+
+    @property
     def data_hash(self) -> str:
         """Hash of the dataset that it was evaluated on."""
         return str(self.results["data"]["hash"])

@@ -26,7 +26,6 @@ CAPTION = (
     "of systems, models and baselines apart; * the interval of the difference leaves out zero."
 )
 
-LOWER_IS_BETTER = ("mgu", "pr", "repeats")
 WIDE = 10
 
 
@@ -82,18 +81,26 @@ def _means(comparison: Comparison) -> Grid:
 
 
 def _best(comparison: Comparison) -> frozenset[tuple[int, int]]:
-    """Cells of the highest ndcg and recall but for oracles; what is best is not always clear for the other metrics."""
+    """Cells of the best systems of each metric, but for oracles; none where no direction is better or all are alike."""
     best = set()
-    for column, metric in enumerate(comparison.metrics):
-        means = [None if system.oracle else system.summary[metric].mean for system in comparison.systems]
-        known = [mean for mean in means if mean is not None]
-        if metric.partition("@")[0] in ("ndcg", "recall") and known:
-            best |= {(row, column + 2) for row, mean in enumerate(means) if mean == max(known)}
+    systems = comparison.systems
+    columns = [(metric, [system.summary[metric].mean for system in systems]) for metric in comparison.metrics]
+    columns += [(name, [system.corpus.get(name) for system in systems]) for name in systems[0].corpus]
+    for column, (metric, values) in enumerate(columns):
+        known = [
+            value for value, system in zip(values, systems, strict=True) if value is not None and not system.oracle
+        ]
+        better = comparison.higher_is_better.get(metric)
+        if better is not None and len(set(known)) > 1:
+            top = max(known) if better else min(known)
+            rows = [row for row, value in enumerate(values) if value == top and not systems[row].oracle]
+            best |= {(row, column + 2) for row in rows}
     return frozenset(best)
 
 
 def _differences(comparison: Comparison, metric: str) -> Grid:
     rows = []
+    better = comparison.higher_is_better.get(metric)
     for name, system in zip(_names(comparison), comparison.systems, strict=True):
         if system.name == comparison.reference:
             rows.append((name, figure(system.summary[metric]), "reference", "", "", ""))
@@ -103,11 +110,11 @@ def _differences(comparison: Comparison, metric: str) -> Grid:
             rows.append((name, figure(system.summary[metric]), "-", "", "", ""))
             continue
         adjusted = p_text(comparison.adjusted[system.name][metric])
-        lower_is_better = metric.partition("@")[0] in LOWER_IS_BETTER
-        wins = f"{test.losses}/{test.wins}" if lower_is_better else f"{test.wins}/{test.losses}"
+        wins = f"{test.losses}/{test.wins}" if better is False else f"{test.wins}/{test.losses}"
         rows.append((name, figure(system.summary[metric]), signed(test.difference), p_text(test.p), adjusted, wins))
     against = f"difference to {comparison.reference}"
-    return Grid(metric, ("system", metric, against, "p", "p (Holm)", "users better/worse"), tuple(rows))
+    users = "users higher/lower" if better is None else "users better/worse"
+    return Grid(metric, ("system", metric, against, "p", "p (Holm)", users), tuple(rows))
 
 
 def _cost(comparison: Comparison) -> Grid:

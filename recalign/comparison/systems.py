@@ -23,6 +23,7 @@ class Comparison:
         metrics: names.
         tests: system -> metric -> system - reference.
         adjusted: system -> metric -> p after Holm's correction, over models and over baselines apart, metric by metric.
+        higher_is_better: metric, corpus-level ones too -> as its plugin declares; None: neither direction is better.
     """
 
     systems: tuple[System, ...]
@@ -30,6 +31,7 @@ class Comparison:
     metrics: tuple[str, ...]
     tests: dict[str, dict[str, Paired]]
     adjusted: dict[str, dict[str, float]]
+    higher_is_better: dict[str, bool | None]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -100,8 +102,10 @@ def compare(
     if chosen not in by_name:
         raise UserError(f"There is no system '{chosen}' to compare with.", did_you_mean(chosen, by_name))
     others = [system for system in systems if system.name != chosen]
+    evaluations = [run for runs in groups.values() for run in runs]
+    directions = {name: better for run in reversed(evaluations) for name, better in run.higher_is_better.items()}
     tests = {system.name: paired_tests(by_name[chosen].frame, system.frame, seed) for system in others}
-    return Comparison(tuple(systems), chosen, tuple(names), tests, _adjusted(others, tests, names))
+    return Comparison(tuple(systems), chosen, tuple(names), tests, _adjusted(others, tests, names), directions)
 
 
 def _adjusted(

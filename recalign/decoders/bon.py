@@ -31,10 +31,10 @@ class BestOfN(Decoder):
         allow_oracle: bool = Field(False, description="allow a reward that reads the targets (ndcg, recall)")
 
     def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
-        from recalign.metrics.expression import parse_reward
+        from recalign.metrics.expression import parse_expression
 
         super().__init__(params, name=name)
-        self.reward = parse_reward(self.params.reward)
+        self.reward = parse_expression(self.params.reward)
         if self.oracle and not self.params.allow_oracle:
             raise UserError(
                 f"The reward '{self.params.reward}' reads the targets: best of N by it is an oracle.",
@@ -83,5 +83,5 @@ def first_best(scores: np.ndarray) -> np.ndarray:
 
 @hookimpl
 def recalign_decoder() -> type[Decoder]:
-    """Hand over the decoder."""
+    """Return the plugin class to recalign."""
     return BestOfN

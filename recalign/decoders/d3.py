@@ -15,7 +15,7 @@ from recalign.decoders.rescored import SearchParams, search_titles
 
 if TYPE_CHECKING:
     from recalign.api import Engine
-    from recalign.recommenders.simple import Scorer
+    from recalign.recommenders.assistants import Assistant
 
 ALPHA = 0.7
 IMPOSSIBLE = 1e100  # a score so far below the others' that its item is as good as impossible
@@ -37,7 +37,7 @@ class Assisted(Rescorer):
         temperature: the assistant's scores divided by it are its logits.
     """
 
-    def __init__(self, engine: Engine, assistant: Scorer, alpha: float, temperature: float = 1.0) -> None:
+    def __init__(self, engine: Engine, assistant: Assistant, alpha: float, temperature: float = 1.0) -> None:
         self.engine, self.assistant, self.alpha, self.temperature = engine, assistant, alpha, temperature
         self.forced_weight = alpha
 
@@ -45,7 +45,7 @@ class Assisted(Rescorer):
         """Add up the assistant's mass of each row, in logarithms [P, nodes + I]."""
         trie = self.engine.trie
         device = trie.item_at.device
-        scores = torch.from_numpy(np.asarray(self.assistant(rows), dtype=np.float64)) / self.temperature
+        scores = torch.from_numpy(self.assistant.scores(rows)) / self.temperature
         scores = scores.clamp(-IMPOSSIBLE, IMPOSSIBLE)  # the assistant may rule items out; only exclusions forbid them
         for place, excluded in enumerate(self.engine.excluded_by(rows)):
             scores[place, torch.from_numpy(excluded)] = -torch.inf
@@ -89,7 +89,7 @@ class D3(Decoder):
 
     def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
         super().__init__(params, name=name)
-        self._loaded: tuple[Catalogue, Scorer] | None = None
+        self._loaded: tuple[Catalogue, Assistant] | None = None
         if self.params.assistant is None and self.params.alpha not in (None, 1):
             raise UserError(
                 f"alpha = {self.params.alpha} leaves {1 - self.params.alpha:g} to an assistant, and there is none.",
@@ -118,7 +118,7 @@ class D3(Decoder):
             lengths=np.concatenate([part.lengths for part in parts]),
         )
 
-    def _assistant(self, engine: Engine) -> Scorer:
+    def _assistant(self, engine: Engine) -> Assistant:
         """Load the assistant on first use; another catalogue asks for it anew."""
         from recalign.recommenders.assistants import load_assistant
 
@@ -129,5 +129,5 @@ class D3(Decoder):
 
 @hookimpl
 def recalign_decoder() -> type[Decoder]:
-    """Hand over the decoder."""
+    """Return the plugin class to recalign."""
     return D3

@@ -35,5 +35,5 @@ class Exact(Decoder):
 
 @hookimpl
 def recalign_decoder() -> type[Decoder]:
-    """Hand over the decoder."""
+    """Return the plugin class to recalign."""
     return Exact

@@ -70,5 +70,5 @@ class Igd(Decoder):
 
 @hookimpl
 def recalign_decoder() -> type[Decoder]:
-    """Hand over the decoder."""
+    """Return the plugin class to recalign."""
     return Igd

@@ -36,5 +36,5 @@ class Sample(Decoder):
 
 @hookimpl
 def recalign_decoder() -> type[Decoder]:
-    """Hand over the decoder."""
+    """Return the plugin class to recalign."""
     return Sample

@@ -1,27 +1,22 @@
-"""Evaluate one set of lists: per-user table, means with intervals, corpus measures, the baselines on the same rows."""
+"""Evaluate one set of lists: per-user table, means with intervals, corpus metrics, recommenders on the same rows."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from recalign import console
 from recalign.api import Predictions, Row
 from recalign.data.parquet import write_parquet
-from recalign.evaluation.measures import corpus_measures
-from recalign.evaluation.per_user import per_user, summarise
+from recalign.evaluation.baselines import RECOMMENDERS, recommend_beside
+from recalign.evaluation.per_user import parse_metrics, per_user, summarise
 from recalign.evaluation.significance import Interval
-from recalign.recommenders.simple import BASELINES, recommend
-from recalign.removal import discard
+from recalign.metrics.expression import CorpusExpression, MetricExpression
 from recalign.runs.cost import read_cost
 from recalign.runs.names import run_name
 from recalign.runs.predictions import model_run
-from recalign.workspace import RunFolder, atomic, content_hash, home, write_json
+from recalign.workspace import RunFolder, atomic, write_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +25,8 @@ if TYPE_CHECKING:
 
 
 METRICS_FILE, PER_USER_FILE, BASELINES_FILE = "metrics.json", "per_user.parquet", "baselines.parquet"
+CORPUS = ("coverage", "gini")
+"""Corpus-level metrics that every evaluation holds."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Measured:
     Args:
         frame: the per-user table.
         metrics: mean and interval of each metric; `n` rows had a value.
-        corpus: measures of all lists together.
+        corpus: metrics of all lists together.
     """
 
     frame: pl.DataFrame
@@ -58,78 +55,26 @@ class Measured:
 def measure(
     predictions: Predictions,
     rows: Sequence[Row],
-    dataset: PreparedDataset,
-    metrics: Sequence[str],
+    metrics: Sequence[MetricExpression],
+    corpus: Sequence[CorpusExpression],
     seed: int = 0,
-    more: Mapping[str, pl.Series] | None = None,
+    exact: Predictions | None = None,
 ) -> Measured:
     """Measure one system's lists.
 
     Args:
         predictions: U lists.
         rows: [U] what they answer.
-        dataset: gives the catalogue.
-        metrics: names of metrics.
+        metrics: per-list ones, bound to the catalogue.
+        corpus: corpus-level ones, bound to the catalogue.
         seed: of the bootstrap.
-        more: metrics measured already: name -> [U] values.
+        exact: the exact decoder's U lists by the same model, where some are at hand.
 
     Raises:
-        UserError: as `metrics.per_user`.
+        UserError: as `per_user`.
     """
-    frame = per_user(predictions, rows, dataset.catalogue, metrics).with_columns(**(more or {}))
-    return Measured(frame, summarise(frame, seed), corpus_measures(predictions, dataset.catalogue))
-
-
-def measure_baselines(
-    dataset: PreparedDataset,
-    split: str,
-    rows: Sequence[Row],
-    size: int,
-    metrics: Sequence[str],
-    *,
-    exclude_history: bool,
-    cache: Path,
-    seed: int = 0,
-    more: Sequence[str] = (),
-    advance: Callable[..., None] | None = None,
-) -> dict[str, Measured]:
-    """Measure every baseline on the same rows; their lists are kept in `cache` and used again.
-
-    Args:
-        dataset: what they learn from.
-        split: whose rows these are.
-        rows: [U].
-        size: K.
-        metrics: names of metrics.
-        exclude_history: whether items of the history are left out, as for the model.
-        cache: folder.
-        seed: of the random pick and the bootstrap.
-        more: metrics of models alone, null for baselines.
-        advance: called with 1 after each baseline.
-    """
-    import polars as pl
-
-    asked = {
-        "dataset": dataset.hash,
-        "split": split,
-        "rows": [row.index for row in rows],
-        "size": size,
-        "exclude_history": exclude_history,
-        "seed": seed,
-    }
-    file = Path(cache) / f"{content_hash(asked)}.npz"
-    kept = _read_lists(file)
-    undefined = {name: pl.Series(name, [None] * len(rows), dtype=pl.Float64) for name in more}
-    measured = {}
-    for name in BASELINES:
-        if name not in kept:
-            kept[name] = recommend(name, dataset, rows, size, exclude_history=exclude_history, seed=seed)
-        measured[name] = measure(kept[name], rows, dataset, metrics, seed, undefined)
-        if advance is not None:
-            advance(1)
-    if not file.is_file():
-        _write_lists(file, kept)
-    return measured
+    frame = per_user(predictions, rows, metrics, exact)
+    return Measured(frame, summarise(frame, seed), {metric.text: metric.score(predictions, rows) for metric in corpus})
 
 
 def evaluate(
@@ -142,8 +87,8 @@ def evaluate(
     out: Path,
     label: str | None = None,
     *,
-    more: Mapping[str, pl.Series] | None = None,
-    baselines: bool = True,
+    exact: Predictions | None = None,
+    recommenders: Sequence[str] = RECOMMENDERS,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluate what a decode run wrote; write `per_user.parquet`, `baselines.parquet` and `metrics.json`.
@@ -154,13 +99,13 @@ def evaluate(
         split: whose rows it answers.
         predictions: U lists.
         rows: [U].
-        metrics: names of metrics.
+        metrics: names of metrics; those of CORPUS are measured besides.
         out: where to write.
-        label: name in tables; by default the model run's folder, with the decoder where it is no plain one; a
-            baseline's own name.
-        more: metrics of the model alone, measured already: name -> [U] values.
-        baselines: whether to measure these too.
-        seed: of the bootstrap and the random pick.
+        label: name in tables; by default the model run's folder, with the decoder where it is not the task's default
+            one; a baseline's own name.
+        exact: the exact decoder's U lists by the same model, which pruning rates read.
+        recommenders: names of those to measure on the same rows.
+        seed: of the bootstrap and of what recommenders draw.
 
     Returns:
         What `metrics.json` holds.
@@ -169,25 +114,22 @@ def evaluate(
     options = record.get("options", {})
     model_folder, model_record = model_run(folder, record)
     size = predictions.items.shape[1]
-    found = measure(predictions, rows, dataset, metrics, seed, more)
-    beside: dict[str, Measured] = {}
-    if baselines:
-        exclude = options.get("exclude_history")
-        with console.progress("baselines", len(BASELINES)) as advance:
-            beside = measure_baselines(
-                dataset,
-                split,
-                rows,
-                size,
-                metrics,
-                exclude_history=dataset.excludes_history() if exclude is None else bool(exclude),
-                cache=home() / "baselines",
-                seed=seed,
-                more=list(more or {}),
-                advance=advance,
-            )
+    named = [*(name for name in CORPUS if name not in metrics), *metrics]
+    expressions, corpus = parse_metrics(named, dataset.catalogue, size, provided=("exact",))
+    found = measure(predictions, rows, expressions, corpus, seed, exact)
+    exclude = options.get("exclude_history")
+    lists = recommend_beside(
+        recommenders,
+        dataset,
+        split,
+        rows,
+        size,
+        exclude_history=dataset.excludes_history() if exclude is None else bool(exclude),
+        seed=seed,
+    )
+    beside = {name: measure(each, rows, expressions, corpus, seed) for name, each in lists.items()}
     results = {
-        "label": label or options.get("baseline") or default_label(model_folder, options.get("decoder")),
+        "label": label or options.get("recommender") or default_label(model_folder, options.get("decoder")),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": split,
         "seed": training_seed(model_record.get("options", {})),
@@ -195,6 +137,7 @@ def evaluate(
         "data": dataset.identity(),
         "list_length": size,
         **found.as_dict(),
+        "higher_is_better": {metric.text: metric.higher_is_better for metric in (*expressions, *corpus)},
         "baselines": {name: measured.as_dict() for name, measured in beside.items()},
         "cost": read_cost(record, model_record),
         "out": str(out),
@@ -226,29 +169,3 @@ def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFra
         named = [table.select(pl.lit(name).alias("baseline"), pl.all()) for name, table in baselines.items()]
         with atomic(out / BASELINES_FILE) as temporary:
             write_parquet(temporary, pl.concat(named))
-
-
-def _read_lists(file: Path) -> dict[str, Predictions]:
-    """Read cached lists, or nothing where there is no cache."""
-    if not file.is_file():
-        return {}
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            names = {key.rpartition("/")[0] for key in arrays}
-            return {
-                name: Predictions(arrays[f"{name}/items"], arrays[f"{name}/scores"], arrays[f"{name}/lengths"])
-                for name in names
-            }
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        console.warn(f"{file} is not readable ({error}); the baselines are computed again.")
-        discard(file, inside=file.parent)
-        return {}
-
-
-def _write_lists(file: Path, lists: dict[str, Predictions]) -> None:
-    """Write lists for the next evaluation of the same rows."""
-    arrays = {}
-    for name, found in lists.items():
-        arrays |= {f"{name}/items": found.items, f"{name}/scores": found.scores, f"{name}/lengths": found.lengths}
-    with atomic(file) as temporary, open(temporary, "wb") as sink:
-        np.savez(sink, **arrays)

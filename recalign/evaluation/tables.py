@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recalign.api import Predictions, Row
-from recalign.evaluation.per_user import metric_names, per_user, summarise
+from recalign.evaluation.per_user import metric_names, parse_metrics, per_user, summarise
 from recalign.evaluation.significance import Interval, Paired, paired
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def before_after(
             *(wide or [f"ndcg@{length}", f"recall@{length}"]),
             *(BEFORE_AFTER[4:] if catalogue.genre_names else ()),
         ]
-    first, second = (per_user(lists, rows, catalogue, metrics) for lists in (before, after))
+    expressions, _ = parse_metrics(metrics, catalogue, length)
+    first, second = (per_user(lists, rows, expressions) for lists in (before, after))
     one, two = summarise(first, seed), summarise(second, seed)
     tests = paired_tests(first, second, seed)
     return BeforeAfter(tuple(Change(name, one[name], two[name], tests[name]) for name in metric_names(first)))

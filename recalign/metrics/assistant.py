@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recalign.api import Catalogue, Field, ListBatch, Metric, Params, UserError, hookimpl
-from recalign.metrics.batches import cut, distinct_rows
+from recalign.api import Catalogue, Field, ListBatch, Metric, Params, UserError, cut_lists, distinct_rows, hookimpl
 
 
 class AssistantParams(Params):
@@ -41,13 +40,13 @@ class Assistant(Metric):
                 "The reward assistant needs the run of a conventional recommender.",
                 "Make one with `recalign baseline sasrec --out runs/sasrec`, then write assistant(run='runs/sasrec').",
             )
-        self.scorer = load_assistant(Path(self.params.run), catalogue)
+        self.assistant = load_assistant(Path(self.params.run), catalogue)
 
     def score(self, lists: ListBatch) -> np.ndarray:
         """Values of N lists: float64 [N]."""
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         rows, index = distinct_rows(lists.rows)
-        scores = standardise(np.asarray(self.scorer(rows), dtype=np.float64))  # [U, I]
+        scores = standardise(self.assistant.scores(rows))  # [U, I]
         lowest = scores.min(axis=1)[index, None]  # [N, 1]
         values = np.where(heads.counted, scores[index[:, None], heads.items], lowest)
         inside = np.arange(values.shape[1]) < heads.lengths[:, None]
@@ -65,5 +64,5 @@ def standardise(scores: np.ndarray) -> np.ndarray:
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Assistant

@@ -1,58 +1,34 @@
-"""Metric expressions: `ndcg@5 - 0.5*mgu + 0.1*novelty(log_base=2)`, weighted sums of rewards, parsed by hand."""
+"""Metric expressions: `ndcg@5 - 0.5*mgu + 0.1*novelty(log_base=2)`, weighted sums of metrics.
+
+A reward is a metric expression that alignment maximises.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NoReturn
 
 import numpy as np
 
-from recalign.api import Catalogue, ListBatch, Metric, Row
-from recalign.errors import UserError, did_you_mean
-from recalign.params import build_params
-from recalign.plugins import registry
+from recalign.api import Catalogue, CorpusMetric, ListBatch, Metric, Predictions, Row
+from recalign.errors import UserError
+from recalign.metrics.parser import Term, parse_terms
 from recalign.plugins.registry import blamed, plugin_error
 
-TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>[-+*@(),=])|(?P<text>'[^']*'|\"[^\"]*\"))"
-)
-GRAMMAR = "Write a weighted sum such as 'ndcg@5 - 0.5*mgu' or 'ndcg@5 + 0.1*novelty(log_base=2)'."
-
 
 @dataclass(frozen=True)
-class Term:
-    """One summand: coefficient * reward@cutoff(parameters)."""
-
-    coefficient: float
-    reward: Metric
-    cutoff: int | None
-    params: Mapping[str, str]
-
-    @property
-    def text(self) -> str:
-        """The term without its coefficient, as users write it: `ndcg@5`."""
-        cutoff = "" if self.cutoff is None else f"@{self.cutoff}"
-        params = ", ".join(f"{name}={_quoted(value)}" for name, value in self.params.items())
-        return f"{self.reward.name}{cutoff}" + (f"({params})" if params else "")
-
-
-@dataclass(frozen=True)
-class RewardExpression:
-    """A weighted sum of rewards. `bind` it to a catalogue before anything is scored.
+class MetricExpression:
+    """A weighted sum of metrics. `bind` it to a catalogue before anything is scored.
 
     Args:
-        terms: the summands, in the order that they were written.
+        terms: the summands, in the order that they were written; their metrics are per-list ones.
     """
 
     terms: tuple[Term, ...]
 
     @property
     def text(self) -> str:
-        """The canonical form, such as `ndcg@5 - 0.5*mgu`: equal texts mean equal rewards."""
+        """The canonical form, such as `ndcg@5 - 0.5*mgu`: equal texts mean equal values."""
         parts = []
         for term in self.terms:
             size = "" if abs(term.coefficient) == 1.0 else f"{abs(term.coefficient):.12g}*"
@@ -62,63 +38,142 @@ class RewardExpression:
 
     @property
     def reads(self) -> frozenset[str]:
-        """What any of the terms reads: targets, history, genres, popularity, logps."""
-        return frozenset().union(*(term.reward.reads for term in self.terms))
+        """What any of the terms reads: targets, history, genres, popularity, logps, ranks, exact."""
+        return frozenset().union(*(term.metric.reads for term in self.terms))
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Whether higher values are better (False: lower ones); None where terms disagree or one has no direction."""
+        found = {_direction(term) for term in self.terms}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def harms(self) -> list[str]:
-        """Terms that count for the list although lower values are better, such as a bare `mgu`; worth a warning."""
-        return [term.text for term in self.terms if term.coefficient > 0 and not term.reward.higher_is_better]
+        """Terms that raise the sum although lower values are better, such as a bare `mgu`; worth a warning."""
+        return [term.text for term in self.terms if term.coefficient > 0 and term.metric.higher_is_better is False]
 
-    def bind(self, catalogue: Catalogue) -> RewardExpression:
+    def bind(self, catalogue: Catalogue) -> MetricExpression:
         """Attach the catalogue to every term and return the expression.
 
         Raises:
-            UserError: the catalogue lacks what a reward reads, or a plugin raises.
+            UserError: the catalogue lacks what a metric reads, or a plugin raises.
         """
         for term in self.terms:
-            with blamed("metric", term.reward, "bind"):
-                term.reward.bind(catalogue, term.cutoff)
+            _bind(term, catalogue)
         return self
 
     def defined_for(self, row: Row) -> bool:
-        """Whether every term means anything for a row."""
-        return all(_defined_for(term.reward, row) for term in self.terms)
+        """Return whether every term means anything for a row."""
+        return all(_defined_for(_per_list(term), row) for term in self.terms)
 
     def score_terms(self, lists: ListBatch) -> dict[str, np.ndarray]:
-        """Values of each term before weighting: text -> float64 [N].
+        """Return the values of each term before weighting: text -> float64 [N].
 
         Raises:
-            UserError: a reward raises, or returns another shape or a value that is not finite.
+            UserError: a metric raises, or returns another shape or a value that is not finite.
         """
-        return {term.text: _score(term.reward, lists) for term in self.terms}
+        return {term.text: _score(_per_list(term), lists) for term in self.terms}
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N], finite.
+        """Return the values of N lists: float64 [N], finite.
 
         Raises:
             UserError: as `score_terms`.
         """
         total = np.zeros(len(lists))
         for term in self.terms:
-            total += term.coefficient * _score(term.reward, lists)
+            total += term.coefficient * _score(_per_list(term), lists)
         return total
 
 
-def parse_reward(text: str, extra: Mapping[str, type[Metric]] | None = None) -> RewardExpression:
-    """Parse a weighted sum of rewards.
+@dataclass(frozen=True)
+class CorpusExpression:
+    """One corpus-level metric, such as `coverage@5`. `bind` it to a catalogue before anything is scored.
+
+    Args:
+        term: it; its coefficient is 1.
+    """
+
+    term: Term
+
+    @property
+    def text(self) -> str:
+        """The canonical form, such as `coverage@5`."""
+        return self.term.text
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The one term."""
+        return (self.term,)
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Whether higher values are better; False: lower ones; None: neither."""
+        return self.term.metric.higher_is_better
+
+    def bind(self, catalogue: Catalogue) -> CorpusExpression:
+        """Attach the catalogue and return the expression. Errors: as `MetricExpression.bind`."""
+        _bind(self.term, catalogue)
+        return self
+
+    def score(self, predictions: Predictions, rows: Sequence[Row]) -> float:
+        """Return the value of U lists together.
+
+        Raises:
+            UserError: the metric raises, or returns a value that is no finite number.
+        """
+        metric = self.term.metric
+        assert isinstance(metric, CorpusMetric)
+        with blamed("metric", metric, "score"):
+            value = float(metric.score(predictions, rows))
+        if not np.isfinite(value):
+            raise plugin_error("metric", metric, f"returned {value} for {len(rows)} lists")
+        return value
+
+
+def parse_expression(text: str, provided: Collection[str] = ()) -> MetricExpression:
+    """Parse a weighted sum of per-list metrics, such as a reward.
 
     Args:
         text: such as `ndcg@5 - 0.5*mgu`; `@k` cuts the list, parameters stand in parentheses.
-        extra: rewards known by name besides the installed plugins (evaluation's own measures).
+        provided: what is at hand besides lists and rows: `exact` where exact predictions are.
 
     Raises:
-        UserError: a syntax error (with its place), an unknown reward (did-you-mean) or parameter, a bad `@k`.
+        UserError: a syntax error (with its place), an unknown metric (did-you-mean) or parameter, a bad `@k`, a metric
+            of all lists together, one that needs what is not provided.
     """
-    return _Parser(text, extra or {}).expression()
+    return _weighted_sum(parse_terms(text), provided)
 
 
-def check_cutoffs(expression: RewardExpression, list_length: int) -> None:
+def parse_metric(text: str, provided: Collection[str] = ()) -> MetricExpression | CorpusExpression:
+    """Parse what `eval --metrics` names: a weighted sum of per-list metrics, or one corpus-level metric.
+
+    Arguments and errors as in `parse_expression`.
+    """
+    terms = parse_terms(text)
+    if len(terms) == 1 and isinstance(terms[0].metric, CorpusMetric) and terms[0].coefficient == 1.0:
+        return CorpusExpression(terms[0])
+    return _weighted_sum(terms, provided)
+
+
+def _weighted_sum(terms: tuple[Term, ...], provided: Collection[str]) -> MetricExpression:
+    """Refuse terms that are no per-list metrics, and those that need what is not provided."""
+    for term in terms:
+        if isinstance(term.metric, CorpusMetric):
+            raise UserError(
+                f"{term.text} is one value for all lists of an evaluation together; it cannot be a reward or part of a "
+                "sum.",
+                "Name it alone in `recalign eval --metrics`, or choose a metric that has a value for each list.",
+            )
+        if "exact" in term.metric.reads and "exact" not in provided:
+            raise UserError(
+                f"{term.text} needs the model's exact best titles.",
+                "Decode with --decoder exact and name that folder: `recalign eval PREDICTIONS --exact FOLDER`.",
+            )
+    return MetricExpression(terms)
+
+
+def check_cutoffs(expression: MetricExpression | CorpusExpression, list_length: int) -> None:
     """Refuse `@k` beyond the end of the lists, where the value would silently be that of a shorter list.
 
     Raises:
@@ -128,176 +183,45 @@ def check_cutoffs(expression: RewardExpression, list_length: int) -> None:
         if term.cutoff is not None and term.cutoff > list_length:
             raise UserError(
                 f"{term.text} looks at {term.cutoff} positions, and the lists have {list_length}.",
-                f"Use {term.reward.name}@{list_length} or less, or make longer lists.",
+                f"Use {term.metric.name}@{list_length} or less, or make longer lists.",
             )
 
 
-def _quoted(value: str) -> str:
-    """Write a parameter's value as the parser reads it."""
-    if re.fullmatch(r"[A-Za-z_]\w*|[-+.\deE]+", value):
-        return value
-    return f'"{value}"' if "'" in value else f"'{value}'"
+def _direction(term: Term) -> bool | None:
+    better = term.metric.higher_is_better
+    return better if better is None else better == (term.coefficient > 0)
 
 
-def _defined_for(reward: Metric, row: Row) -> bool:
-    with blamed("metric", reward, f"defined_for for user '{row.user_id}'"):
-        return bool(reward.defined_for(row))
+def _bind(term: Term, catalogue: Catalogue) -> None:
+    with blamed("metric", term.metric, "bind"):
+        term.metric.bind(catalogue, term.cutoff)
 
 
-def _score(reward: Metric, lists: ListBatch) -> np.ndarray:
-    """Score with one reward and check what comes back: float64 [N], finite."""
-    with blamed("metric", reward, "score"):
-        values = np.asarray(reward.score(lists), dtype=np.float64)
+def _per_list(term: Term) -> Metric:
+    assert isinstance(term.metric, Metric)
+    return term.metric
+
+
+def _defined_for(metric: Metric, row: Row) -> bool:
+    with blamed("metric", metric, f"defined_for for user '{row.user_id}'"):
+        return bool(metric.defined_for(row))
+
+
+def _score(metric: Metric, lists: ListBatch) -> np.ndarray:
+    """Score with one metric and check what comes back: float64 [N], finite."""
+    with blamed("metric", metric, "score"):
+        values = np.asarray(metric.score(lists), dtype=np.float64)
     if values.shape != (len(lists),):
-        what = f"returned shape {list(values.shape)} for {len(lists)} lists, not one number a list"
-        raise plugin_error("metric", reward, what)
+        what = f"returned shape {list(values.shape)} for {len(lists)} lists, not one number per list"
+        raise plugin_error("metric", metric, what)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         row, items = lists.rows[int(bad[0])], lists.items[bad[0], : lists.lengths[bad[0]]]
-        names = [reward.catalogue.item_ids[item] if item >= 0 else "(no item)" for item in items]
+        names = [metric.catalogue.item_ids[item] if item >= 0 else "(no item)" for item in items]
         raise plugin_error(
             "metric",
-            reward,
+            metric,
             f"returned {values[bad[0]]} for user '{row.user_id}' (row {row.index}) and the list [{', '.join(names)}]; "
             f"{len(bad)} of {len(lists)} values are not finite",
         )
     return values
-
-
-class _Parser:
-    """Recursive descent over: sum = [sign] term (sign term)*; term = [number *] reward [* number]."""
-
-    def __init__(self, text: str, extra: Mapping[str, type[Metric]]) -> None:
-        self.text, self.extra = text, extra
-        self.tokens: list[tuple[str, str, int]] = []  # kind, text, place
-        place, end = 0, len(text.rstrip())
-        while place < end:
-            match = TOKEN.match(text, place)
-            if match is None:
-                self.place = len(text) - len(text[place:].lstrip())
-                raise UserError(f"In the reward {text!r}: {text[self.place]!r} is not understood.", GRAMMAR)
-            kind = str(match.lastgroup)
-            self.tokens.append((kind, match[kind], match.start(kind)))
-            place = match.end()
-        self.next = 0
-
-    def expression(self) -> RewardExpression:
-        terms = [self.term(self.sign(optional=True))]
-        while self.next < len(self.tokens):
-            terms.append(self.term(self.sign(optional=False)))
-        return RewardExpression(tuple(terms))
-
-    def sign(self, *, optional: bool) -> float:
-        if self.take("+"):
-            return 1.0
-        if self.take("-"):
-            return -1.0
-        if not optional:
-            self.fail("+ or - is expected: rewards can be added, subtracted and weighted, nothing else")
-        return 1.0
-
-    def term(self, sign: float) -> Term:
-        coefficient = sign
-        number = self.take_kind("number")
-        if number is not None:
-            if not self.take("*"):
-                self.fail("* and a reward are expected after a number")
-            coefficient *= float(number)
-        name = self.name()
-        cutoff: int | None = None
-        params: dict[str, str] = {}
-        while (mark := self.take("@") or self.take("(")) is not None:
-            if mark == "@" and cutoff is None:
-                cutoff = self.cutoff(name)
-            elif mark == "(" and not params:
-                params = self.params()
-            else:
-                self.next -= 1
-                self.fail(f"{name} has this twice")
-        if number is None and self.take("*"):
-            factor = self.take_kind("number")
-            if factor is None:
-                self.fail("a number is expected: rewards cannot be multiplied with each other")
-            coefficient *= float(factor)
-        if not math.isfinite(coefficient):
-            self.fail(f"a finite number is expected, not the weight {coefficient}")
-        return Term(coefficient, self.create(name, params, cutoff), cutoff, params)
-
-    def name(self) -> str:
-        """Consume a reward's name: the longest that is known of words joined by hyphens, else the first word.
-
-        `ndcg-mgu` is a difference, unless a reward of that name is installed; with blanks it always is one.
-        """
-        found = self.take_kind("name")
-        if found is None:
-            self.fail("the name of a reward is expected")
-        joined, end = found, self.next
-        while self.joined(end) and self.joined(end + 1) and self.tokens[end][1] == "-":
-            joined, end = f"{joined}-{self.tokens[end + 1][1]}", end + 2
-            if joined in self.known:
-                found, self.next = joined, end
-        return found
-
-    def joined(self, place: int) -> bool:
-        """Whether a hyphen or a word comes there, with no blank in front."""
-        if not 0 < place < len(self.tokens):
-            return False
-        (_, before, start), (kind, text, here) = self.tokens[place - 1], self.tokens[place]
-        return (kind == "name" or text == "-") and start + len(before) == here
-
-    @cached_property
-    def known(self) -> set[str]:
-        """Names of all rewards."""
-        return {*self.extra, *(entry.name for entry in registry.list_plugins("metric"))}
-
-    def cutoff(self, name: str) -> int:
-        digits = self.take_kind("number")
-        if digits is None or not digits.isdigit() or int(digits) < 1:
-            self.next -= digits is not None
-            self.fail(f"{name}@k needs a whole number k of at least 1")
-        return int(digits)
-
-    def params(self) -> dict[str, str]:
-        values: dict[str, str] = {}
-        while not self.take(")"):
-            if values and not self.take(","):
-                self.fail("a comma or a closing parenthesis is expected")
-            key = self.take_kind("name")
-            if key is None or key in values or not self.take("="):
-                self.fail("a parameter name=value, each name once, is expected")
-            sign = "-" if self.take("-") else ""
-            value = self.take_kind("number") or (None if sign else self.take_kind("name") or self.take_kind("text"))
-            if value is None:
-                self.fail(f"a value is expected for {key}")
-            values[key] = sign + value.strip("'\"")
-        return values
-
-    def create(self, name: str, params: Mapping[str, str], cutoff: int | None) -> Metric:
-        if name in self.extra:
-            reward = self.extra[name](build_params(self.extra[name].Params, params, f"metric '{name}'"), name=name)
-        elif self.extra and name not in (names := [entry.name for entry in registry.list_plugins("metric")]):
-            raise UserError(f"There is no metric named '{name}'.", did_you_mean(name, [*self.extra, *names]))
-        else:
-            reward = registry.create("metric", name, params)
-        if cutoff is not None and not reward.takes_cutoff:
-            raise UserError(f"The reward '{name}' takes no @k (in {self.text!r}).", f"Write {name}.")
-        return reward
-
-    def take(self, sign: str) -> str | None:
-        """Consume a sign if it comes next."""
-        if self.next < len(self.tokens) and self.tokens[self.next][:2] == ("sign", sign):
-            self.next += 1
-            return sign
-        return None
-
-    def take_kind(self, kind: str) -> str | None:
-        """Consume a token of a kind if it comes next."""
-        if self.next < len(self.tokens) and self.tokens[self.next][0] == kind:
-            self.next += 1
-            return self.tokens[self.next - 1][1]
-        return None
-
-    def fail(self, expected: str) -> NoReturn:
-        rest = self.text[self.tokens[self.next][2] :] if self.next < len(self.tokens) else ""
-        where = f"at {rest!r}" if rest else "at its end"
-        raise UserError(f"The reward {self.text!r} is not understood {where}: {expected}.", GRAMMAR)

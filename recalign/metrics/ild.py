@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recalign.api import Catalogue, ListBatch, Metric, hookimpl
-from recalign.metrics.batches import cut
+from recalign.api import Catalogue, ListBatch, Metric, cut_lists, hookimpl
 
 
 class ILD(Metric):
@@ -25,7 +24,7 @@ class ILD(Metric):
 
     def score(self, lists: ListBatch) -> np.ndarray:
         """Values of N lists: float64 [N]."""
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         genres = self.genres[heads.items]  # [N, k, C]; what INVALID picks is masked below
         common = genres @ genres.transpose(0, 2, 1)  # [N, k, k]
         sizes = genres.sum(axis=2)  # [N, k]
@@ -39,5 +38,5 @@ class ILD(Metric):
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return ILD

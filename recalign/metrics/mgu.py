@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recalign.api import Catalogue, ListBatch, Metric, Row, hookimpl
-from recalign.metrics.batches import cut, distinct_rows, flatten
+from recalign.api import Catalogue, ListBatch, Metric, Row, cut_lists, distinct_rows, flatten, hookimpl
 
 
 class MGU(Metric):
@@ -32,7 +31,7 @@ class MGU(Metric):
     def score(self, lists: ListBatch) -> np.ndarray:
         """Values of N lists: float64 [N]."""
         rows, index = distinct_rows(lists.rows)
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         history, bounds = flatten([row.history for row in rows])
         wished = _normalise(self._frequencies(history, bounds), 0.0)[index]  # [N, C]
 
@@ -66,5 +65,5 @@ def _normalise(frequencies: np.ndarray, wasted: np.ndarray | float) -> np.ndarra
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return MGU

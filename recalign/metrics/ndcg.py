@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recalign.api import ListBatch, Metric, Row, hookimpl
-from recalign.metrics.batches import Relevance, cut, distinct_rows
+from recalign.api import ListBatch, Metric, Relevance, Row, cut_lists, distinct_rows, hookimpl
 
 
 class NDCG(Metric):
@@ -25,7 +24,7 @@ class NDCG(Metric):
         """Values of N lists: float64 [N]."""
         rows, index = distinct_rows(lists.rows)
         relevance = Relevance.of(rows, len(self.catalogue))
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         discounts = 1.0 / np.log2(np.arange(heads.items.shape[1]) + 2.0)  # [k]
         dcg = (np.exp2(relevance.at(heads, index)) - 1.0) @ discounts  # [N]
         ideal = ideal_dcg(relevance, self.cutoff)[index]  # [N]
@@ -49,5 +48,5 @@ def ideal_dcg(relevance: Relevance, cutoff: int | None) -> np.ndarray:
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return NDCG

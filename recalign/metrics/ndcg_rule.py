@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recalign.api import ListBatch, Metric, Row, hookimpl
-from recalign.metrics.batches import cut
+from recalign.api import ListBatch, Metric, Row, cut_lists, hookimpl
 from recalign.metrics.rule import hits
 
 
@@ -36,7 +35,7 @@ def rank_penalties(lists: ListBatch, cutoff: int | None, catalogue_size: int) ->
     """Penalties of N ranked titles within their groups, or of N lists each by itself: float64 [N]."""
     hit = hits(lists, cutoff, catalogue_size)  # [N, k]
     if lists.ranks is None:
-        return _penalties(hit, cut(lists, cutoff).lengths).sum(axis=1)
+        return _penalties(hit, cut_lists(lists, cutoff).lengths).sum(axis=1)
     _, group, sizes = np.unique(lists.groups, return_inverse=True, return_counts=True)
     place = (group, lists.ranks)
     grouped = np.zeros((len(sizes), int(sizes.max(initial=0))), dtype=bool)
@@ -53,5 +52,5 @@ def _penalties(hit: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return NDCGRule

@@ -27,5 +27,5 @@ class Ranking(NDCGRule):
 
 @hookimpl
 def recalign_metric() -> type[Ranking]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Ranking

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recalign.api import ListBatch, Metric, Row, hookimpl
-from recalign.metrics.batches import Relevance, cut, distinct_rows
+from recalign.api import ListBatch, Metric, Relevance, Row, cut_lists, distinct_rows, hookimpl
 
 
 class Recall(Metric):
@@ -21,7 +20,7 @@ class Recall(Metric):
         """Values of N lists: float64 [N]."""
         rows, index = distinct_rows(lists.rows)
         relevance = Relevance.of(rows, len(self.catalogue))
-        found = (relevance.at(cut(lists, self.cutoff), index) > 0).sum(axis=1)  # [N]
+        found = (relevance.at(cut_lists(lists, self.cutoff), index) > 0).sum(axis=1)  # [N]
         wanted = np.bincount(relevance.owners, weights=relevance.gains > 0, minlength=relevance.count)[index]  # [N]
         return np.divide(found, wanted, out=np.zeros(len(lists)), where=wanted > 0)
 
@@ -32,5 +31,5 @@ class Recall(Metric):
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Recall

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recalign.api import ListBatch, Metric, Row, hookimpl
-from recalign.metrics.batches import Relevance, cut, distinct_rows
+from recalign.api import ListBatch, Metric, Relevance, Row, cut_lists, distinct_rows, hookimpl
 
 
 class Rule(Metric):
@@ -29,10 +28,10 @@ class Rule(Metric):
 def hits(lists: ListBatch, cutoff: int | None, catalogue_size: int) -> np.ndarray:
     """Mark the positions that name a relevant target for the first time: bool [N, k]."""
     rows, index = distinct_rows(lists.rows)
-    return Relevance.of(rows, catalogue_size).at(cut(lists, cutoff), index) > 0
+    return Relevance.of(rows, catalogue_size).at(cut_lists(lists, cutoff), index) > 0
 
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Rule

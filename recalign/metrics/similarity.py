@@ -6,8 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from recalign.api import Catalogue, Field, ListBatch, Metric, Params, Row, hookimpl, item_vectors
-from recalign.metrics.batches import cut, distinct_rows
+from recalign.api import (
+    Catalogue,
+    Field,
+    ListBatch,
+    Metric,
+    Params,
+    Row,
+    cut_lists,
+    distinct_rows,
+    hookimpl,
+    item_vectors,
+)
 
 
 class SimilarityParams(Params):
@@ -37,7 +47,7 @@ class Similarity(Metric):
 
     def score(self, lists: ListBatch) -> np.ndarray:
         """Values of N lists: float64 [N]."""
-        heads = cut(lists, self.cutoff)
+        heads = cut_lists(lists, self.cutoff)
         rows, index = distinct_rows(lists.rows)
         values = np.zeros(heads.items.shape)
         for place, row in enumerate(rows):
@@ -55,5 +65,5 @@ class Similarity(Metric):
 
 @hookimpl
 def recalign_metric() -> type[Metric]:
-    """Hand over the class."""
+    """Return the plugin class to recalign."""
     return Similarity

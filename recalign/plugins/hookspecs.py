@@ -1,38 +1,28 @@
-"""The pluggy hooks by which a plugin module hands over its class; one hook a kind."""
+"""The pluggy hooks by which a plugin module returns its class: one per row of the table of kinds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pluggy
 
-if TYPE_CHECKING:
-    from recalign.api import Decoder, Metric, Objective, Source
+from recalign.plugins.kinds import KINDS, Kind
 
 PROJECT = "recalign"
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-@hookspec
-def recalign_objective() -> type[Objective]:
-    """Return the Objective class of this plugin module (entry-point group `recalign.objectives`)."""
-    raise NotImplementedError
+def specifications() -> SimpleNamespace:
+    """Return the hooks of all kinds as attributes, as `PluginManager.add_hookspecs` takes them."""
+    mark = pluggy.HookspecMarker(PROJECT)
+    return SimpleNamespace(**{kind.hook: mark(_hook(kind)) for kind in KINDS.values()})
 
 
-@hookspec
-def recalign_metric() -> type[Metric]:
-    """Return the Metric class of this plugin module (entry-point group `recalign.metrics`)."""
-    raise NotImplementedError
+def _hook(kind: Kind) -> Callable[[], Any]:
+    def hook() -> Any:
+        raise NotImplementedError
 
-
-@hookspec
-def recalign_decoder() -> type[Decoder]:
-    """Return the Decoder class of this plugin module (entry-point group `recalign.decoders`)."""
-    raise NotImplementedError
-
-
-@hookspec
-def recalign_source() -> type[Source]:
-    """Return the Source class of this plugin module (entry-point group `recalign.sources`)."""
-    raise NotImplementedError
+    hook.__name__ = kind.hook
+    hook.__doc__ = f"Return the {kind.base.partition(':')[2]} class of this module (entry-point group `{kind.group}`)."
+    return hook

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from recalign.errors import UserError, did_you_mean
-from recalign.params import PLUGIN_KINDS, build_params
-from recalign.plugins import hookspecs
+from recalign.params import Params, build_params
+from recalign.plugins.hookspecs import PROJECT, specifications
+from recalign.plugins.kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from recalign.api import Plugin
-
-KINDS = PLUGIN_KINDS
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,15 @@ class PluginEntry:
         return ""
 
 
-def group_of(kind: str) -> str:
-    """Return the entry-point group of a kind: `recalign.metrics` for `reward`."""
-    return f"recalign.{kind}s"
-
-
 def list_plugins(kind: str | None = None) -> list[PluginEntry]:
     """List what is installed, by kind and name. Imports no plugin; clashing names are all listed."""
-    installed = entry_points()
+    installed, order = entry_points(), list(KINDS)
     rows = {}  # a distribution that is found twice on the path (editable and built) counts once
     for each in [kind] if kind else KINDS:
-        for point in installed.select(group=group_of(each)):
+        for point in installed.select(group=KINDS[each].group):
             package, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
             rows[each, point.name, package, point.value] = PluginEntry(each, point.name, package, version, point)
-    return sorted(rows.values(), key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.package))
+    return sorted(rows.values(), key=lambda entry: (order.index(entry.kind), entry.name, entry.package))
 
 
 def find_entry(kind: str, name: str) -> PluginEntry:
@@ -94,7 +88,7 @@ def find(kind: str, name: str) -> type[Plugin]:
     """Import one plugin and return its class.
 
     Raises:
-        UserError: unknown name, clash, a module that fails to import, or one that hands over no such class.
+        UserError: unknown name, clash, a module that fails to import, or one that returns no such class.
     """
     return load(find_entry(kind, name))
 
@@ -103,42 +97,57 @@ def load(entry: PluginEntry) -> type[Plugin]:
     """Import the plugin of an entry and return its class.
 
     Raises:
-        UserError: a module that fails to import, a hook that does not fit, or one that hands over no such class.
+        UserError: a module that fails to import, a hook that does not fit, or one that returns no such class.
     """
-    kind, named = entry.kind, f"The {entry.kind} '{entry.name}' of package {entry.package} {entry.version}"
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    kind, named = KINDS[entry.kind], f"The {entry.kind} '{entry.name}' of package {entry.package} {entry.version}"
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(specifications())
     try:
         module = entry.entry_point.load()
         manager.register(module, name=f"{entry.package}:{entry.name}")
         manager.check_pending()
-        found = getattr(manager.hook, f"recalign_{kind}")()
+        found = getattr(manager.hook, kind.hook)()
     except pluggy.PluginValidationError as error:
         raise UserError(
-            f"{named} has a hook that does not fit: {error}", "Compare it with recalign.plugins.hookspecs."
+            f"{named} has a hook that does not fit: {error}",
+            f"Write `@hookimpl def {kind.hook}(): return YourClass` in that module.",
         ) from error
     except Exception as error:
         raise UserError(
             f"{named} fails to import: {type(error).__name__}: {error}",
             f"Mend or uninstall {entry.package}; every other plugin still works.",
         ) from error
-    base = _base_of(kind)
+    base = kind.base_class()
     if len(found) != 1 or not (isinstance(found[0], type) and issubclass(found[0], base)):
         raise UserError(
-            f"{named} hands over no {base.__name__} class ({entry.entry_point.value}).",
-            f"Add `@hookimpl def recalign_{kind}(): return YourClass` to that module.",
+            f"{named} returns no {base.__name__} class ({entry.entry_point.value}).",
+            f"Add `@hookimpl def {kind.hook}(): return YourClass` to that module.",
         )
     return found[0]
 
 
-def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Plugin:
-    """Find a plugin and build it from its parameters.
+def find_with_params(kind: str, name: str, params: Mapping[str, Any] | None = None) -> tuple[type[Plugin], Params]:
+    """Find a plugin and check parameters against its declaration, without making it.
+
+    Returns:
+        The plugin's class and its checked parameters.
 
     Raises:
         UserError: as `find`; parameters that the declaration refuses.
     """
     cls = find(kind, name)
-    return cls(build_params(cls.Params, params or {}, f"{kind} '{name}'"), name=name)
+    hint = f"`recalign plugins show {name}` lists types and bounds."
+    return cls, build_params(cls.Params, params or {}, f"{kind} '{name}'", hint)
+
+
+def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Plugin:
+    """Find a plugin and make it from its parameters.
+
+    Raises:
+        UserError: as `find_with_params`; parameters that the plugin itself refuses.
+    """
+    cls, checked = find_with_params(kind, name, params)
+    return cls(checked, name=name)
 
 
 @contextlib.contextmanager
@@ -179,18 +188,6 @@ def plugin_error(kind: str, plugin: Plugin, what: str) -> UserError:
         f"The {kind} '{plugin.name}' of {package} {what.rstrip('.')}.",
         f"This is the plugin's fault; report it to its authors, or choose another {kind}.",
     )
-
-
-def _base_of(kind: str) -> type[Plugin]:
-    from recalign import api
-
-    bases: dict[str, type[Plugin]] = {
-        "objective": api.Objective,
-        "metric": api.Metric,
-        "decoder": api.Decoder,
-        "source": api.Source,
-    }
-    return bases[kind]
 
 
 def _source(module: str) -> str | None:

@@ -123,5 +123,5 @@ def _ids_as_titles(events: pl.LazyFrame) -> pl.LazyFrame:
 
 @hookimpl
 def recalign_source() -> type[Source]:
-    """Hand over the source."""
+    """Return the plugin class to recalign."""
     return Recbole

@@ -189,5 +189,5 @@ def _consume_block(
 
 @hookimpl
 def recalign_source() -> type[Source]:
-    """Hand over the source."""
+    """Return the plugin class to recalign."""
     return Synthetic

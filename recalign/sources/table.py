@@ -98,5 +98,5 @@ class Table(Source):
 
 @hookimpl
 def recalign_source() -> type[Source]:
-    """Hand over the source."""
+    """Return the plugin class to recalign."""
     return Table

@@ -103,5 +103,5 @@ def _titles(file: Path) -> pl.LazyFrame:
 
 @hookimpl
 def recalign_source() -> type[Source]:
-    """Hand over the source."""
+    """Return the plugin class to recalign."""
     return Windows

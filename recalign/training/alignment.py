@@ -12,7 +12,7 @@ from recalign.api import Objective
 from recalign.data.dataset import ExcludeHistory, PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.evaluation.tables import BeforeAfter, before_after
-from recalign.metrics.expression import RewardExpression, parse_reward
+from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import SETTINGS_FILE, Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, find_model_folder, model_hash
@@ -154,7 +154,7 @@ def _aligned(
     policy: Policy,
     dataset: PreparedDataset,
     objective: Objective,
-    expression: RewardExpression,
+    expression: MetricExpression,
     out: Path,
     options: AlignOptions,
     resume: bool,
@@ -191,9 +191,9 @@ def _show(table: BeforeAfter, options: AlignOptions, rows: int) -> None:
         console.show(table.render(title, before=Path(options.model).name, after="aligned"))
 
 
-def _reward(text: str, dataset: PreparedDataset, objective: Objective) -> RewardExpression:
+def _reward(text: str, dataset: PreparedDataset, objective: Objective) -> MetricExpression:
     """Parse and bind the reward, and refuse one that does not fit the lists that it will see."""
-    expression = parse_reward(text).bind(dataset.catalogue)
+    expression = parse_expression(text).bind(dataset.catalogue)
     family_of(objective).check_reward(objective, expression, dataset)
     for harm in expression.harms:
         console.warn(f"{harm} counts for a list here, although lower values are better; did you mean -{harm}?")

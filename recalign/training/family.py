@@ -15,7 +15,7 @@ from recalign.models.policy import is_builtin
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.engine import Engine
-    from recalign.metrics.expression import RewardExpression
+    from recalign.metrics.expression import MetricExpression
     from recalign.training.offline.examples import Augmentation
     from recalign.training.online.rollout_training import RolloutOptions
     from recalign.training.setup import TrainingSetup
@@ -42,7 +42,7 @@ class SupervisedData:
     engine: Engine
     rows: Sequence[Row]
     valid: Sequence[Row]
-    metric: RewardExpression | None
+    metric: MetricExpression | None
     loss_on: LossOn
     augmentation: Augmentation
 
@@ -127,7 +127,7 @@ class Family(ABC, Generic[AnObjective]):
         return replace(training, max_steps=max_steps, epochs=epochs)
 
     @abstractmethod
-    def check_reward(self, objective: AnObjective, expression: RewardExpression, dataset: PreparedDataset) -> None:
+    def check_reward(self, objective: AnObjective, expression: MetricExpression, dataset: PreparedDataset) -> None:
         """Refuse a reward that does not fit the lists that it will see in `align`.
 
         Raises:
@@ -140,7 +140,7 @@ class Family(ABC, Generic[AnObjective]):
         engine: Engine,
         dataset: PreparedDataset,
         objective: AnObjective,
-        expression: RewardExpression,
+        expression: MetricExpression,
         out: Path,
         training: TrainingOptions,
         options: RolloutOptions,

@@ -12,7 +12,7 @@ from recalign.api import Objective
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.errors import UserError
-from recalign.metrics.expression import RewardExpression, check_cutoffs, parse_reward
+from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_expression
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, model_hash
@@ -184,11 +184,11 @@ def _setup(policy: Policy, dataset: PreparedDataset, objective: Objective, optio
     return family_of(objective).supervised(objective, data, options.training)
 
 
-def _metric(dataset: PreparedDataset, name: str | None) -> RewardExpression | None:
+def _metric(dataset: PreparedDataset, name: str | None) -> MetricExpression | None:
     if name == "":
         return None
     task, items = find_task(dataset.task), len(dataset.catalogue)
-    metric = parse_reward(name or task.default_metric(dataset.list_length, items)).bind(dataset.catalogue)
+    metric = parse_expression(name or task.default_metric(dataset.list_length, items)).bind(dataset.catalogue)
     check_cutoffs(metric, min(task.list_size(dataset.list_length), items))
     return metric
 

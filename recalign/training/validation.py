@@ -16,7 +16,7 @@ from recalign.data.dataset import Row
 from recalign.decoding.engine import Engine
 from recalign.errors import UserError
 from recalign.evaluation.per_user import evaluate_lists
-from recalign.metrics.expression import RewardExpression
+from recalign.metrics.expression import MetricExpression
 from recalign.objectives.sft import Sft
 from recalign.tasks import find_task
 from recalign.training.accumulation import weighed_loss
@@ -39,7 +39,7 @@ class Validation:
 
     engine: Engine
     rows: Sequence[Row]
-    metric: RewardExpression | None = None
+    metric: MetricExpression | None = None
     name: str = "metric"
     objective: TokenObjective | None = None
 
@@ -93,7 +93,7 @@ def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) 
     return float(loss_sum / (weights or 1.0)), float(entropy / tokens)
 
 
-def validation_metric(engine: Engine, expression: RewardExpression, rows: Sequence[Row]) -> float:
+def validation_metric(engine: Engine, expression: MetricExpression, rows: Sequence[Row]) -> float:
     """Return the mean of an expression over the lists that the model decodes, as its task says.
 
     Args:
@@ -115,6 +115,6 @@ def validation_metric(engine: Engine, expression: RewardExpression, rows: Sequen
     return float(np.mean(values))
 
 
-def _values(engine: Engine, expression: RewardExpression, rows: Sequence[Row]) -> list[float]:
+def _values(engine: Engine, expression: MetricExpression, rows: Sequence[Row]) -> list[float]:
     lists = find_task(engine.task).decode(engine, rows)
     return evaluate_lists(expression, lists.items, lists.lengths, rows).tolist()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from recalign.errors import UserError, did_you_mean
-from recalign.params import build_params, parse_assignments
+from recalign.params import parse_assignments
+from recalign.plugins.kinds import KINDS
 from recalign.workflow.recipe import NAME, Recipe, dashed
 from recalign.workflow.signatures import PARAMS, CommandSignature, signature_of
 from recalign.workspace import content_hash, file_hash
@@ -224,22 +225,15 @@ class _Planner:
         return hashes
 
     def _check_plugins(self, parsed: Mapping[str, Any], where: str) -> None:
-        """Find the plugins and rewards that a step names, and try its parameters on them, before anything runs."""
-        from recalign.metrics.expression import parse_reward
-        from recalign.plugins.registry import KINDS, find
-
-        params = parsed.get("param") or []
-        options = {kind: "reward" if kind == "metric" else kind for kind in KINDS}
-        named = [(kind, str(parsed[key]), *params) for kind, key in options.items() if parsed.get(key)]
-        for kind, name, *assignments in [each for each in named if each not in self._checked]:
+        """Find the plugins and metrics that a step names, and try its parameters on them, before anything runs."""
+        params = tuple(parsed.get("param") or ())
+        named = [(kind.name, str(parsed.get(kind.argument) or ""), *params) for kind in KINDS.values()]
+        for plugin in [each for each in named if each[1] and each not in self._checked]:
             try:
-                if kind == "metric":
-                    parse_reward(name)
-                else:
-                    build_params(find(kind, name).Params, parse_assignments(assignments), f"{kind} '{name}'")
+                _check_plugin(*plugin)
             except UserError as error:
                 raise UserError(f"{where}: {error.what}", error.hint) from None
-            self._checked.add((kind, name, *assignments))
+            self._checked.add(plugin)
 
 
 def _axes(matrix: Any, signature: CommandSignature, stated: Mapping[str, Any], where: str) -> _Axes:
@@ -308,3 +302,13 @@ def _merged(options: Mapping[str, Any], more: Mapping[str, Any], where: str) -> 
 
 def _agree(axes: Mapping[str, str], place: Mapping[str, str]) -> bool:
     return all(axes.get(axis, label) == label for axis, label in place.items())
+
+
+def _check_plugin(kind: str, name: str, *assignments: str) -> None:
+    from recalign.metrics.expression import parse_expression
+    from recalign.plugins.registry import find_with_params
+
+    if kind == "metric":
+        parse_expression(name)
+    else:
+        find_with_params(kind, name, parse_assignments(assignments))

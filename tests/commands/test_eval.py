@@ -7,8 +7,8 @@ import pytest
 from recalign.cli import main
 from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
+from recalign.evaluation.baselines import RECOMMENDERS
 from recalign.evaluation.evaluate import default_label
-from recalign.recommenders.simple import BASELINES
 from tests.evaluation.prepared import write_decoded, write_small
 
 LISTS = [[1, 3, 2], [2, 5, 3], [5, 0, 1], [0, 1, 3]]
@@ -44,10 +44,45 @@ def test_figures_and_files(decoded):
 
 def test_the_baselines_stand_beside_the_model(decoded):
     results = evaluate(decoded)
-    assert list(results["baselines"]) == list(BASELINES)
+    assert list(results["baselines"]) == [
+        "popularity",
+        "recent popularity",
+        "item-kNN",
+        "TF-IDF of titles",
+        "random unseen",
+    ]
     assert results["baselines"]["random unseen"]["metrics"]["unseen"]["mean"] > 0
     table = pl.read_parquet(decoded / "eval" / "baselines.parquet")
-    assert table.group_by("baseline").len()["len"].to_list() == [4] * len(BASELINES)
+    assert table.group_by("baseline").len()["len"].to_list() == [4] * len(RECOMMENDERS)
+
+
+def test_other_recommenders_stand_beside_the_model_where_they_are_named(decoded):
+    results = evaluate(decoded, recommenders="item-knn,popularity", metrics="ndcg@3")
+    assert list(results["baselines"]) == ["item-kNN", "popularity"]
+    with pytest.raises(UserError, match="Did you mean 'popularity'"):
+        evaluate(decoded, recommenders="populrity", overwrite=True)
+
+
+def test_corpus_level_metrics_can_be_named(decoded):
+    results = evaluate(decoded, metrics="dgu,coverage@1,ndcg@3")
+    assert list(results["corpus"]) == ["coverage", "gini", "dgu", "coverage@1"]
+    assert results["corpus"]["coverage@1"] == pytest.approx(4 / 6)
+    assert list(results["metrics"]) == ["ndcg@3"]
+    assert results["baselines"]["popularity"]["corpus"]["coverage@1"] <= 3 / 6
+    only = evaluate(decoded, metrics="coverage", overwrite=True)
+    assert (only["metrics"], list(only["corpus"])) == ({}, ["coverage", "gini"])
+
+
+def test_the_directions_that_plugins_declare_are_told(decoded):
+    told = evaluate(decoded, metrics="ndcg@3,mgu,popularity,ndcg@3 - mgu")["higher_is_better"]
+    assert told == {
+        "ndcg@3": True,
+        "mgu": False,
+        "popularity": None,
+        "ndcg@3 - mgu": True,
+        "coverage": True,
+        "gini": False,
+    }
 
 
 def test_no_baselines_where_they_are_not_wanted(decoded):
@@ -57,7 +92,7 @@ def test_no_baselines_where_they_are_not_wanted(decoded):
 
 def test_baselines_are_computed_once_for_the_same_rows(decoded, monkeypatch):
     first = evaluate(decoded)
-    monkeypatch.setattr("recalign.evaluation.evaluate.recommend", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr("recalign.evaluation.baselines.recommend", lambda *_, **__: pytest.fail("computed again"))
     again = evaluate(decoded, metrics="ndcg@3", overwrite=True)
     assert again["baselines"]["item-kNN"]["metrics"]["ndcg@3"] == first["baselines"]["item-kNN"]["metrics"]["ndcg@3"]
 

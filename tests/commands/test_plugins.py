@@ -10,9 +10,10 @@ import pytest
 from recalign import cli, console
 from recalign.commands import plugins
 from recalign.errors import UserError
-from recalign.metrics.expression import parse_reward
-from recalign.plugins.check import check
-from recalign.plugins.registry import KINDS, PluginEntry, group_of
+from recalign.metrics.expression import parse_expression
+from recalign.plugins.check.plugin import check
+from recalign.plugins.kinds import KINDS
+from recalign.plugins.registry import PluginEntry, find_entry
 from tests.fake_distribution import REWARD, install
 
 if sys.version_info >= (3, 11):
@@ -153,7 +154,7 @@ def test_check_passes_a_sound_package(site, capsys):
     install(site, "fake-sound", {"recalign.metrics": {"length": "fake_sound"}}, {"fake_sound": REWARD})
     code, result, _ = call(capsys, "check", "fake_sound")
     assert code == 0
-    assert result["checked"] == ["reward length"]
+    assert result["checked"] == ["metric length"]
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
@@ -199,10 +200,10 @@ def test_new_writes_a_package_whose_test_and_check_pass(kind, sign, site):
 
     sys.path.insert(0, str(folder))
     project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
-    ((declared, module),) = project["project"]["entry-points"][group_of(kind)].items()
+    ((declared, module),) = project["project"]["entry-points"][KINDS[kind].group].items()
     assert declared == name
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == [f"{module}.py"]
-    point = EntryPoint(declared, module, group_of(kind))
+    point = EntryPoint(declared, module, KINDS[kind].group)
     assert check(PluginEntry(kind, declared, project["project"]["name"], "0.1.0", point)) == []
 
 
@@ -210,17 +211,106 @@ def test_a_reward_with_a_hyphen_is_written_in_expressions_like_any_other(site):
     plugins.new("metric", "my-reward", site / "made")
     sys.path.insert(0, str(site / "made"))
     install(site, "recalign-my-reward", {"recalign.metrics": {"my-reward": "recalign_my_reward"}}, {})
-    expression = parse_reward("ndcg@5-0.5*my-reward(weight=2) - my-reward")
-    assert [(term.coefficient, term.reward.name) for term in expression.terms] == [
+    expression = parse_expression("ndcg@5-0.5*my-reward(weight=2) - my-reward")
+    assert [(term.coefficient, term.metric.name) for term in expression.terms] == [
         (1.0, "ndcg"),
         (-0.5, "my-reward"),
         (-1.0, "my-reward"),
     ]
-    assert parse_reward(expression.text).text == expression.text
-    assert [term.text for term in parse_reward("ndcg-mgu").terms] == ["ndcg", "mgu"]
+    assert parse_expression(expression.text).text == expression.text
+    assert [term.text for term in parse_expression("ndcg-mgu").terms] == ["ndcg", "mgu"]
     for text in ("my - reward", "my -reward", "my- reward"):
-        with pytest.raises(UserError, match="no reward named 'my'"):
-            parse_reward(text)
+        with pytest.raises(UserError, match="no metric named 'my'"):
+            parse_expression(text)
+
+
+def test_a_kind_answers_to_all_of_its_words(capsys, site):
+    _, metrics, _ = call(capsys, "list", "--kind", "metric")
+    _, rewards, _ = call(capsys, "list", "--kind", "reward")
+    assert rewards == metrics
+    _, shown, _ = call(capsys, "show", "popularity", "--kind", "baseline")
+    assert [plugin["kind"] for plugin in shown["plugins"]] == ["recommender"]
+    plugins.new("reward", "my-reward", site / "made")
+    assert '[project.entry-points."recalign.metrics"]' in (site / "made" / "pyproject.toml").read_text("utf-8")
+
+
+RECOMMENDER = '''"""A made-up recommender."""
+import numpy as np
+from recalign.api import Recommender, hookimpl
+
+
+class Flat(Recommender):
+    """Scores items by a number that it learns."""
+
+    def fit(self, data, seed):
+        self.values = np.arange(len(data.catalogue), dtype=float)
+
+    def scores(self, rows):
+        return np.tile(self.values, (len(rows), 1))
+
+    def save(self, folder):
+        np.save(folder / "values.npy", self.values)
+
+    def load(self, folder, catalogue):
+        self.values = np.load(folder / "values.npy")
+
+
+@hookimpl
+def recalign_recommender():
+    return Flat
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("", "", None),
+        ("np.tile(self.values, (len(rows), 1))", "self.values", "shape (8,) for 3 rows and 8 items"),
+        ("np.tile(self.values, (len(rows), 1))", "np.full((len(rows), 8), np.nan)", "returns NaN"),
+        ("np.tile(self.values,", "np.tile(np.random.rand(8),", "two values for the same rows"),
+        ("np.tile(self.values,", "np.tile(self.values * len(rows),", "depend on the rows beside it"),
+        ('= np.load(folder / "values.npy")', "= np.zeros(len(catalogue))", "differ after save and load"),
+        ("np.save(folder", "self.missing(folder", "AttributeError"),
+    ],
+)
+def test_check_tries_recommenders(site, old, new, message):
+    assert old in RECOMMENDER
+    source = RECOMMENDER.replace(old, new) if old else RECOMMENDER
+    install(site, "fake-flat", {"recalign.recommenders": {"flat": "fake_flat"}}, {"fake_flat": source})
+    problems = check(find_entry("recommender", "flat"))
+    assert problems == [] if message is None else any(message in problem for problem in problems)
+
+
+CORPUS = '''"""A made-up metric of all lists together."""
+from recalign.api import CorpusMetric, hookimpl
+
+
+class Length(CorpusMetric):
+    """Mean length."""
+
+    def score(self, predictions, rows):
+        return predictions.lengths.mean()
+
+
+@hookimpl
+def recalign_metric():
+    return Length
+'''
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("predictions.lengths.mean()", None),
+        ("predictions.lengths", "shape (6,)"),
+        ("predictions.lengths.mean() * float('nan')", "NaN or infinity"),
+    ],
+)
+def test_check_tries_metrics_of_all_lists_together(site, returned, message):
+    source = CORPUS.replace("predictions.lengths.mean()", returned)
+    install(site, "fake-corpus", {"recalign.metrics": {"corpus": "fake_corpus"}}, {"fake_corpus": source})
+    problems = check(find_entry("metric", "corpus"))
+    assert problems == [] if message is None else any(message in problem for problem in problems)
 
 
 @pytest.mark.parametrize(

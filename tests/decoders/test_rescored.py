@@ -28,6 +28,13 @@ def scores_of(some):
     return np.stack([np.random.default_rng((9, one.index)).normal(size=25) * 3 for one in some])
 
 
+class MadeUp:
+    """An assistant with the scores of a function."""
+
+    def __init__(self, scores=scores_of):
+        self.scores = scores
+
+
 def engine_of(paths=None, popularity=None, **options):
     paths = random_paths(25) if paths is None else paths
     engine = make_engine(paths, task="next", **{"exclude_history": True, **options})
@@ -110,7 +117,7 @@ def searches(engine, some, rescorer, scoring="renormalised"):
 @pytest.mark.parametrize(("alpha", "temperature"), [(0.0, 1.0), (0.4, 1.0), (0.7, 2.5)])
 def test_d3_is_its_formula_over_a_dictionary_of_prefixes(scoring, alpha, temperature):
     engine, some = engine_of(), rows()
-    for items, scores in searches(engine, some, Assisted(engine, scores_of, alpha, temperature), scoring):
+    for items, scores in searches(engine, some, Assisted(engine, MadeUp(), alpha, temperature), scoring):
         for one, found, values in zip(some, items.tolist(), scores.tolist(), strict=True):
             wanted = plain_scores(engine, one, scoring, assisted(engine, one, alpha, temperature), forced=alpha)
             same(wanted, found, values, 25)
@@ -133,7 +140,7 @@ def test_igd_is_its_formula_over_a_dictionary_of_prefixes(scoring, alpha):
 def test_candidates_have_all_of_the_assistants_mass():
     engine = engine_of()
     one = row(0, [3], candidates=[1, 2, 8, 20])
-    for items, scores in searches(engine, [one], Assisted(engine, scores_of, 0.0)):
+    for items, scores in searches(engine, [one], Assisted(engine, MadeUp(), 0.0)):
         mass = torch.from_numpy(scores_of([one])[0][[1, 2, 8, 20]]).log_softmax(0)
         same(dict(zip([1, 2, 8, 20], mass.tolist(), strict=True)), items[0].tolist(), scores[0].tolist(), 4)
         assert items[0, 4:].tolist() == [-1] * 21
@@ -141,7 +148,7 @@ def test_candidates_have_all_of_the_assistants_mass():
 
 def test_with_alpha_0_d3_is_the_assistant():
     engine, some = engine_of(), rows()
-    items, scores = engine.beam(some, width=25, size=10, rescorer=Assisted(engine, scores_of, 0.0))
+    items, scores = engine.beam(some, width=25, size=10, rescorer=Assisted(engine, MadeUp(), 0.0))
     for one, found, values in zip(some, items, scores, strict=True):
         free = torch.from_numpy(scores_of([one])[0])
         free[torch.from_numpy(one.history)] = -torch.inf
@@ -154,7 +161,7 @@ def test_with_alpha_0_d3_is_the_assistant():
 def test_with_alpha_0_d3_orders_all_items_as_the_assistant_does_whatever_its_scale(scale):
     """Such as interactions counted: shares of items far below the best underflow, their order does not."""
     engine, some = engine_of(exclude_history=False), rows()
-    rescorer = Assisted(engine, lambda asked: scores_of(asked) * scale, 0.0)
+    rescorer = Assisted(engine, MadeUp(lambda asked: scores_of(asked) * scale), 0.0)
     for items, _ in searches(engine, some, rescorer):
         for one, found in zip(some, items.tolist(), strict=True):
             assert found == np.argsort(-scores_of([one])[0]).tolist()
@@ -163,7 +170,7 @@ def test_with_alpha_0_d3_orders_all_items_as_the_assistant_does_whatever_its_sca
 def test_items_that_the_assistant_rules_out_come_last():
     engine, (one, *_) = engine_of(exclude_history=False), rows()
     scores = np.where(np.arange(25) % 5 == 0, -np.inf, scores_of([one])[0])
-    for items, values in searches(engine, [one], Assisted(engine, lambda _: scores[None], 0.5)):
+    for items, values in searches(engine, [one], Assisted(engine, MadeUp(lambda _: scores[None]), 0.5)):
         assert sorted(items[0].tolist()) == list(range(25)) and torch.isfinite(values).all()
         assert set(items[0, 20:].tolist()) == {0, 5, 10, 15, 20}
 
@@ -175,7 +182,7 @@ def decode(name, engine, some, size=8, **params):
 @pytest.fixture
 def assistant(monkeypatch):
     """Let `-p assistant=made-up` stand for `scores_of`."""
-    monkeypatch.setattr("recalign.recommenders.assistants.load_assistant", lambda folder, catalogue: scores_of)
+    monkeypatch.setattr("recalign.recommenders.assistants.load_assistant", lambda folder, catalogue: MadeUp())
     return "made-up"
 
 
@@ -301,7 +308,7 @@ def test_titles_of_one_token_and_titles_that_are_all_forced(name, assistant, mon
     assert decode(name, forced, rows(), 25, **params).lengths.tolist() == [25] * 4
 
     monkeypatch.setattr(
-        "recalign.recommenders.assistants.load_assistant", lambda *_: lambda some: np.ones((len(some), 1))
+        "recalign.recommenders.assistants.load_assistant", lambda *_: MadeUp(lambda some: np.ones((len(some), 1)))
     )
     only = engine_of([np.array([3, 4, 5])], exclude_history=False)
     for search in ("beam", "exact"):
@@ -312,7 +319,7 @@ def test_titles_of_one_token_and_titles_that_are_all_forced(name, assistant, mon
 def test_one_item_left_is_forced():
     engine = engine_of()
     one = row(0, [], candidates=[7])
-    items, scores = engine.beam([one], width=5, size=5, rescorer=Assisted(engine, scores_of, 0.3))
+    items, scores = engine.beam([one], width=5, size=5, rescorer=Assisted(engine, MadeUp(), 0.3))
     assert items.tolist() == [[7, -1, -1, -1, -1]] and scores[0, 0] == 0.0
 
 
@@ -423,6 +430,6 @@ def test_the_decoder_of_the_documentation_rescores():
 def test_rows_keep_their_assistant_when_others_of_the_batch_are_settled():
     engine = engine_of(exclude_history=False)
     some = [row(0, [1, 2, 3], candidates=[7]), row(1, [3, 4], candidates=[2, 9]), row(2, [5])]
-    for items, scores in searches(engine, some, Assisted(engine, scores_of, 0.4)):
+    for items, scores in searches(engine, some, Assisted(engine, MadeUp(), 0.4)):
         for one, found, values in zip(some, items.tolist(), scores.tolist(), strict=True):
             same(plain_scores(engine, one, "renormalised", assisted(engine, one, 0.4)), found, values, 25)

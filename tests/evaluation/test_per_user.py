@@ -5,7 +5,7 @@ import pytest
 from recalign.api import Catalogue, Predictions, Row
 from recalign.errors import UserError
 from recalign.evaluation.per_user import default_metrics, evaluate_lists, parse_metrics, per_user, summarise
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 
 ITEMS = 40
 
@@ -40,7 +40,7 @@ def random_case(seed, top_gain):
 def test_ndcg_and_recall_equal_ir_measures(top_gain):
     catalogue, rows, lists, qrels, run = random_case(top_gain, top_gain)
     exponential = {gain: 2**gain - 1 for gain in range(1, 6)}
-    ours = per_user(lists, rows, catalogue, ["ndcg@3", "ndcg@10", "recall@3", "recall@10"])
+    ours = per_user(lists, rows, parse_metrics(["ndcg@3", "ndcg@10", "recall@3", "recall@10"], catalogue, 10)[0])
     for name, measure in {
         "ndcg@3": ir_measures.nDCG(gains=exponential) @ 3,
         "ndcg@10": ir_measures.nDCG(gains=exponential) @ 10,
@@ -56,7 +56,7 @@ def test_ndcg_and_recall_equal_ir_measures(top_gain):
 def test_rows_without_relevant_targets_are_null_and_counted(small):
     rows = list(small.rows("test"))
     lists = Predictions(np.array([[1, 2], [5, 2], [5, 0], [0, 1]]), np.zeros((4, 2)), np.full(4, 2))
-    frame = per_user(lists, rows, small.catalogue, ["recall@2", "mgu", "validity"])
+    frame = per_user(lists, rows, parse_metrics(["recall@2", "mgu", "validity"], small.catalogue, 2)[0])
     assert frame.columns == ["row", "user_id", "recall@2", "mgu", "validity"]
     assert frame["recall@2"].to_list() == [1.0, 1.0, 1.0, None]
     assert frame["user_id"].to_list() == ["u0", "u1", "u2", "u3"]
@@ -68,7 +68,7 @@ def test_rows_without_relevant_targets_are_null_and_counted(small):
 
 def test_validation_leaves_out_what_means_nothing(small):
     rows = list(small.rows("test"))
-    expression = parse_reward("recall@1").bind(small.catalogue)
+    expression = parse_expression("recall@1").bind(small.catalogue)
     values = evaluate_lists(expression, np.array([[1], [5], [0], [0]]), np.ones(4, dtype=int), rows)
     assert values.tolist() == [0.5, 0.0, 0.0]
 
@@ -100,3 +100,19 @@ def test_genre_metrics_without_genres_are_refused(write_dataset):
     bare = write_dataset(["a"], [("t", 0, 0)], [("u", [0], [0], [1.0], 0.0)])
     with pytest.raises(UserError, match="'mgu' reads genres"):
         parse_metrics(["mgu"], bare.catalogue, 5)
+
+
+def test_corpus_level_metrics_are_told_apart(small):
+    per_list, corpus = parse_metrics(["gini", "ndcg@3", "coverage@2", "mgu - ndcg"], small.catalogue, 5)
+    assert [metric.text for metric in per_list] == ["ndcg@3", "mgu - ndcg"]
+    assert [metric.text for metric in corpus] == ["gini", "coverage@2"]
+    with pytest.raises(UserError, match="coverage@9 looks at 9 positions"):
+        parse_metrics(["coverage@9"], small.catalogue, 5)
+
+
+def test_what_reads_exact_predictions_has_no_value_without_them(small):
+    rows = list(small.rows("test"))
+    lists = Predictions(np.array([[1, 2]] * 4), np.zeros((4, 2)), np.full(4, 2))
+    metrics, _ = parse_metrics(["hit", "pr@2"], small.catalogue, 2, provided=("exact",))
+    assert per_user(lists, rows, metrics)["pr@2"].to_list() == [None] * 4
+    assert per_user(lists, rows, metrics, exact=lists)["pr@2"].to_list() == [0.0, 0.0, 0.0, None]

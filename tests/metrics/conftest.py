@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recalign.api import INVALID, Catalogue, ListBatch, Row
+from recalign.api import INVALID, Catalogue, ListBatch, Predictions, Row
 
 
 @pytest.fixture
@@ -37,5 +37,14 @@ def make_lists():
         lengths = np.array([len(values) for values in lists], dtype=np.int64)
         rows = list(rows) if isinstance(rows, (list, tuple)) else [rows] * len(lists)
         return ListBatch(items, lengths, rows, np.arange(len(lists)))
+
+    return make
+
+
+@pytest.fixture
+def make_predictions(make_lists):
+    def make(lists):
+        batch = make_lists(lists, [None] * len(lists))
+        return Predictions(batch.items, np.zeros(batch.items.shape), batch.lengths)
 
     return make

@@ -9,7 +9,7 @@ from recalign.data.dataset import PreparedDataset
 from recalign.metrics.assistant import standardise
 from recalign.plugins.registry import create
 from recalign.preparation.pipeline import prepare_dataset
-from recalign.recommenders.simple import BASELINES, Training
+from recalign.recommenders.recommend import fit
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,11 @@ def bound(dataset, run):
 
 def test_values_are_the_recommenders_standardised_scores_on_any_split(world):
     dataset, run = world
+    knn = create("recommender", "item-knn")
+    fit(knn, dataset, 0)
     for split in ("train", "valid"):
         rows = [dataset.rows(split)[0], dataset.rows(split)[1]]
-        scores = BASELINES["item-kNN"](Training.of(dataset))(rows)
+        scores = knn.scores(rows)
         scores = (scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)
         items = np.array([[3], [5], [3], [-1]])
         lists = ListBatch(items, np.ones(4, dtype=int), [rows[0], rows[0], rows[1], rows[1]], np.arange(4))

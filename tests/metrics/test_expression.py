@@ -1,16 +1,24 @@
+import sys
+
 import numpy as np
 import pytest
 
-from recalign.api import Catalogue, Field, ListBatch, Metric, Params, Row
+from recalign.api import Catalogue, ListBatch, Predictions, Row
 from recalign.errors import UserError
-from recalign.metrics.expression import check_cutoffs, parse_reward
+from recalign.metrics.expression import check_cutoffs, parse_expression, parse_metric
 from recalign.plugins import registry
+from tests.fake_distribution import install
 
 NAMES = ["a", "b", "c"]
 CATALOGUE = Catalogue(NAMES, NAMES, [("x",), ("y",), ("x",)], [""] * 3, np.array([3, 2, 1]))
 BARE = Catalogue(NAMES, NAMES, [(), (), ()], [""] * 3, np.array([3, 2, 1]))
 ROW = Row(7, "anna", np.array([0]), np.array([1, 2]), np.array([1.0, 0.0]), 0.0)
 LISTS = ListBatch(np.array([[0, 1], [1, 2]]), np.array([2, 2]), [ROW, ROW], np.array([0, 0]))
+
+
+TOY = '''"""toy: a made-up metric."""
+import numpy as np
+from recalign.api import Field, Metric, Params, hookimpl
 
 
 class Toy(Metric):
@@ -40,8 +48,25 @@ class Toy(Metric):
         return self.params.mode != "undefined"
 
 
+@hookimpl
+def recalign_metric():
+    return Toy
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def site(tmp_path_factory):
+    """A folder on sys.path with an installed metric that misbehaves as a test wants."""
+    folder = tmp_path_factory.mktemp("site")
+    install(folder, "fake-toy", {"recalign.metrics": {"toy": "fake_toy"}}, {"fake_toy": TOY})
+    sys.path.insert(0, str(folder))
+    yield
+    sys.path.remove(str(folder))
+    sys.modules.pop("fake_toy", None)
+
+
 def toy(text):
-    return parse_reward(text, {"toy": Toy}).bind(CATALOGUE)
+    return parse_expression(text).bind(CATALOGUE)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +82,19 @@ def toy(text):
     ],
 )
 def test_canonical_text(text, canonical):
-    assert parse_reward(text).text == canonical
-    assert parse_reward(canonical).text == canonical
+    assert parse_expression(text).text == canonical
+    assert parse_expression(canonical).text == canonical
 
 
 def test_parameters_stand_in_parentheses_before_or_after_the_cutoff():
-    expression = parse_reward("2*toy(value=-0.5, mode='fine')", {"toy": Toy})
-    assert expression.terms[0].reward.params.value == -0.5
+    expression = parse_expression("2*toy(value=-0.5, mode='fine')")
+    assert expression.terms[0].metric.params.value == -0.5
     assert expression.text == "2*toy(value=-0.5, mode=fine)"
-    assert parse_reward("ndcg()@3").terms[0].cutoff == 3
+    assert parse_expression("ndcg()@3").terms[0].cutoff == 3
 
 
 def test_the_score_is_the_weighted_sum():
-    expression = parse_reward("ndcg@2 - 0.5*mgu + 3*ild").bind(CATALOGUE)
+    expression = parse_expression("ndcg@2 - 0.5*mgu + 3*ild").bind(CATALOGUE)
     parts = expression.score_terms(LISTS)
     assert parts["ndcg@2"] == pytest.approx([1 / np.log2(3), 1.0])
     assert parts["mgu"] == pytest.approx([0.5, 0.5])
@@ -77,61 +102,61 @@ def test_the_score_is_the_weighted_sum():
 
 
 def test_reads_and_defined_for_join_all_terms():
-    expression = parse_reward("ndcg@2 - 0.5*mgu").bind(CATALOGUE)
+    expression = parse_expression("ndcg@2 - 0.5*mgu").bind(CATALOGUE)
     assert expression.reads == {"targets", "genres", "history"}
     assert expression.defined_for(ROW)
     irrelevant = Row(0, "bo", np.array([0]), np.array([1]), np.array([0.0]), 0.0)
     assert not expression.defined_for(irrelevant)
-    assert parse_reward("mgu").bind(CATALOGUE).defined_for(irrelevant)
+    assert parse_expression("mgu").bind(CATALOGUE).defined_for(irrelevant)
 
 
 def test_a_harm_that_is_rewarded_is_reported():
-    assert parse_reward("ndcg + mgu@3").harms == ["mgu@3"]
-    assert parse_reward("ndcg - mgu@3").harms == []
+    assert parse_expression("ndcg + mgu@3").harms == ["mgu@3"]
+    assert parse_expression("ndcg - mgu@3").harms == []
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "name of a reward is expected"),
+        ("", "name of a metric is expected"),
         ("ndcg@", "whole number"),
         ("ndcg@0", "at least 1"),
         ("ndcg@2.5", "whole number"),
         ("ndcg@3@4", "twice"),
         ("ndcg*recall", "cannot be multiplied"),
         ("ndcg recall", r"\+ or - is expected"),
-        ("2 ndcg", r"\* and a reward"),
-        ("ndcg +", "name of a reward"),
+        ("2 ndcg", r"\* and a metric"),
+        ("ndcg +", "name of a metric"),
         ("ndcg/2", "'/' is not understood"),
         ("__import__('os')", "name=value"),
-        ("__import__", "no reward named"),
+        ("__import__", "no metric named"),
         ("ndcg(k)", "name=value"),
         ("ndcg(k=)", "a value is expected"),
         ("ndcg(k=1", "comma or a closing"),
         ("ndcg(k=1)", "no parameter 'k'"),
-        ("0.5", r"\* and a reward"),
+        ("0.5", r"\* and a metric"),
         ("1e999*ndcg", "weight inf"),
     ],
 )
 def test_bad_expressions_are_refused_with_their_place(text, message):
     with pytest.raises(UserError, match=message):
-        parse_reward(text)
+        parse_expression(text)
 
 
 def test_an_unknown_name_in_a_composite_suggests_the_close_one():
     with pytest.raises(UserError, match="Did you mean 'ndcg'"):
-        parse_reward("0.5*recall@5 + ndgc@5")
+        parse_expression("0.5*recall@5 + ndgc@5")
     with pytest.raises(UserError, match="Did you mean 'toy'"):
-        parse_reward("toj", {"toy": Toy})
+        parse_expression("toj")
 
 
 def test_cutoff_where_it_means_nothing_is_refused():
     with pytest.raises(UserError, match="takes no @k"):
-        parse_reward("toy@3", {"toy": Toy})
+        parse_expression("toy@3")
 
 
 def test_k_larger_than_the_list_is_refused():
-    expression = parse_reward("ndcg@5 - mgu@10")
+    expression = parse_expression("ndcg@5 - mgu@10")
     check_cutoffs(expression, 10)
     with pytest.raises(UserError, match="mgu@10 looks at 10 positions, and the lists have 5"):
         check_cutoffs(expression, 5)
@@ -139,10 +164,10 @@ def test_k_larger_than_the_list_is_refused():
 
 def test_genres_are_asked_for_before_the_run():
     with pytest.raises(UserError, match="'mgu' reads genres"):
-        parse_reward("ndcg - mgu").bind(BARE)
+        parse_expression("ndcg - mgu").bind(BARE)
 
 
-def test_nan_names_reward_user_and_list():
+def test_nan_names_metric_user_and_list():
     with pytest.raises(UserError, match=r"'toy' of .* returned nan for user 'anna' \(row 7\) and the list \[b, c\]"):
         toy("ndcg + toy(mode=nan)").score(LISTS)
 
@@ -158,14 +183,14 @@ def test_a_wrong_length_is_refused():
 
 
 @pytest.mark.parametrize("mode", ["raise", "text"])
-def test_a_reward_that_raises_is_named(mode):
+def test_a_metric_that_raises_is_named(mode):
     with pytest.raises(
-        UserError, match=r"'toy' of module .*test_expression raised (ZeroDivisionError|ValueError) in score"
+        UserError, match=r"'toy' of package fake-toy 1.2 raised (ZeroDivisionError|ValueError) in score"
     ):
         toy(f"toy(mode={mode})").score(LISTS)
 
 
-def test_a_reward_that_raises_on_a_row_names_the_user():
+def test_a_metric_that_raises_on_a_row_names_the_user():
     with pytest.raises(UserError, match="raised KeyError in defined_for for user 'anna'"):
         toy("toy(mode=raise)").defined_for(ROW)
 
@@ -173,4 +198,44 @@ def test_a_reward_that_raises_on_a_row_names_the_user():
 def test_a_fault_of_our_own_stays_ours(monkeypatch):
     monkeypatch.setattr(registry.find("metric", "ndcg"), "score", lambda self, lists: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        parse_reward("ndcg").bind(CATALOGUE).score(LISTS)
+        parse_expression("ndcg").bind(CATALOGUE).score(LISTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "better"),
+    [
+        ("ndcg@5", True),
+        ("mgu", False),
+        ("-ndcg", False),
+        ("-mgu", True),
+        ("ndcg@5 - 0.5*mgu", True),
+        ("mgu - ndcg", False),
+        ("ndcg + mgu", None),
+        ("popularity", None),
+        ("ndcg - popularity", None),
+        ("coverage", True),
+        ("gini@3", False),
+    ],
+)
+def test_the_direction_of_a_sum_is_that_of_its_terms_where_they_agree(text, better):
+    assert parse_metric(text).higher_is_better is better
+
+
+@pytest.mark.parametrize("text", ["coverage", "ndcg@5 + 0.1*coverage", "-gini"])
+def test_a_metric_of_all_lists_together_is_no_reward(text):
+    with pytest.raises(UserError, match="(coverage|gini) is one value for all lists .* cannot be a reward"):
+        parse_expression(text)
+
+
+def test_a_metric_of_all_lists_together_can_be_asked_for_alone():
+    predictions = Predictions(np.array([[0, 1], [0, 2]]), np.zeros((2, 2)), np.array([2, 1]))
+    metric = parse_metric("coverage@1").bind(CATALOGUE)
+    assert (metric.text, metric.score(predictions, [ROW, ROW])) == ("coverage@1", pytest.approx(1 / 3))
+    with pytest.raises(UserError, match="coverage is one value"):
+        parse_metric("2*coverage")
+
+
+def test_what_is_not_provided_is_refused():
+    with pytest.raises(UserError, match="pr@5 needs the model's exact best titles"):
+        parse_expression("ndcg@5 - pr@5")
+    assert parse_expression("ndcg@5 - pr@5", provided=("exact",)).text == "ndcg@5 - pr@5"

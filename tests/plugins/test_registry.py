@@ -9,6 +9,7 @@ import pytest
 from recalign.api import Metric
 from recalign.errors import UserError
 from recalign.plugins import registry
+from recalign.plugins.kinds import KINDS
 from tests.fake_distribution import REWARD, install
 
 
@@ -96,10 +97,10 @@ def test_listing_tells_broken_packages_without_importing_them(site, source, prob
     [
         (REWARD.replace("def recalign_metric():", "def recalign_metric(config):"), "has a hook that does not fit"),
         (REWARD.replace("def recalign_metric():", "def recalign_rewrd():"), "has a hook that does not fit"),
-        (REWARD.replace("return Length", "return Params"), "hands over no Metric class"),
-        (REWARD.replace("return Length", "return Length()"), "hands over no Metric class"),
+        (REWARD.replace("return Length", "return Params"), "returns no AnyMetric class"),
+        (REWARD.replace("return Length", "return Length()"), "returns no AnyMetric class"),
         (REWARD.replace("return Length", "return Lenght"), "NameError"),
-        ("VALUE = 1\n", "hands over no Metric class"),
+        ("VALUE = 1\n", "returns no AnyMetric class"),
     ],
     ids=["argument", "misspelt hook", "wrong class", "instance", "hook raises", "no hook"],
 )
@@ -123,7 +124,7 @@ def test_one_name_may_serve_two_kinds():
 
 def test_every_built_in_comes_through_an_entry_point_and_none_is_broken():
     entries = [entry for entry in registry.list_plugins() if entry.package == "recalign"]
-    declared = sum(len(entry_points(group=registry.group_of(kind))) for kind in registry.KINDS)
+    declared = sum(len(entry_points(group=kind.group)) for kind in KINDS.values())
     assert 15 <= len(entries) <= declared
     assert {entry.name: entry.problem for entry in entries if entry.problem} == {}
     assert all(entry.summary for entry in entries)
@@ -131,11 +132,13 @@ def test_every_built_in_comes_through_an_entry_point_and_none_is_broken():
 
 def test_listing_imports_no_plugin_and_nothing_heavy():
     program = (
-        "import sys; from recalign.plugins.registry import list_plugins; [(e.summary, e.problem) for e in list_plugins()]; "
+        "import sys; from recalign.plugins.registry import list_plugins; "
+        "[(entry.summary, entry.problem) for entry in list_plugins()]; "
         "print(sorted(m for m in sys.modules if m.startswith('recalign.') or m in ('torch', 'polars', 'transformers')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (
         done.stdout.strip()
-        == "['recalign.errors', 'recalign.plugins.hookspecs', 'recalign.params', 'recalign.plugins.registry']"
+        == "['recalign.errors', 'recalign.params', 'recalign.plugins', 'recalign.plugins.hookspecs', "
+        "'recalign.plugins.kinds', 'recalign.plugins.registry']"
     )

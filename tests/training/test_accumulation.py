@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from recalign.api import NoParams, PolicyBatch, PreferenceObjective, RolloutObjective, TokenObjective, UserError
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import Engine
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 from recalign.models.policy import load_policy, reference_policy
 from recalign.objectives.grpo import Grpo
 from recalign.objectives.sft import Sft
@@ -183,7 +183,7 @@ def rollout_step(dataset, objective, budget):
         policy,
         engine,
         objective,
-        parse_reward("ndcg").bind(dataset.catalogue),
+        parse_expression("ndcg").bind(dataset.catalogue),
         dataset.rows("train"),
         PromptOrder(np.arange(ROWS), ROWS, 0, process()[1]),
         None,

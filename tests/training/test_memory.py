@@ -6,7 +6,7 @@ import torch
 
 from recalign.decoding.engine import Engine
 from recalign.decoding.prompt_cache import SharedPromptCache
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 from recalign.models.policy import load_policy, reference_policy
 from recalign.plugins.registry import create
 from recalign.runs.cost import MemoryWatch, peak_memory_mb
@@ -40,7 +40,7 @@ def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, pr
         policy,
         engine,
         create("objective", "grpo", {"group_size": group_size, "kl_beta": 0.01}),
-        parse_reward("ndcg").bind(dataset.catalogue),
+        parse_expression("ndcg").bind(dataset.catalogue),
         dataset.rows("train"),
         PromptOrder(np.arange(prompts), prompts, seed=0),
         None,

@@ -22,7 +22,7 @@ from recalign.training.validation import Validation, evenly_spaced
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.engine import Engine
-    from recalign.metrics.expression import RewardExpression
+    from recalign.metrics.expression import MetricExpression
     from recalign.training.online.rollout_training import RolloutOptions
     from recalign.training.training_options import TrainingOptions
 
@@ -32,7 +32,7 @@ REWARD = "reward"  # the validation figure that picks the checkpoint
 class OfflineFamily(Family[AnObjective]):
     """Objectives on the data's answers."""
 
-    def check_reward(self, objective: AnObjective, expression: RewardExpression, dataset: PreparedDataset) -> None:
+    def check_reward(self, objective: AnObjective, expression: MetricExpression, dataset: PreparedDataset) -> None:
         """Refuse `@k` beyond the lists that validation decodes."""
         check_cutoffs(expression, find_task(dataset.task).list_size(dataset.list_length))
 
@@ -41,7 +41,7 @@ class OfflineFamily(Family[AnObjective]):
         engine: Engine,
         dataset: PreparedDataset,
         objective: AnObjective,
-        expression: RewardExpression,
+        expression: MetricExpression,
         out: Path,
         training: TrainingOptions,
         options: RolloutOptions,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recalign.metrics.batches import first_positions
+from recalign.api import first_positions
 from recalign.objectives.policy_gradient import TIE, settle_ties, settle_with_references, zero_variance
 
 if TYPE_CHECKING:

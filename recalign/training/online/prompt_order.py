@@ -13,7 +13,7 @@ from recalign.api import UserError
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Rows
-    from recalign.metrics.expression import RewardExpression
+    from recalign.metrics.expression import MetricExpression
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PromptOrder:
         return np.sort(np.concatenate([self.at(rollout) for rollout in range(rollouts)]))
 
 
-def choose_prompts(rows: Rows, expression: RewardExpression, limit: int | None, seed: int) -> tuple[np.ndarray, int]:
+def choose_prompts(rows: Rows, expression: MetricExpression, limit: int | None, seed: int) -> tuple[np.ndarray, int]:
     """Choose training rows for which the reward means something.
 
     Args:

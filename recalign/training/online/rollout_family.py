@@ -14,7 +14,7 @@ from recalign.training.online.rollout_training import RolloutOptions, align_poli
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.engine import Engine
-    from recalign.metrics.expression import RewardExpression
+    from recalign.metrics.expression import MetricExpression
     from recalign.training.training_options import TrainingOptions
 
 
@@ -23,7 +23,7 @@ class RolloutFamily(Family[RolloutObjective]):
 
     name = "rollout"
 
-    def check_reward(self, objective: RolloutObjective, expression: RewardExpression, dataset: PreparedDataset) -> None:
+    def check_reward(self, objective: RolloutObjective, expression: MetricExpression, dataset: PreparedDataset) -> None:
         """Refuse `@k` beyond the lists that are sampled, and a reward that reads ranks where there are none."""
         check_cutoffs(expression, dataset.list_length)
         if "ranks" in expression.reads and objective.needs.rollouts == "sample":
@@ -37,7 +37,7 @@ class RolloutFamily(Family[RolloutObjective]):
         engine: Engine,
         dataset: PreparedDataset,
         objective: RolloutObjective,
-        expression: RewardExpression,
+        expression: MetricExpression,
         out: Path,
         training: TrainingOptions,
         options: RolloutOptions,

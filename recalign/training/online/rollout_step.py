@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recalign.api import RolloutObjective
     from recalign.data.dataset import Rows
     from recalign.decoding.engine import Engine
-    from recalign.metrics.expression import RewardExpression
+    from recalign.metrics.expression import MetricExpression
     from recalign.models.policy import Policy
     from recalign.training.online.prompt_order import PromptOrder
     from recalign.training.online.reference_lists import ReferenceLists
@@ -57,7 +57,7 @@ class RolloutStep:
         policy: Policy,
         engine: Engine,
         objective: RolloutObjective,
-        expression: RewardExpression,
+        expression: MetricExpression,
         rows: Rows,
         prompts: PromptOrder,
         references: ReferenceLists | None,

@@ -30,7 +30,7 @@ from recalign.training.validation import evenly_spaced, validation_metric
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
     from recalign.data.dataset import PreparedDataset
-    from recalign.metrics.expression import RewardExpression
+    from recalign.metrics.expression import MetricExpression
 
 
 class Updates(Dataset[int]):
@@ -69,7 +69,7 @@ def align_policy(
     engine: Engine,
     dataset: PreparedDataset,
     objective: RolloutObjective,
-    expression: RewardExpression,
+    expression: MetricExpression,
     out: Path,
     training: TrainingOptions,
     options: RolloutOptions,
@@ -138,7 +138,7 @@ def align_policy(
 
 
 def _schedule(
-    dataset: PreparedDataset, expression: RewardExpression, options: RolloutOptions, seed: int
+    dataset: PreparedDataset, expression: MetricExpression, options: RolloutOptions, seed: int
 ) -> tuple[PromptOrder, int]:
     """Choose the prompts and their order; also, how many rows were left out."""
     processes = process()[1]
@@ -158,7 +158,7 @@ def _step(
     engine: Engine,
     dataset: PreparedDataset,
     objective: RolloutObjective,
-    expression: RewardExpression,
+    expression: MetricExpression,
     schedule: PromptOrder,
     references: ReferenceLists | None,
     training: TrainingOptions,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recalign.api import RolloutObjective
     from recalign.data.dataset import Rows
     from recalign.decoding.engine import Engine
-    from recalign.metrics.expression import RewardExpression
+    from recalign.metrics.expression import MetricExpression
     from recalign.text.item_tokens import TitleTokens
 
 
@@ -57,7 +57,7 @@ class Rollout:
 
 
 def score_groups(
-    expression: RewardExpression,
+    expression: MetricExpression,
     items: np.ndarray,
     rows: Sequence[Row],
     *,
@@ -116,7 +116,7 @@ def make_rollout(
     engine: Engine,
     rows: Sequence[Row],
     objective: RolloutObjective,
-    expression: RewardExpression,
+    expression: MetricExpression,
     references: np.ndarray | None,
     *,
     list_length: int,

@@ -8,7 +8,7 @@ import torch
 
 from recalign.api import Metric, UserError
 from recalign.decoding.engine import Engine
-from recalign.metrics.expression import RewardExpression, Term, parse_reward
+from recalign.metrics.expression import MetricExpression, Term, parse_expression
 from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
 from recalign.training.logprobs.completions import completion_logps
@@ -31,7 +31,7 @@ def roll_out(world, expression="ranking", **params):
     dataset, engine = world
     rows = [dataset.rows("train")[index] for index in range(3)]
     if isinstance(expression, str):
-        expression = parse_reward(expression)
+        expression = parse_expression(expression)
     expression = expression.bind(dataset.catalogue)
     objective = create("objective", "rere", {"group_size": 5, **params})
     return make_rollout(engine, rows, objective, expression, None, list_length=1, seed=5, step=0)
@@ -70,7 +70,7 @@ class Recorder(Metric):
 
 def test_rewards_are_handed_ranks_scores_and_groups(world):
     reward = Recorder(name="recorder")
-    rollout = roll_out(world, RewardExpression((Term(1.0, reward, None, {}),)))
+    rollout = roll_out(world, MetricExpression((Term(1.0, reward, None, {}),)))
     assert reward.seen.ranks.tolist() == [0, 1, 2, 3, 4] * 3
     assert reward.seen.groups.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     scores = rollout.groups.scores
@@ -94,7 +94,7 @@ def test_a_row_with_too_few_items_is_found_before_the_first_update(tmp_path, mon
     dataset = write_dataset(tmp_path / "data", identifier="atomic", task="next")
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
     engine = Engine(policy, dataset.catalogue, exclude_history=True)
-    expression = parse_reward("ranking").bind(dataset.catalogue)
+    expression = parse_expression("ranking").bind(dataset.catalogue)
     objective, training = create("objective", "rere", {"group_size": 16}), TrainingOptions(max_steps=1)
     with pytest.raises(UserError, match="A group of 16 titles is asked for"):
         align_policy(engine, dataset, objective, expression, tmp_path / "out", training, RolloutOptions(1))
@@ -106,7 +106,7 @@ def test_alignment_on_beams_learns_and_logs_no_entropy(tmp_path):
     policy = load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
     engine = Engine(policy, dataset.catalogue, exclude_history=True)
     training = TrainingOptions(max_steps=24, learning_rate=3e-3, eval_every=8, schedule="linear", warmup=0.0)
-    expression = parse_reward("ranking").bind(dataset.catalogue)
+    expression = parse_expression("ranking").bind(dataset.catalogue)
     objective = create("objective", "rere", {"group_size": 8})
     results = align_policy(engine, dataset, objective, expression, tmp_path / "out", training, RolloutOptions(8))
     steps = [line for line in read_log(tmp_path / "out") if "loss" in line]
@@ -123,7 +123,7 @@ def test_ranks_reach_the_same_result_in_parts_of_any_size(tmp_path):
         policy = load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
         engine = Engine(policy, dataset.catalogue, exclude_history=True)
         training = replace(TrainingOptions(warmup=0.0), max_steps=3, learning_rate=3e-3, eval_every=3)
-        expression = parse_reward("ranking").bind(dataset.catalogue)
+        expression = parse_expression("ranking").bind(dataset.catalogue)
         objective = create("objective", "rere", {"group_size": 6})
         options = RolloutOptions(4, token_budget=budget)
         align_policy(engine, dataset, objective, expression, tmp_path / name / "out", training, options)

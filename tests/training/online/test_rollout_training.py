@@ -10,7 +10,7 @@ import torch
 
 from recalign.api import Metric, UserError
 from recalign.decoding.engine import Engine
-from recalign.metrics.expression import RewardExpression, Term, parse_reward
+from recalign.metrics.expression import MetricExpression, Term, parse_expression
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
 from recalign.objectives.grpo import Grpo
@@ -38,7 +38,7 @@ def run(dataset, tmp_path):
         policy = policy or load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
         engine = Engine(policy, dataset.catalogue, exclude_history=True)
         plugin = create("objective", objective, {"group_size": 6, **(params or {})})
-        expression = parse_reward(reward).bind(dataset.catalogue) if isinstance(reward, str) else reward
+        expression = parse_expression(reward).bind(dataset.catalogue) if isinstance(reward, str) else reward
         resume = options.pop("resume", False)
         options = RolloutOptions(**{"prompts_per_step": 4, **options})
         out = tmp_path / name
@@ -203,7 +203,7 @@ def test_a_misbehaving_reward_stops_the_run_with_its_name(run, dataset, value, m
     reward = Broken(name="broken")
     reward.value = value
     with pytest.raises(UserError, match=message) as error:
-        run(objective="grpo", reward=RewardExpression((Term(1.0, reward, None, {}),)).bind(dataset.catalogue))
+        run(objective="grpo", reward=MetricExpression((Term(1.0, reward, None, {}),)).bind(dataset.catalogue))
     assert "'broken'" in error.value.what
 
 
@@ -239,7 +239,7 @@ def test_prompts_visit_every_row_once_an_epoch_in_another_order():
 
 def test_rows_without_a_relevant_target_are_left_out_and_counted(dataset):
     rows = dataset.rows("train")
-    expression = parse_reward("ndcg").bind(dataset.catalogue)
+    expression = parse_expression("ndcg").bind(dataset.catalogue)
     relevant = [row.index for row in rows if len(row.relevant)]
     chosen, left_out = choose_prompts(rows, expression, None, 0)
     assert chosen.tolist() == relevant

@@ -6,7 +6,7 @@ import torch
 
 from recalign.api import Credit, Groups, RolloutObjective, UserError
 from recalign.decoding.engine import Engine
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 from recalign.models.policy import load_policy
 from recalign.objectives.grpo import Grpo
 from recalign.plugins.registry import create
@@ -23,7 +23,7 @@ def world(request, tmp_path_factory):
     return (
         dataset,
         Engine(policy, dataset.catalogue, exclude_history=True),
-        parse_reward("ndcg").bind(dataset.catalogue),
+        parse_expression("ndcg").bind(dataset.catalogue),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the built-in rewards share: lists cut at k, distinct rows, and ragged arrays laid end to end.
+"""What metrics share: lists cut at k, distinct rows, and ragged arrays laid end to end.
 
 No list is looked at on its own: the thousands of lists of a training step cost a few array operations.
 """
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recalign.api import INVALID, ListBatch, Row
+from recalign.api.base import INVALID
+from recalign.api.metrics import ListBatch
+from recalign.data.dataset import Row
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class CutLists:
     lengths: np.ndarray
 
 
-def cut(lists: ListBatch, cutoff: int | None) -> CutLists:
+def cut_lists(lists: ListBatch, cutoff: int | None) -> CutLists:
     """Cut lists at `@k` (None: not at all) and mark the positions that may score."""
     items = lists.items if cutoff is None else lists.items[:, :cutoff]
     lengths = np.minimum(lists.lengths, items.shape[1])
@@ -71,10 +73,10 @@ def flatten(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Relevance:
-    """The gains of U rows' distinct targets; of a target that is given twice, the larger gain counts.
+    """The gains of U rows' distinct targets; of a target that occurs twice, the larger gain counts.
 
     Args:
-        keys: sorted row * stride + item, one a distinct target.
+        keys: sorted row * stride + item, one per distinct target.
         gains: the gain of each key.
         owners: the row of each key.
         stride: one more than the largest item index.

@@ -2,12 +2,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recalign.api import Predictions, Row
+from recalign.api import Predictions
 from recalign.cli import main
 from recalign.commands.compare import compare
 from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
-from recalign.evaluation.pruning import pruning_rates, split_cutoffs
+from recalign.evaluation.exact import with_pruning_rates
 from recalign.runs.predictions import write_predictions
 from recalign.workspace import RunFolder
 from tests.evaluation.prepared import write_small
@@ -55,24 +55,6 @@ def decoded(tmp_path, one_target):
     )
 
 
-def test_by_hand():
-    gains = np.array([1.0, 0.0, 1.0])
-    rows = [Row(0, "u", np.array([]), np.array([7, 8, 9]), gains, 0.0)]
-    exact = Predictions(np.array([[8, 7, 9]]), np.zeros((1, 3)), np.array([3]))
-    for beam, rates in [([7, 1, 2], [0, 0, 1 / 2]), ([1, 2, 3], [0, 1 / 2, 1]), ([1, 9, 7], [0, 0, 0])]:
-        found = pruning_rates(lists([beam]), exact, rows, [1, 2, 3])
-        assert {name: values.to_list() for name, values in found.items()} == {
-            f"pr@{k}": [rate] for k, rate in zip((1, 2, 3), rates, strict=True)
-        }
-
-
-def test_padding_is_no_item():
-    rows = [Row(0, "u", np.array([]), np.array([2]), np.array([1.0]), 0.0)]
-    short = Predictions(np.array([[1, 2, 2]]), np.zeros((1, 3)), np.array([1]))
-    assert pruning_rates(short, lists([[3, 4, 2]]), rows, [3])["pr@3"].to_list() == [1.0]
-    assert pruning_rates(lists([[3, 4, 0]]), short, rows, [3])["pr@3"].to_list() == [0.0]
-
-
 def test_rates_stand_with_the_other_metrics(decoded):
     results = evaluate(decoded[0], exact=decoded[1], metrics="hit@3,pr@2,pr@3")
     frame = pl.read_parquet(decoded[0] / "eval" / "per_user.parquet")
@@ -84,11 +66,13 @@ def test_rates_stand_with_the_other_metrics(decoded):
     assert results["baselines"]["popularity"]["metrics"]["pr@3"]["mean"] is None
 
 
-def test_the_cutoffs_are_those_of_the_metrics_unless_named():
-    assert split_cutoffs(["ndcg@5", "mgu", "hit@3", "recall@5"], asked=True, list_length=10)[1] == [3, 5]
-    assert split_cutoffs(["mgu"], asked=True, list_length=10) == (["mgu"], [10])
-    assert split_cutoffs(["ndcg@5", "pr@10"], asked=True, list_length=10) == (["ndcg@5"], [10])
-    assert split_cutoffs(["ndcg@5"], asked=False, list_length=10) == (["ndcg@5"], [])
+def test_the_cutoffs_are_those_of_the_metrics_unless_a_rate_is_named(dataset):
+    def rates(*names):
+        return with_pruning_rates(names, dataset.catalogue, 10)[len(names) :]
+
+    assert rates("ndcg@5", "mgu", "hit@3", "recall@5 - 0.1*mgu") == ["pr@3", "pr@5"]
+    assert rates("mgu") == ["pr@10"]
+    assert rates("ndcg@5", "pr@10") == []
 
 
 def test_rates_alone_can_be_asked_for(decoded):
@@ -177,7 +161,7 @@ def test_a_length_penalty_ranks_by_something_else(decoded, one_target, tmp_path)
 
 
 def test_a_rate_needs_exact_predictions(decoded):
-    with pytest.raises(UserError, match="pr@3 needs the model's exact top 3"):
+    with pytest.raises(UserError, match="pr@3 needs the model's exact best titles"):
         evaluate(decoded[0], metrics="pr@3")
 
 

@@ -2,27 +2,8 @@ import numpy as np
 import pytest
 
 from recalign.api import Catalogue, ListBatch, Row
-from recalign.metrics.batches import distinct_rows, first_positions, flatten
-from recalign.metrics.expression import parse_reward
+from recalign.metrics.expression import parse_expression
 from tests.work import lines_run
-
-
-def test_first_positions_marks_each_value_once():
-    marks = first_positions(np.array([[3, 1, 3, 1], [2, 2, 2, 2]]))
-    assert marks.tolist() == [[True, True, False, False], [True, False, False, False]]
-
-
-def test_runs_of_one_row_collapse(make_row):
-    first, second = make_row(index=0), make_row(index=1)
-    rows, index = distinct_rows([first, first, second, first])
-    assert [row.index for row in rows] == [0, 1, 0]
-    assert index.tolist() == [0, 0, 1, 2]
-
-
-def test_flatten_keeps_empty_arrays_as_empty_segments():
-    values, bounds = flatten([np.array([1, 2]), np.array([], dtype=np.int64), np.array([3])])
-    assert values.tolist() == [1, 2, 3]
-    assert bounds.tolist() == [0, 2, 2, 3]
 
 
 @pytest.mark.parametrize("text", ["ndcg@5", "recall@5", "mgu", "ild"])
@@ -33,7 +14,7 @@ def test_lists_are_scored_together_not_one_by_one(text):
     catalogue = Catalogue(names, names, genres, names, np.ones(1000, dtype=np.int64))
     rows = [Row(i, str(i), rng.integers(0, 1000, 50), rng.integers(0, 1000, 10), np.ones(10), 0.0) for i in range(256)]
     items = rng.integers(0, 1000, (4096, 10))
-    expression = parse_reward(text).bind(catalogue)
+    expression = parse_expression(text).bind(catalogue)
 
     def lines(lists_a_row):
         """Lines of Python for this many lists of each of the 256 rows."""
