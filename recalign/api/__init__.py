@@ -39,6 +39,7 @@ from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.item_vectors import item_vectors
 from recalign.data.saved_arrays import read_arrays, write_arrays
+from recalign.data.vectors import cooccurrence, tfidf
 from recalign.errors import UserError
 from recalign.params import Params
 
@@ -75,10 +76,10 @@ __all__ = [
     "RolloutNeeds",
     "RolloutObjective",
     "RolloutParams",
-    "Scoring",
     "Rounds",
     "Row",
     "SamplingParams",
+    "Scoring",
     "Source",
     "TitleChoices",
     "TitleTree",
@@ -87,6 +88,7 @@ __all__ = [
     "TrainingData",
     "UserError",
     "ValidTokens",
+    "cooccurrence",
     "cut_lists",
     "distinct_rows",
     "first_positions",
@@ -94,5 +96,6 @@ __all__ = [
     "hookimpl",
     "item_vectors",
     "read_arrays",
+    "tfidf",
     "write_arrays",
 ]
