@@ -114,7 +114,7 @@ def evaluate(
     options = record.get("options", {})
     model_folder, model_record = model_run(folder, record)
     size = predictions.items.shape[1]
-    named = [*(name for name in CORPUS if name not in metrics), *metrics]
+    named = [*CORPUS, *(name for name in metrics if name not in CORPUS)]
     expressions, corpus = parse_metrics(named, dataset.catalogue, size, provided=("exact",))
     found = measure(predictions, rows, expressions, corpus, seed, exact)
     exclude = options.get("exclude_history")
