@@ -11,6 +11,7 @@ from pydantic import Field
 
 from recalign.api.base import INVALID, NoParams, Plugin, hookimpl
 from recalign.api.decoders import Decoder, Predictions, Rescorer, TitleChoices
+from recalign.api.engine import Completions, Engine, Scoring, TitleTree
 from recalign.api.lists import CutLists, Relevance, cut_lists, distinct_rows, first_positions, flatten
 from recalign.api.metrics import AnyMetric, CorpusMetric, ListBatch, Metric
 from recalign.api.objectives import Objective
@@ -38,6 +39,7 @@ from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.item_vectors import item_vectors
 from recalign.data.saved_arrays import read_arrays, write_arrays
+from recalign.data.vectors import cooccurrence, tfidf
 from recalign.errors import UserError
 from recalign.params import Params
 
@@ -45,10 +47,12 @@ __all__ = [
     "AnswerBatch",
     "AnyMetric",
     "Catalogue",
+    "Completions",
     "CorpusMetric",
     "Credit",
     "CutLists",
     "Decoder",
+    "Engine",
     "Field",
     "GroupParams",
     "Groups",
@@ -75,13 +79,16 @@ __all__ = [
     "Rounds",
     "Row",
     "SamplingParams",
+    "Scoring",
     "Source",
     "TitleChoices",
+    "TitleTree",
     "TokenNeeds",
     "TokenObjective",
     "TrainingData",
     "UserError",
     "ValidTokens",
+    "cooccurrence",
     "cut_lists",
     "distinct_rows",
     "first_positions",
@@ -89,5 +96,6 @@ __all__ = [
     "hookimpl",
     "item_vectors",
     "read_arrays",
+    "tfidf",
     "write_arrays",
 ]

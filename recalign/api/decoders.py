@@ -16,7 +16,7 @@ from recalign.data.dataset import Row
 if TYPE_CHECKING:
     import torch
 
-    from recalign.decoding.engine import Engine
+    from recalign.api.engine import Engine
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from recalign.api.base import Plugin
@@ -22,17 +23,27 @@ class Objective(Plugin, ABC):
     Attributes:
         family: how it is trained: `token`, `preference` or `rollout`; the base class of the family says it.
         tasks: names of the tasks that it fits.
+        modules: the trained modules of `module_makers`, once training begins.
         from_scratch: parameters that suit a small model trained from random weights, where the user names none.
     """
 
     family: ClassVar[str]
     tasks: ClassVar[frozenset[str]] = frozenset({"next", "list"})
     from_scratch: ClassVar[dict[str, Any]] = {}
+    modules: Mapping[str, Any]
 
     @property
     @abstractmethod
     def needs(self) -> Any:
         """What the trainer must hand over, in its family's own terms (TokenNeeds, PreferenceNeeds, RolloutNeeds)."""
+
+    @property
+    def module_makers(self) -> Mapping[str, Callable[[int], Any]]:
+        """Trained modules that it needs beside the model: name -> what makes one (a torch module) for a hidden size.
+
+        They are trained, saved, resumed and exported with the model. Before training, `modules` holds them by name.
+        """
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """The objective's own state, saved with every checkpoint (JSON-serialisable)."""

@@ -51,13 +51,14 @@ class TokenNeeds:
     """What a token objective is to be handed.
 
     Args:
-        valid_tokens: the trie's valid next tokens (`AnswerBatch.allowed`).
+        valid_tokens: the trie's valid next tokens (`AnswerBatch.valid_tokens`).
         without_history: `AnswerBatch.logits_without_history`, which takes a second forward pass.
         beam_width: width of the beam search whose thresholds are handed over (`AnswerBatch.beam_thresholds`); 0: none.
         survey: a call of `survey` before the losses of an update; with several batches per update that takes another
             forward pass of each.
         responses_only: the loss means something on responses only, not on the tokens of prompts; so it is wherever
             something is handed over that only responses have.
+        hidden_states: `AnswerBatch.hidden`, for a module beside the model (`Objective.module_makers`).
     """
 
     valid_tokens: bool = False
@@ -65,6 +66,7 @@ class TokenNeeds:
     beam_width: int = 0
     survey: bool = False
     responses_only: bool = False
+    hidden_states: bool = False
 
     def __post_init__(self) -> None:
         if self.valid_tokens or self.without_history or self.beam_width:
@@ -79,20 +81,23 @@ class AnswerBatch:
         logits: [S, V] float32, at the position before each answer token; gradients flow.
         labels: [S] int64 token ids.
         rows: [S] which row of the batch each token belongs to.
-        allowed: the trie's valid next tokens, or None where the objective does not need them.
+        valid_tokens: the trie's valid next tokens, or None where the objective does not need them.
         logits_without_history: [S, V] float32, as `logits`, for the same answers after prompts with an empty history;
             None where the objective does not need them. Gradients flow.
         beam_thresholds: [S] float32, what the log-probability of the answer's prefix, renormalised over valid tokens,
             must reach after this token to stay in a beam search with the present policy; -inf where the search had
             nothing to choose and the answer neither. None where the objective does not need them.
+        hidden: [S, H], the model's last hidden state at the position before each answer token, or None where the
+            objective does not need it. Gradients flow.
     """
 
     logits: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
-    allowed: ValidTokens | None = None
+    valid_tokens: ValidTokens | None = None
     logits_without_history: torch.Tensor | None = None
     beam_thresholds: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
 
 
 class TokenObjective(Objective):

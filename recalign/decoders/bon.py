@@ -9,10 +9,10 @@ import numpy as np
 
 from recalign.api import INVALID, Decoder, Field, ListBatch, Predictions, Row, UserError, hookimpl
 from recalign.api import Params as AnyParams
-from recalign.decoders.lists import SamplingParams, as_predictions, writable_length
+from recalign.decoders.lists import SampledListParams, as_predictions, writable_length
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 ROUNDING = 1e-12
 """Rewards that differ by less than this share of the largest of them differ by rounding."""
@@ -23,7 +23,7 @@ class BestOfN(Decoder):
 
     paper = "BLADE (Chen et al., SIGIR 2026), Table 1"
 
-    class Params(SamplingParams):
+    class Params(SampledListParams):
         """Parameters of `bon`."""
 
         n: int = Field(4, ge=1, description="lists sampled per row, N; 1 equals `sample`")

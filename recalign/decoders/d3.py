@@ -14,7 +14,7 @@ from recalign.api import Params as AnyParams
 from recalign.decoders.rescored import SearchParams, search_titles
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
     from recalign.recommenders.assistants import Assistant
 
 ALPHA = 0.7

@@ -9,7 +9,7 @@ from recalign.api import Decoder, Field, Params, Predictions, Row, hookimpl
 from recalign.decoders.lists import scored_predictions
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 
 class Exact(Decoder):

@@ -9,7 +9,7 @@ from recalign.api import Decoder, Field, Predictions, Row, hookimpl
 from recalign.decoders.lists import ListParams, as_predictions, writable_length
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 
 class Greedy(Decoder):

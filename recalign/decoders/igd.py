@@ -11,7 +11,7 @@ from recalign.api import Decoder, Field, Predictions, Rescorer, Row, TitleChoice
 from recalign.decoders.rescored import SearchParams, search_titles
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 ROUNDING = 1e-12  # nats; information gains closer than that are alike
 

@@ -12,7 +12,7 @@ from recalign.tasks import find_task
 if TYPE_CHECKING:
     import torch
 
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 
 class ListParams(Params):
@@ -21,7 +21,7 @@ class ListParams(Params):
     repetition_penalty: float = Field(1.0, ge=1.0, description="as in transformers, over prompt and list")
 
 
-class SamplingParams(ListParams):
+class SampledListParams(ListParams):
     """Parameters of every decoder that samples lists."""
 
     temperature: float = Field(0.8, ge=0.01, description="sampling temperature (BLADE's setting)")

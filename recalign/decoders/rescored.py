@@ -9,7 +9,7 @@ from recalign.api import Field, Params, Predictions, Rescorer, Row, UserError
 from recalign.decoders.lists import scored_predictions
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 
 class SearchParams(Params):

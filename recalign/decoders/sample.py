@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recalign.api import Decoder, Field, Predictions, Row, hookimpl
-from recalign.decoders.lists import SamplingParams, as_predictions, writable_length
+from recalign.decoders.lists import SampledListParams, as_predictions, writable_length
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 
 class Sample(Decoder):
     """Sampling with the run's seed; a row's list does not depend on the rows beside it."""
 
-    class Params(SamplingParams):
+    class Params(SampledListParams):
         """Parameters of `sample`."""
 
         constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import INVALID, Rescorer
-from recalign.decoding.hypotheses import Prefixes, Reader, Scoring
+from recalign.api import INVALID, Rescorer, Scoring
+from recalign.decoding.hypotheses import Hypotheses, HypothesisScorer
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Step:
+class BeamStep:
     """What one step of the search decided for P open prompts.
 
     Args:
@@ -68,7 +68,7 @@ class BeamSearch:
     width: int
     scoring: Scoring
     length_penalty: float
-    watch: Callable[[Step], None] | None = None
+    watch: Callable[[BeamStep], None] | None = None
     rescorer: Rescorer | None = None
 
     def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,11 +84,11 @@ class _Search:
 
     def __init__(self, how: BeamSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
         self.how, self.width = how, how.width
-        self.reader = Reader(how.engine, rows, prompts, how.scoring, how.rescorer)
+        self.reader = HypothesisScorer(how.engine, rows, prompts, how.scoring, how.rescorer)
         self.trie = self.reader.trie
         device = self.reader.first.device
         self.live = torch.arange(len(prompts), device=device)  # [P] open prompts
-        self.beams = Prefixes.roots(len(prompts), device)
+        self.beams = Hypotheses.roots(len(prompts), device)
         self.items = torch.full((len(prompts), self.width), INVALID, dtype=torch.long, device=device)
         self.finished = torch.full(self.items.shape, -torch.inf, dtype=torch.float64, device=device)
 
@@ -99,9 +99,9 @@ class _Search:
             beams = self._jump(beams)
         count, width = beams.node.shape
         prompt = torch.arange(count, device=self.live.device).repeat_interleave(width)
-        flat = Prefixes(*(tensor.flatten() for tensor in beams.tensors()))
+        flat = Hypotheses(*(tensor.flatten() for tensor in beams.tensors()))
         choices, logps, flat = self.reader.ask(prompt, flat)
-        beams = Prefixes(*(tensor.view(count, width) for tensor in flat.tensors()))
+        beams = Hypotheses(*(tensor.view(count, width) for tensor in flat.tensors()))
         total = (flat.score[:, None] + logps).view(count, -1)  # [P, b * C]
         best, index = total.topk(min(2 * self.width, total.shape[1]))
         parent, token = index // logps.shape[1], choices.tokens.view(count, -1).gather(1, index)
@@ -111,10 +111,10 @@ class _Search:
         if self.how.watch is not None:
             depth = self.trie.depth[beams.node].long().amax(dim=1)
             several = (choices.counts > 1).view(count, width).any(dim=1)
-            self.how.watch(Step(self.live, depth, several, best, ends, self.finished[self.live]))
+            self.how.watch(BeamStep(self.live, depth, several, best, ends, self.finished[self.live]))
         self._continue(chosen, token, ends)
 
-    def _jump(self, beams: Prefixes) -> Prefixes:
+    def _jump(self, beams: Hypotheses) -> Hypotheses:
         """Move all beams of a prompt along their chains to the depth of its next decision.
 
         With full-vocabulary scores every token on the way is run, and has logits over the vocabulary. There, once all
@@ -134,7 +134,7 @@ class _Search:
         further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).flatten(), 1)
         return replace(beams, node=torch.where(moves, further.view_as(moves), beams.node))
 
-    def _finish(self, chosen: Prefixes, ends: torch.Tensor) -> None:
+    def _finish(self, chosen: Hypotheses, ends: torch.Tensor) -> None:
         """Add the titles that end among the first B continuations to the finished ones."""
         rank = torch.arange(ends.shape[1], device=ends.device)
         done = ends & (rank < self.width) & (chosen.score > -torch.inf)
@@ -145,7 +145,7 @@ class _Search:
         self.finished[self.live] = best
         self.items[self.live] = torch.cat([self.items[self.live], items], dim=1).gather(1, index)
 
-    def _continue(self, chosen: Prefixes, token: torch.Tensor, ends: torch.Tensor) -> None:
+    def _continue(self, chosen: Hypotheses, token: torch.Tensor, ends: torch.Tensor) -> None:
         """Go on with the best B continuations that do not end, in the prompts where they can still win."""
         score = chosen.score.masked_fill(ends, -torch.inf)
         best, index = score.topk(min(self.width, score.shape[1]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.decoding.beam_search import BeamSearch, Step
+from recalign.decoding.beam_search import BeamSearch, BeamStep
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
@@ -56,7 +56,7 @@ class ThresholdSearch:
         ending, known = going.clone(), torch.zeros(shape, dtype=torch.bool, device=device)
         decided = known.clone()
 
-        def watch(step: Step) -> None:
+        def watch(step: BeamStep) -> None:
             place = (step.prompts, step.depth)
             others = step.scores.masked_fill(step.ends, -torch.inf).sort(dim=1, descending=True).values
             kept, returned = _last(others[:, : self.width]), step.finished[:, -1]

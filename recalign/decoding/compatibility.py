@@ -9,9 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from recalign import console
-from recalign.decoding.prompt_cache import Context, Cost, SharedContext
+from recalign.decoding.prompt_cache import Cost, PromptCache, SharedPromptCache
 from recalign.decoding.shared_attention import NAME, shared
-from recalign.decoding.uncached import UncachedContext
+from recalign.decoding.uncached import UncachedPrompts
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest logit; half precision: see below
 HALF_TOLERANCE = 5e-2
@@ -30,11 +30,11 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
     model.eval()
     try:
         with torch.no_grad():
-            wanted = _walk(UncachedContext(model, Cost(), 1024), model)
+            wanted = _walk(UncachedPrompts(model, Cost(), 1024), model)
             with shared(model):
                 if model.config._attn_implementation != NAME:
                     return "its attention cannot be replaced"
-                found = _walk(SharedContext(model, Cost()), model)
+                found = _walk(SharedPromptCache(model, Cost()), model)
     except UNFIT as error:
         return reason(error)
     finally:
@@ -86,7 +86,7 @@ def _tell_once(text: str) -> None:
     console.warn(text)
 
 
-def _walk(context: Context, model: PreTrainedModel) -> torch.Tensor:
+def _walk(context: PromptCache, model: PreTrainedModel) -> torch.Tensor:
     """Logits of two prompts and of a small tree below each: every kind of pass that decoding makes."""
     generator = np.random.default_rng(0)
     width = int(model.config.get_text_config().vocab_size)

@@ -56,7 +56,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ValidNext:
     """The valid next tokens of N rows, padded to the largest number of them.
 
     Args:
@@ -72,11 +72,11 @@ class Choices:
         """[N] how many tokens are valid; 1 means forced."""
         return self.valid.sum(dim=1)
 
-    def take(self, rows: torch.Tensor) -> Choices:
+    def take(self, rows: torch.Tensor) -> ValidNext:
         """Return the choices of some rows (indices or a bool mask), no wider than they need."""
         valid = self.valid[rows]
         used = valid.any(dim=0)
-        return Choices(self.tokens[rows][:, used], valid[:, used])
+        return ValidNext(self.tokens[rows][:, used], valid[:, used])
 
 
 @dataclass(frozen=True)
@@ -189,16 +189,16 @@ class ListConstraint:
 
     # ------------------------------------------------------------ valid tokens
 
-    def choices(self, state: State) -> Choices:
+    def choices(self, state: State) -> ValidNext:
         """Return the valid next tokens of each row; the end token where a row is done."""
         tokens, valid, leaves = self._children(state)
         tail = self._tail_tokens(state)
         within = ~(state.done | (state.tail > 0))
         tokens = torch.cat([tokens, tail[:, None]], dim=1)
         valid = torch.cat([valid & within[:, None], (leaves | ~within)[:, None]], dim=1)
-        return Choices(tokens.masked_fill(~valid, self.end), valid)
+        return ValidNext(tokens.masked_fill(~valid, self.end), valid)
 
-    def reached(self, node: torch.Tensor, choices: Choices) -> torch.Tensor:
+    def reached(self, node: torch.Tensor, choices: ValidNext) -> torch.Tensor:
         """[N, C] where `choices` at nodes [N] lead: a node, `trie.nodes` + item where its title ends; 0 in padding."""
         column = torch.arange(choices.tokens.shape[1], device=self.device)
         child = self.trie.child_start[node].long()[:, None] + column + 1

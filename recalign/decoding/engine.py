@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import Rescorer
+from recalign.api import Completions, Rescorer, Scoring
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.decoding.beam_search import BeamSearch
@@ -18,18 +18,16 @@ from recalign.decoding.beam_thresholds import Thresholds, ThresholdSearch
 from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, tell
 from recalign.decoding.constraint import ListConstraint
 from recalign.decoding.exact_search import ExactSearch
-from recalign.decoding.hypotheses import Scoring
+from recalign.decoding.hidden_states import last_hidden_states
 from recalign.decoding.prepacked import prepacked
-from recalign.decoding.prompt_cache import CHAIN, TREE, Context, Cost, SharedContext, room
-from recalign.decoding.sampling import Completions, Sampler, join
+from recalign.decoding.prompt_cache import CHAIN, TREE, Cost, PromptCache, SharedPromptCache, room
+from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
-from recalign.decoding.uncached import UncachedContext
+from recalign.decoding.uncached import UncachedPrompts
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
     from recalign.models.policy import Policy
-
-__all__ = ["Completions", "Cost", "Engine"]
 
 SLOTS: dict[Scoring, int] = {"renormalised": 8, "full": 24}
 """Tokens that a search holds beside a prompt, by beam; more than it took on Amazon Office."""
@@ -219,6 +217,32 @@ class Engine:
         self.cost.nodes_opened += int(opened.sum())
         return items, scores, opened
 
+    def hidden(
+        self, rows: Sequence[Row], responses: Sequence[np.ndarray] | None = None, *, gradients: bool = False
+    ) -> torch.Tensor:
+        """Return the model's last hidden states where its answers begin, or where given ones end.
+
+        Args:
+            rows: U rows.
+            responses: [U] token ids that follow each row's prompt; None: nothing follows.
+            gradients: let them flow, in one pass whatever the token budget; dropout is as the model's mode says.
+
+        Returns:
+            [U, H] on the model's device, at the last token of each prompt and response.
+        """
+        sequences = [self.policy.prompter.encode(row) for row in rows]
+        if responses is not None:
+            sequences = [np.concatenate(pair) for pair in zip(sequences, responses, strict=True)]
+        if gradients:
+            return last_hidden_states(self.policy.model, sequences)
+        order: list[int] = []
+        parts = []
+        with self.inference():
+            for batch in self.batches(sequences, 0):
+                parts.append(last_hidden_states(self.policy.model, [sequences[i] for i in batch]))
+                order.extend(batch)
+        return torch.cat(parts)[torch.argsort(torch.tensor(order))]
+
     def _search(
         self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], slots: int
     ) -> tuple[torch.Tensor, ...]:
@@ -288,7 +312,7 @@ class Engine:
         segments: int = 1,
         *,
         branching: bool = False,
-    ) -> tuple[Context, torch.Tensor]:
+    ) -> tuple[PromptCache, torch.Tensor]:
         """Encode the prompts [P] of some rows in a new context; return it and the logits after each: [P, V].
 
         Raises:
@@ -305,10 +329,10 @@ class Engine:
             )
         return context, logits
 
-    def context(self, prompts: Sequence[np.ndarray], list_length: int) -> Context:
+    def context(self, prompts: Sequence[np.ndarray], list_length: int) -> PromptCache:
         """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
         model = self.policy.model
         reach = max(map(len, prompts)) + list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
         if self.obstacle or beyond_window(model, reach):
-            return UncachedContext(model, self.cost, self.token_budget)
-        return SharedContext(model, self.cost)
+            return UncachedPrompts(model, self.cost, self.token_budget)
+        return SharedPromptCache(model, self.cost)

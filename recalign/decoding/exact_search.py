@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import INVALID, Rescorer
-from recalign.decoding.hypotheses import Prefixes, Reader, Scoring
+from recalign.api import INVALID, Rescorer, Scoring
+from recalign.decoding.hypotheses import Hypotheses, HypothesisScorer
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
@@ -55,10 +55,10 @@ class _Frontier:
 
     def __init__(self, how: ExactSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
         self.how = how
-        self.reader = Reader(how.engine, rows, prompts, how.scoring, how.rescorer)
+        self.reader = HypothesisScorer(how.engine, rows, prompts, how.scoring, how.rescorer)
         device = self.reader.first.device
         self.live = torch.arange(len(prompts), device=device)
-        roots = Prefixes.roots(len(prompts), device)
+        roots = Hypotheses.roots(len(prompts), device)
         self.open = roots if self.reader.full else self._at_decisions(roots)  # full: the first token has to be scored
         self.items = torch.full((len(prompts), how.size), INVALID, dtype=torch.long, device=device)
         self.best = torch.full(self.items.shape, -torch.inf, dtype=torch.float64, device=device)
@@ -72,7 +72,7 @@ class _Frontier:
         self.opened[self.live] += (chosen.score > -torch.inf).sum(dim=1)
         rest = replace(self.open, score=self.open.score.scatter(1, index, -torch.inf))
         prompt = torch.arange(count, device=index.device).repeat_interleave(index.shape[1])
-        flat = Prefixes(*(tensor.flatten() for tensor in chosen.tensors()))
+        flat = Hypotheses(*(tensor.flatten() for tensor in chosen.tensors()))
         choices, logps, flat = self.reader.ask(prompt, flat)
         rows, columns = torch.nonzero(choices.valid, as_tuple=True)
         token = choices.tokens[rows, columns]
@@ -87,20 +87,20 @@ class _Frontier:
         self._finish(_by_prompt(below, owner, ends, count))
         self._push(rest, _by_prompt(below, owner, ~ends, count))
 
-    def _at_decisions(self, prefixes: Prefixes) -> Prefixes:
+    def _at_decisions(self, prefixes: Hypotheses) -> Hypotheses:
         return replace(prefixes, node=self.reader.trie.decision[prefixes.node].long())
 
-    def _finish(self, found: Prefixes) -> None:
+    def _finish(self, found: Hypotheses) -> None:
         """Merge new titles [P, E] into the K best."""
         items = self.reader.trie.item_at[found.node].long().masked_fill(found.score == -torch.inf, INVALID)
         best, index = torch.cat([self.best[self.live], found.score], dim=1).topk(self.how.size)
         self.best[self.live] = best
         self.items[self.live] = torch.cat([self.items[self.live], items], dim=1).gather(1, index)
 
-    def _push(self, rest: Prefixes, new: Prefixes) -> None:
+    def _push(self, rest: Hypotheses, new: Hypotheses) -> None:
         """Keep the open prefixes [P, F] that can still beat the K-th title, and the prompts that have any."""
         pairs = zip(rest.tensors(), new.tensors(), strict=True)
-        merged = Prefixes(*(torch.cat(pair, dim=1) for pair in pairs))
+        merged = Hypotheses(*(torch.cat(pair, dim=1) for pair in pairs))
         hope = merged.score > self.best[self.live, -1:]
         merged = replace(merged, score=merged.score.masked_fill(~hope, -torch.inf))
         width = max(1, int(hope.sum(dim=1).max()))
@@ -113,7 +113,7 @@ class _Frontier:
             self.reader.prune(self.open)
 
 
-def _by_prompt(prefixes: Prefixes, owner: torch.Tensor, mine: torch.Tensor, count: int) -> Prefixes:
+def _by_prompt(prefixes: Hypotheses, owner: torch.Tensor, mine: torch.Tensor, count: int) -> Hypotheses:
     """Lay some of A prefixes (bool [A]) out as rows of P prompts, [P, widest]; owners [A] ascend."""
     owner = owner[mine]
     sizes = torch.bincount(owner, minlength=count)
@@ -125,4 +125,4 @@ def _by_prompt(prefixes: Prefixes, owner: torch.Tensor, mine: torch.Tensor, coun
         return empty.index_copy(0, place, tensor[mine]).view(count, width)
 
     fills = (0, -torch.inf, -1, 0)
-    return Prefixes(*(prepacked(tensor, fill) for tensor, fill in zip(prefixes.tensors(), fills, strict=True)))
+    return Hypotheses(*(prepacked(tensor, fill) for tensor, fill in zip(prefixes.tensors(), fills, strict=True)))

@@ -1,23 +1,22 @@
-"""Prefixes of titles, scored by the model: what beam search and exact search share."""
+"""Hypotheses of titles, scored by the model: what beam search and exact search share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from recalign.api import Rescorer, TitleChoices
-from recalign.decoding.constraint import Choices
+from recalign.api import Rescorer, Scoring, TitleChoices
+from recalign.decoding.constraint import ValidNext
 from recalign.decoding.scoring import masked_log_softmax
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
     from recalign.decoding.engine import Engine
 
-Scoring = Literal["renormalised", "full"]
 """Log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole vocabulary (as
 transformers' `prefix_allowed_tokens_fn` decodes)."""
 
@@ -28,8 +27,8 @@ WORTH_COPYING = 3
 
 
 @dataclass(frozen=True)
-class Prefixes:
-    """Prefixes of titles, each a trie node below a prompt; tensors of one shape.
+class Hypotheses:
+    """Hypotheses of titles, each a trie node below a prompt; tensors of one shape.
 
     Args:
         node: trie node.
@@ -44,7 +43,7 @@ class Prefixes:
     read: torch.Tensor
 
     @classmethod
-    def roots(cls, count: int, device: torch.device) -> Prefixes:
+    def roots(cls, count: int, device: torch.device) -> Hypotheses:
         """The empty prefix of each prompt: [P, 1]."""
         zero = torch.zeros(count, 1, dtype=torch.long, device=device)
         return cls(zero, zero.double(), zero - 1, zero)
@@ -53,16 +52,16 @@ class Prefixes:
         """All of them, in the order of the constructor."""
         return self.node, self.score, self.slot, self.read
 
-    def gather(self, index: torch.Tensor) -> Prefixes:
+    def gather(self, index: torch.Tensor) -> Hypotheses:
         """Choose columns [P, k] of each prompt."""
-        return Prefixes(*(tensor.gather(1, index) for tensor in self.tensors()))
+        return Hypotheses(*(tensor.gather(1, index) for tensor in self.tensors()))
 
-    def take(self, index: torch.Tensor) -> Prefixes:
+    def take(self, index: torch.Tensor) -> Hypotheses:
         """Choose along the first dimension."""
-        return Prefixes(*(tensor[index] for tensor in self.tensors()))
+        return Hypotheses(*(tensor[index] for tensor in self.tensors()))
 
 
-class Reader:
+class HypothesisScorer:
     """Asks the model about prefixes of a batch of prompts; keys and values of what was read are kept as a tree.
 
     Args:
@@ -98,13 +97,13 @@ class Reader:
             self.context.keep(self.segments)
             self.segments = torch.arange(len(self.segments), device=self.segments.device)
 
-    def prune(self, prefixes: Prefixes) -> None:
+    def prune(self, prefixes: Hypotheses) -> None:
         """Forget all that was read but for these prefixes [P, b]; those of score -inf are none."""
         slots = torch.full((self.context.segments, prefixes.slot.shape[1]), -1, device=prefixes.slot.device)
         slots[self.segments] = prefixes.slot.masked_fill(prefixes.score == -torch.inf, -1)
         self.context.prune(slots)
 
-    def ask(self, prompt: torch.Tensor, prefixes: Prefixes) -> tuple[Choices, torch.Tensor, Prefixes]:
+    def ask(self, prompt: torch.Tensor, prefixes: Hypotheses) -> tuple[ValidNext, torch.Tensor, Hypotheses]:
         """Score the valid next tokens of A prefixes.
 
         Args:
@@ -126,7 +125,7 @@ class Reader:
             logps = torch.where((choices.counts == 1)[:, None], logps * self.forced_weight, logps)
         logps = logps.masked_fill(~choices.valid, -torch.inf)
         if self.rescore is not None and len(rows := torch.nonzero(choices.counts > 1).flatten()):
-            node, several = prefixes.node[rows], Choices(choices.tokens[rows], choices.valid[rows])
+            node, several = prefixes.node[rows], ValidNext(choices.tokens[rows], choices.valid[rows])
             children = self.constraint.reached(node, several)
             asked = TitleChoices(self.rows[prompt[rows]], node, children, several.valid, logps[rows])
             logps[rows] = self.rescore(asked).masked_fill(~several.valid, -torch.inf)
@@ -140,8 +139,8 @@ class Reader:
         return trie.path_node[step.clamp_max(len(trie.path_node) - 1)].long()
 
     def _read(
-        self, prompt: torch.Tensor, prefixes: Prefixes, rows: torch.Tensor, wanted: torch.Tensor
-    ) -> tuple[torch.Tensor, Prefixes]:
+        self, prompt: torch.Tensor, prefixes: Hypotheses, rows: torch.Tensor, wanted: torch.Tensor
+    ) -> tuple[torch.Tensor, Hypotheses]:
         """Let the model read some prefixes (indices [R]) to their ends, and say of each which of some tokens is next.
 
         Returns:
@@ -165,11 +164,11 @@ class Reader:
     def _pass(
         self,
         prompt: torch.Tensor,
-        prefixes: Prefixes,
+        prefixes: Hypotheses,
         rows: torch.Tensor,
         counts: torch.Tensor,
         wanted: torch.Tensor,
-    ) -> tuple[torch.Tensor, Prefixes]:
+    ) -> tuple[torch.Tensor, Hypotheses]:
         """As `_read`, `counts` [R] tokens each, in one pass."""
         node, read, slot = prefixes.node[rows], prefixes.read[rows], prefixes.slot[rows]
         tokens = self.trie.child_token[self.path(node, read, int(counts.max())) - 1].long()
@@ -188,7 +187,7 @@ class Reader:
             score = score.index_add(0, rows.repeat_interleave(counts - 1), logps.double() * self.forced_weight)
             logits = logits[ends]
         slot = prefixes.slot.index_copy(0, rows, slots)
-        found = Prefixes(prefixes.node, score, slot, prefixes.read.index_copy(0, rows, read + counts))
+        found = Hypotheses(prefixes.node, score, slot, prefixes.read.index_copy(0, rows, read + counts))
         return logits.gather(1, wanted), found
 
     def _normalised(self, logits: torch.Tensor) -> torch.Tensor:

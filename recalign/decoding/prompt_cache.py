@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from recalign.decoding.prepacked import replaced_forward
-from recalign.decoding.shared_attention import Grid, KeyValues, Pass, ReadOn, ReadPrompts, ReadWithin, Stored
+from recalign.decoding.shared_attention import ContinuationPass, Grid, KeyValues, Pass, PromptPass, SiblingPass, Stored
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""
@@ -44,7 +44,7 @@ class Cost:
     seconds: float = 0.0
 
 
-class Context(ABC):
+class PromptCache(ABC):
     """Encoded prompts that continuations share.
 
     A *segment* holds continuation tokens of one prompt, each in a *slot*. A lane continues from a slot (or from the
@@ -104,7 +104,7 @@ class Context(ABC):
         """Forget all segments but these (ascending), which are numbered anew from 0, and prompts without any."""
 
 
-class SharedContext(Context):
+class SharedPromptCache(PromptCache):
     """Prompts encoded once, through `shared_attention`; use it within `attention.shared(model)`."""
 
     def __init__(self, model: PreTrainedModel, cost: Cost) -> None:
@@ -142,7 +142,7 @@ class SharedContext(Context):
         last = torch.tensor([int(prompt[-1]) for prompt in prompts], device=self.device)
         self.bias = self._prompt_bias()
         nothing = torch.zeros(len(prompts), 0, dtype=torch.bool, device=self.device)
-        reading = ReadWithin(self.prompts, every, self.lengths - 1, self.lengths, nothing)
+        reading = SiblingPass(self.prompts, every, self.lengths - 1, self.lengths, nothing)
         return self._forward(reading, last, self.lengths - 1, every)
 
     def extend(
@@ -170,11 +170,11 @@ class SharedContext(Context):
             self.depth[segment, slots], self.ancestors[segment, slots] = depth, visible
             visible = visible[:, : _last_used(self.taken)]
             self.prompts.grow(self.longest + room(visible.shape[1], TREE))
-            reading = ReadWithin(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
+            reading = SiblingPass(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
         else:
             self.own.grow(room(visible.shape[1], CHAIN))
             by_prompt, bias = Grid.of(prompt, len(self.lengths)), grid.scatter(visible)
-            reading = ReadOn(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
+            reading = ContinuationPass(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
         ends = counts.cumsum(0) - 1
         wanted = torch.arange(len(lane), device=self.device) if every else ends
         flat = tokens[column < counts[:, None]]
@@ -219,7 +219,7 @@ class SharedContext(Context):
         row = torch.arange(len(parts), device=self.device).repeat_interleave(sizes)
         position = begun + torch.arange(len(tokens), device=self.device) - (sizes.cumsum(0) - sizes)[row]
         last_layer = self.model.config.get_text_config().num_hidden_layers - 1
-        reading = ReadPrompts(where, first, Grid.of(row, len(parts)), position, begun, last_layer)
+        reading = PromptPass(where, first, Grid.of(row, len(parts)), position, begun, last_layer)
         with contextlib.suppress(Stored):
             self._forward(reading, tokens, position, row[:1])
 

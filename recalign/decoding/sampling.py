@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.api import INVALID
-from recalign.decoding.constraint import Choices, ListConstraint, State
+from recalign.api import INVALID, Completions
+from recalign.decoding.constraint import ListConstraint, State, ValidNext
 from recalign.decoding.random_numbers import random_keys, uniforms
 from recalign.decoding.scoring import draw, masked_log_softmax, penalise
 
@@ -18,26 +18,6 @@ if TYPE_CHECKING:
     from recalign.data.dataset import Row
     from recalign.decoding.engine import Engine
     from recalign.text.item_tokens import TitleTokens
-
-
-@dataclass(frozen=True)
-class Completions:
-    """N = P * G completions, group by group, on the CPU.
-
-    Args:
-        tokens: [N, T] int64, padded with the end token.
-        lengths: [N] int64, the end token included.
-        items: [N, K] int64 item indices; INVALID where free text names no item.
-        logps: [N, T] float32 log-probability of each token under the distribution that was sampled from (after
-            repetition penalty, temperature and the constraint, renormalised); 0 at forced tokens and padding.
-        mask: [N, T] bool, True on the completion's tokens, forced ones included.
-    """
-
-    tokens: torch.Tensor
-    lengths: torch.Tensor
-    items: torch.Tensor
-    logps: torch.Tensor
-    mask: torch.Tensor
 
 
 def join(parts: Sequence[Completions], order: Sequence[int], group_size: int, end: int) -> Completions:
@@ -183,7 +163,7 @@ class _Batch:
             self.logits, self.slots = self.logits.index_copy(0, behind, logits), self.slots.index_copy(0, behind, slots)
         self.read_to = self.record.lengths[self.live]
 
-    def pick(self, choices: Choices | None) -> torch.Tensor:
+    def pick(self, choices: ValidNext | None) -> torch.Tensor:
         """Choose the next token [A] of each live row, of `choices` or of all; record it with its log-probability."""
         logits = self.logits
         if self.seen is not None:
@@ -221,7 +201,7 @@ def _write_lists(batch: _Batch, constraint: ListConstraint, excluded: Sequence[n
     return items
 
 
-def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[State, Choices]:
+def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[State, ValidNext]:
     """Write all that is decided already: what the trie alone decides, and choices with one item left below them."""
     while True:
         state, tokens, counts = constraint.forced(state)

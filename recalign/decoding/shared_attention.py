@@ -131,7 +131,7 @@ class Pass(Protocol):
 
 
 @dataclass(frozen=True)
-class ReadPrompts:
+class PromptPass:
     """Reads some prompts but for their last tokens: keys and values are all that is wanted.
 
     Args:
@@ -167,7 +167,7 @@ class ReadPrompts:
 
 
 @dataclass(frozen=True)
-class ReadWithin:
+class SiblingPass:
     """Reads tokens of rows: each sees the beginning of its row, and some of what follows it.
 
     Args:
@@ -233,7 +233,7 @@ class ReadWithin:
 
 
 @dataclass(frozen=True)
-class ReadOn:
+class ContinuationPass:
     """Reads tokens that continue prompts: each sees its whole prompt, and the earlier tokens of its segment.
 
     Args:

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from recalign.decoding.prompt_cache import Context, Cost
+from recalign.decoding.prompt_cache import Cost, PromptCache
 from recalign.decoding.scoring import selects_logits
 from recalign.decoding.shared_attention import own
 
 
-class UncachedContext(Context):
+class UncachedPrompts(PromptCache):
     """The same by a full forward pass of prompt and continuation each time: for models that take no other attention."""
 
     def __init__(self, model: PreTrainedModel, cost: Cost, token_budget: int) -> None:

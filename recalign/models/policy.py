@@ -20,6 +20,7 @@ from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.models.builtin import PREFIX, builtin_model, builtin_tokenizer, parse_builtin
 from recalign.models.lora import LoraOptions, reference_model
+from recalign.models.modules import MODULES_FILE, attach
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
     Dtype,
@@ -55,6 +56,7 @@ class Policy:
         prompter: how rows become prompts.
         settings: what `recalign.json` records.
         trie_folder: where the title trie is kept, or None.
+        folder: what it was loaded from, or None.
     """
 
     model: PreTrainedModel | PeftModel
@@ -63,6 +65,7 @@ class Policy:
     prompter: Prompter
     settings: dict[str, Any] = field(default_factory=dict)
     trie_folder: Path | None = None
+    folder: Path | None = None
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +86,18 @@ class Policy:
     def from_scratch(self) -> bool:
         """Whether the weights started from random numbers."""
         return is_builtin(self.settings["base_model"])
+
+    def attach(self, modules: Mapping[str, Callable[[int], nn.Module]], seed: int = 0) -> dict[str, nn.Module]:
+        """Put trained modules beside the model, with the weights that its folder has for them.
+
+        Args:
+            modules: name -> what makes the module for a width of hidden states.
+            seed: of new weights.
+
+        Raises:
+            UserError: the folder's weights belong to modules of another shape.
+        """
+        return {name: attach(self.model, name, make, seed=seed, folder=self.folder) for name, make in modules.items()}
 
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (weights or adapter, tokenizer) with `recalign.json`, all of it or nothing."""
@@ -166,7 +181,7 @@ def load_policy(
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
-    return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES)
+    return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES, folder)
 
 
 def is_builtin(name: str | Path) -> bool:
@@ -215,6 +230,8 @@ def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overw
         tokenizer, model = loaded
         save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
+        if folder and (folder / MODULES_FILE).is_file():
+            (temporary / MODULES_FILE).write_bytes((folder / MODULES_FILE).read_bytes())
         if folder and (folder / SETTINGS_FILE).is_file():
             write_json(temporary / SETTINGS_FILE, read_json(folder / SETTINGS_FILE))
         return {"parameters": int(model.num_parameters())}

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from recalign.errors import UserError
 from recalign.models.builtin import PREFIX
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
+from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
 from recalign.workspace import RUN_FILE, RunFolder, read_json
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -27,15 +28,17 @@ SMALL = 2_000_000
 
 
 def save_weights(model: PreTrainedModel | PeftModel, folder: Path | str) -> None:
-    """Write weights as safetensors, or the trained adapter alone.
+    """Write weights as safetensors, or the trained adapter alone, and those of the modules beside the model.
 
     Raises:
         OSError: the disk is full.
     """
     # The rows of added tokens are part of an adapter; the base's embeddings need no copy.
     adapter = {"selected_adapters": ["default"], "save_embedding_layers": False}
+    whole = {"state_dict": language_model_state(model)} if attached(model) else {}
     try:
-        model.save_pretrained(str(folder), **(adapter if isinstance(model, PeftModel) else {}))
+        model.save_pretrained(str(folder), **(adapter if isinstance(model, PeftModel) else whole))
+        save_modules(model, Path(folder))
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -50,7 +53,9 @@ def restore_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
         if isinstance(model, PeftModel):
             set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
         else:
-            model.load_state_dict(type(model).from_pretrained(str(folder), dtype=model.dtype).state_dict())
+            stored = type(model).from_pretrained(str(folder), dtype=model.dtype).state_dict()
+            model.load_state_dict(stored, strict=not attached(model))
+    restore_modules(model, folder)
 
 
 def find_model_folder(name: str | Path) -> Path | None:

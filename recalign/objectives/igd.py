@@ -36,22 +36,22 @@ class Igd(TokenObjective):
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the share of tokens that were a choice."""
-        assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
-        weights = self._weights(answers.labels, answers.allowed)
+        assert answers.valid_tokens is not None, "handed over where needs.valid_tokens is set"
+        weights = self._weights(answers.labels, answers.valid_tokens)
         losses = cross_entropy(answers.logits, answers.labels, reduction="none")
         # A batch of forced tokens alone has no weight where beta is 0, and then no loss.
         value = (weights * losses).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
-        return value, {"choice_share": len(answers.allowed.positions) / max(len(answers.labels), 1)}
+        return value, {"choice_share": len(answers.valid_tokens.positions) / max(len(answers.labels), 1)}
 
     def weight(self, answers: AnswerBatch) -> torch.Tensor:
         """Return the sum of the tokens' weights."""
-        assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
-        return self._weights(answers.labels, answers.allowed).sum()
+        assert answers.valid_tokens is not None, "handed over where needs.valid_tokens is set"
+        return self._weights(answers.labels, answers.valid_tokens).sum()
 
-    def _weights(self, labels: torch.Tensor, allowed: ValidTokens) -> torch.Tensor:
+    def _weights(self, labels: torch.Tensor, valid_tokens: ValidTokens) -> torch.Tensor:
         """[S] float32 weights of the tokens."""
         weights = torch.full_like(labels, self.params.beta, dtype=torch.float32)
-        weights[allowed.positions] = 1.0
+        weights[valid_tokens.positions] = 1.0
         return weights
 
 

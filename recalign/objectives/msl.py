@@ -40,14 +40,14 @@ class Choices:
 
 def choices(answers: AnswerBatch) -> Choices:
     """Gather the logits of the valid tokens at the positions where there is a choice; [S, V] is never masked."""
-    assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
-    positions = answers.allowed.positions  # [R]
-    tokens, present = answers.allowed.padded()  # [R, C]
+    assert answers.valid_tokens is not None, "handed over where needs.valid_tokens is set"
+    positions = answers.valid_tokens.positions  # [R]
+    tokens, present = answers.valid_tokens.padded()  # [R, C]
     labels = answers.labels[positions]
     assert bool((present & (tokens == labels[:, None])).any(-1).all()), "a label is no valid token"
     offsets = positions * answers.logits.shape[-1]
     logits = answers.logits.take(offsets[:, None] + tokens).masked_fill(~present, -torch.inf)
-    return Choices(positions, logits, answers.logits.take(offsets + labels), answers.allowed.counts)
+    return Choices(positions, logits, answers.logits.take(offsets + labels), answers.valid_tokens.counts)
 
 
 class MslParams(Params):
@@ -113,8 +113,8 @@ class Msl(TokenObjective):
 
     def weight(self, answers: AnswerBatch) -> int:
         """Return the number of tokens that count in the mean."""
-        assert answers.allowed is not None, "the trainer hands over the valid tokens where needs.valid_tokens is set"
-        return len(answers.labels) if self.params.counts_forced else len(answers.allowed.positions)
+        assert answers.valid_tokens is not None, "handed over where needs.valid_tokens is set"
+        return len(answers.labels) if self.params.counts_forced else len(answers.valid_tokens.positions)
 
     @property
     def needs(self) -> TokenNeeds:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recalign.api import Catalogue, Recommender, Row, TrainingData, hookimpl, read_arrays, write_arrays
-from recalign.data.vectors import cooccurrence
+from recalign.api import Catalogue, Recommender, Row, TrainingData, cooccurrence, hookimpl, read_arrays, write_arrays
 from recalign.recommenders.histories import history_weights
 
 FILE = "arrays.npz"

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recalign.api import Catalogue, Recommender, Row, TrainingData, hookimpl
-from recalign.data.vectors import tfidf
+from recalign.api import Catalogue, Recommender, Row, TrainingData, hookimpl, tfidf
 from recalign.recommenders.histories import history_weights
 
 

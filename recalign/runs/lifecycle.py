@@ -63,9 +63,7 @@ def perform(
 
     def begin() -> None:
         if console.speaks():
-            run.begin(
-                asked.command, asked.options, asked.inputs, resume=resume, overwrite=overwrite, makes=asked.makes
-            )
+            run.begin(asked.command, asked.options, asked.inputs, resume=resume, overwrite=overwrite, makes=asked.makes)
 
     if run.done and not overwrite:
         begin()
@@ -96,9 +94,13 @@ def perform_whole(
     *,
     overwrite: bool = False,
 ) -> tuple[dict[str, Any], bool]:
-    """Do a command's work so that its folder appears whole or not at all. Arguments and errors as in `perform`.
+    """Do a command's work so that its folder appears whole or not at all; see `perform`.
 
     Args:
+        run: the folder.
+        asked: what for.
+        ready: as in `perform`.
+        overwrite: as in `perform`.
         work: takes what `ready` returned and a temporary folder to write to; returns the results.
 
     Returns:

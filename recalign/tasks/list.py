@@ -11,7 +11,7 @@ from recalign.api import Predictions, Row, UserError
 from recalign.tasks.task import Shape, Task
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 TARGETS = 10
 TITLES = 5

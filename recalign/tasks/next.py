@@ -11,7 +11,7 @@ from recalign.api import Predictions, Row, UserError
 from recalign.tasks.task import Shape, Task
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 BEAMS = 10
 """Titles of a ranked list, and beams of the search that validation and reports decode by (BEAR's setting)."""

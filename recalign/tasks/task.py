@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from recalign.api import Predictions, Row
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.api import Engine
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def train_aligned(
 
     def ready() -> Policy:
         connect()
-        return load_policy(
+        policy = load_policy(
             options.model,
             dataset,
             template=options.template,
@@ -137,6 +137,8 @@ def train_aligned(
             trainable=True,
             max_length=options.max_length,
         )
+        objective.modules = policy.attach(objective.module_makers, options.training.seed)
+        return policy
 
     return perform(
         RunFolder(out),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recalign.training.trainer import RecalignTrainer, Step
+from recalign.training.trainer import RecalignTrainer, TrainingStep
 from recalign.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class TrainingSetup:
         validation: of the policy that is trained.
     """
 
-    step: Step
+    step: TrainingStep
     examples: AnswerExamples | PreferenceExamples
     collate: Callable[[list[Any]], Any]
     validation: Validation

@@ -116,6 +116,7 @@ def train_supervised(
             trainable=True,
             max_length=options.max_length,
         )
+        objective.modules = policy.attach(objective.module_makers, options.training.seed)
         return _setup(policy, dataset, objective, options)
 
     return perform(

@@ -22,6 +22,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
+from recalign.models.modules import restore_modules
 from recalign.models.policy import Policy
 from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import EpochSampler
@@ -31,7 +32,7 @@ from recalign.workspace import read_json, write_json
 LOG_FILE, OBJECTIVE_FILE = "log.jsonl", "objective.json"
 
 
-class Step(Protocol):
+class TrainingStep(Protocol):
     """What one training step computes.
 
     Attributes:
@@ -69,7 +70,7 @@ class RecalignTrainer(Trainer):
     def __init__(
         self,
         policy: Policy,
-        step: Step,
+        step: TrainingStep,
         options: TrainingOptions,
         out: Path,
         examples: Dataset[Any],
@@ -204,7 +205,12 @@ class RecalignTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        restore_modules(self.policy.model, Path(resume_from_checkpoint))
         self.step.objective.load_state_dict(read_json(Path(resume_from_checkpoint) / OBJECTIVE_FILE))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        restore_modules(self.policy.model, Path(self.state.best_model_checkpoint))
 
     def _start_log(self, checkpoint: Path | None) -> None:
         """Forget what an interrupted run logged after the checkpoint that we go on from."""

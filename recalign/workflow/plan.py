@@ -26,7 +26,7 @@ PLACE = re.compile(r"\{([\w-]+)\}")
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """One command to run, everything resolved.
 
     Args:
@@ -57,13 +57,13 @@ class _Family:
     """All expansions of one [[step]]: its axes (name -> labels) and its steps by their place on them."""
 
     axes: dict[str, list[str]] = field(default_factory=dict)
-    steps: dict[tuple[str, ...], Step] = field(default_factory=dict)
+    steps: dict[tuple[str, ...], RecipeStep] = field(default_factory=dict)
 
-    def at(self, place: Mapping[str, str]) -> Step:
+    def at(self, place: Mapping[str, str]) -> RecipeStep:
         return self.steps[tuple(place[axis] for axis in self.axes)]
 
 
-def plan(recipe: Recipe, root: Path) -> list[Step]:
+def plan(recipe: Recipe, root: Path) -> list[RecipeStep]:
     """Expand a recipe into the steps to run, in an order in which they can be.
 
     Args:
@@ -140,7 +140,9 @@ class _Planner:
                         raise UserError(f"{where}: two sweeps are called '{axis}'.", "Rename one of them.")
         return axes
 
-    def _resolve(self, name: str, signature: CommandSignature, place: dict[str, str], options: dict[str, Any]) -> Step:
+    def _resolve(
+        self, name: str, signature: CommandSignature, place: dict[str, str], options: dict[str, Any]
+    ) -> RecipeStep:
         identity = "/".join([name, *(f"{axis}={label}" for axis, label in place.items())])
         where, needs, resolved = f"Step '{identity}'", {}, {}
         for key, value in options.items():
@@ -160,7 +162,7 @@ class _Planner:
             "files": self._files(parsed),
             "needs": [step.key for step in needs.values()],
         }
-        return Step(
+        return RecipeStep(
             id=identity,
             name=name,
             command=signature.name,
@@ -174,13 +176,15 @@ class _Planner:
 
     def _resolve_params(
         self, params: Mapping[str, Any], place: dict[str, str], where: str
-    ) -> tuple[dict[str, Any], list[Step]]:
+    ) -> tuple[dict[str, Any], list[RecipeStep]]:
         """Resolve a plugin's parameters one by one."""
         pairs = [self._resolve_value(value, place, False, f"{where}.{key}") for key, value in params.items()]
         values = [value for value, _ in pairs]
         return dict(zip(params, values, strict=True)), [step for _, steps in pairs for step in steps]
 
-    def _resolve_value(self, value: Any, place: dict[str, str], gathers: bool, where: str) -> tuple[Any, list[Step]]:
+    def _resolve_value(
+        self, value: Any, place: dict[str, str], gathers: bool, where: str
+    ) -> tuple[Any, list[RecipeStep]]:
         """Replace references by folders and `{axis}` by labels; return the steps referred to as well."""
         if isinstance(value, list):
             pairs = [self._resolve_value(each, place, gathers, where) for each in value]

@@ -18,7 +18,7 @@ from recalign.commands.shared_options import JsonOption, OutOption, QuietOption
 from recalign.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from recalign.workflow.plan import Step
+    from recalign.workflow.plan import RecipeStep
     from recalign.workflow.scheduler import Status
 
 SHOWN = 60
@@ -72,7 +72,7 @@ def run(
     return _summary(loaded.name, steps, outcome, root)
 
 
-def _selected(steps: list[Step], only: Sequence[str]) -> list[Step]:
+def _selected(steps: list[RecipeStep], only: Sequence[str]) -> list[RecipeStep]:
     """The steps named (by name or id) and all that they need."""
     if not only:
         return steps
@@ -87,7 +87,7 @@ def _selected(steps: list[Step], only: Sequence[str]) -> list[Step]:
     return [step for step in steps if step.id in wanted]
 
 
-def _described(step: Step, state: str) -> dict[str, Any]:
+def _described(step: RecipeStep, state: str) -> dict[str, Any]:
     return {
         "id": step.id,
         "command": step.command,
@@ -98,7 +98,7 @@ def _described(step: Step, state: str) -> dict[str, Any]:
     }
 
 
-def _plan_tree(title: str, steps: list[Step], statuses: dict[str, Status]) -> Tree:
+def _plan_tree(title: str, steps: list[RecipeStep], statuses: dict[str, Status]) -> Tree:
     todo = sum(not statuses[step.id].done for step in steps)
     tree = Tree(Text(f"{title}: {len(steps)} steps, {len(steps) - todo} done, {todo} to do", style="bold"))
     for name in dict.fromkeys(step.name for step in steps):
@@ -116,7 +116,7 @@ def _plan_tree(title: str, steps: list[Step], statuses: dict[str, Status]) -> Tr
     return tree
 
 
-def _summary(name: str, steps: list[Step], outcome: dict[str, str], root: Path) -> dict[str, Any]:
+def _summary(name: str, steps: list[RecipeStep], outcome: dict[str, str], root: Path) -> dict[str, Any]:
     """Print where the time went, a line a [[step]], and return all of it."""
     from recalign.workflow.scheduler import Ledger
     from recalign.workspace import RunFolder

@@ -18,7 +18,7 @@ from recalign import console
 from recalign.errors import UserError
 from recalign.locks import take
 from recalign.removal import check_run, discard
-from recalign.workflow.plan import Step
+from recalign.workflow.plan import RecipeStep
 from recalign.workflow.signatures import signature_of
 from recalign.workflow.workers import Interrupted, Worker, run_command
 from recalign.workspace import RunFolder, read_json, write_json
@@ -64,24 +64,24 @@ class Ledger:
                 "Delete it: what the steps' folders hold is then kept, but not removed when the recipe changes.",
             )
 
-    def record(self, step: Step) -> dict[str, Any]:
+    def record(self, step: RecipeStep) -> dict[str, Any]:
         """What was noted of a step, or {}."""
         return dict(self._records.get(step.id, {}))
 
-    def claim(self, step: Step) -> dict[str, Any]:
+    def claim(self, step: RecipeStep) -> dict[str, Any]:
         """What run.json of the step's folder carries if this recipe made it; {} where nothing was noted for it."""
         claim = self.record(step).get("claim")
         if isinstance(claim, dict) and claim.get("step") == step.id and claim.get("token"):
             return claim
         return {}
 
-    def note(self, step: Step, **facts: Any) -> None:
+    def note(self, step: RecipeStep, **facts: Any) -> None:
         """Note facts on a step and write them down."""
         with self._lock:
             self._records[step.id] = facts
             write_json(self._file, self._records)
 
-    def status(self, step: Step, needs: Sequence[Step], statuses: dict[str, Status]) -> Status:
+    def status(self, step: RecipeStep, needs: Sequence[RecipeStep], statuses: dict[str, Status]) -> Status:
         """Compare what is asked for with what is there."""
         record, run = self.record(step), RunFolder(step.out).record
         if not run:
@@ -99,12 +99,12 @@ class Ledger:
         return Status("changed", "what it reads was made again") if made_again else Status("done")
 
 
-def finished(steps: Sequence[Step]) -> dict[str, Any]:
+def finished(steps: Sequence[RecipeStep]) -> dict[str, Any]:
     """When each step's run ended, by id: tells whether it was made again since."""
     return {step.id: RunFolder(step.out).record.get("finished") for step in steps}
 
 
-def survey(steps: Sequence[Step], root: Path) -> dict[str, Status]:
+def survey(steps: Sequence[RecipeStep], root: Path) -> dict[str, Status]:
     """Say of each step whether it has to run, touching nothing.
 
     Args:
@@ -118,7 +118,7 @@ def survey(steps: Sequence[Step], root: Path) -> dict[str, Status]:
     return statuses
 
 
-def execute(steps: Sequence[Step], root: Path, *, jobs: int = 1, keep_going: bool = False) -> dict[str, str]:
+def execute(steps: Sequence[RecipeStep], root: Path, *, jobs: int = 1, keep_going: bool = False) -> dict[str, str]:
     """Run what has to be run.
 
     Args:
@@ -128,7 +128,7 @@ def execute(steps: Sequence[Step], root: Path, *, jobs: int = 1, keep_going: boo
         keep_going: after a failure, run what does not depend on it.
 
     Returns:
-        Step id -> "done" (was done before), "ran", "failed" or "blocked" (a step that it needs failed).
+        Id of a step -> "done" (was done before), "ran", "failed" or "blocked" (a step that it needs failed).
 
     Raises:
         UserError: a step's, with the step's name; with `keep_going` only at the end.
@@ -139,7 +139,7 @@ def execute(steps: Sequence[Step], root: Path, *, jobs: int = 1, keep_going: boo
 
 
 class _Run:
-    def __init__(self, steps: Sequence[Step], root: Path, keep_going: bool) -> None:
+    def __init__(self, steps: Sequence[RecipeStep], root: Path, keep_going: bool) -> None:
         self.root, self.keep_going = root, keep_going
         self.ledger = Ledger(root)
         self.by_id = {step.id: step for step in steps}
@@ -180,7 +180,7 @@ class _Run:
                 self._finish(step, started)
 
     def _in_parallel(self, workers: list[Worker]) -> None:
-        events: queue.Queue[tuple[Worker, Step, float, Exception | None]] = queue.Queue()
+        events: queue.Queue[tuple[Worker, RecipeStep, float, Exception | None]] = queue.Queue()
         idle, busy = list(workers), 0
         with console.progress("steps", self.total) as advance:
             while True:
@@ -207,7 +207,7 @@ class _Run:
                     idle.append(worker)
                 advance(1, f"{step.id} {'failed' if error else 'done'}")
 
-    def _next(self) -> Step | None:
+    def _next(self) -> RecipeStep | None:
         """Take a step whose needs are met, if there is one; what depends on a failure is blocked."""
         if self.errors and not self.keep_going:
             return None
@@ -221,7 +221,7 @@ class _Run:
                 return step
         return None
 
-    def _start(self, step: Step) -> float:
+    def _start(self, step: RecipeStep) -> float:
         """Clear the folder of what this recipe made and is outdated; note what is asked for and the claim.
 
         The claim is noted before the command writes it into run.json: whenever this is killed, either both agree
@@ -241,7 +241,7 @@ class _Run:
         self.ledger.note(step, key=step.key, options=step.options, read=read, claim=claim)
         return time.perf_counter()
 
-    def _check_removable(self, step: Step) -> None:
+    def _check_removable(self, step: RecipeStep) -> None:
         """Refuse to start where a step's folder is outdated and not this recipe's to remove."""
         record, run = self.ledger.record(step), RunFolder(step.out).record
         if record and run and record["key"] != step.key:
@@ -250,16 +250,16 @@ class _Run:
             except UserError as error:
                 raise UserError(f"Step '{step.id}' changed: {error.what}", error.hint) from None
 
-    def _resume(self, step: Step) -> list[str]:
+    def _resume(self, step: RecipeStep) -> list[str]:
         return ["--resume"] if signature_of(step.command).takes("resume") else []
 
-    def _finish(self, step: Step, started: float) -> None:
+    def _finish(self, step: RecipeStep, started: float) -> None:
         self.outcome[step.id] = "ran"
         seconds = time.perf_counter() - started
         found = RunFolder(step.out).record.get("hash")
         self.ledger.note(step, **self.ledger.record(step), seconds=round(seconds, 3), hash=found)
 
-    def _fail(self, step: Step, error: Exception) -> None:
+    def _fail(self, step: RecipeStep, error: Exception) -> None:
         self.outcome[step.id] = "failed"
         if isinstance(error, UserError):
             error = UserError(f"Step '{step.id}': {error.what}", error.hint)
@@ -298,6 +298,6 @@ def _lock(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _difference(old: dict[str, Any], step: Step) -> str:
+def _difference(old: dict[str, Any], step: RecipeStep) -> str:
     changed = [key for key in sorted({*old, *step.options}) if old.get(key) != step.options.get(key)]
     return ", ".join(f"{key}: {old.get(key)!r} -> {step.options.get(key)!r}" for key in changed[:3]) or "its inputs"

@@ -21,7 +21,7 @@ from recalign.workflow.signatures import signature_of
 from recalign.workspace import RunFolder, claiming
 
 if TYPE_CHECKING:
-    from recalign.workflow.plan import Step
+    from recalign.workflow.plan import RecipeStep
 
 
 class Fault(RuntimeError):
@@ -59,7 +59,7 @@ class Worker:
         return self._process.poll() is None
 
     def submit(
-        self, step: Step, more: list[str], claim: Mapping[str, Any], answer: Callable[..., None], started: float
+        self, step: RecipeStep, more: list[str], claim: Mapping[str, Any], answer: Callable[..., None], started: float
     ) -> None:
         """Hand over a step; `answer(worker, step, started, error)` is called from a thread when it ends."""
         log = self._logs / f"{step.id.replace('/', '.')}.log"

@@ -38,7 +38,7 @@ def test_seeds_form_one_row_each(runs, tmp_path):
 
 def test_named_groups(runs):
     names = [f"base={runs['sft', 0]},{runs['sft', 1]}", f"ours={runs['blade', 0]}/decode-greedy-test"]
-    results = compare(group=names, baseline="ours", metrics="recall@2")
+    results = compare(group=names, reference="ours", metrics="recall@2")
     assert [system["name"] for system in results["systems"]] == ["base", "ours"]
     assert results["systems"][0]["against_reference"]["recall@2"]["difference"]["mean"] == -1.0
     assert results["metrics"] == ["recall@2"]
@@ -86,5 +86,5 @@ def test_a_run_or_name_given_twice_is_refused(runs):
 
 def test_a_refused_comparison_leaves_nothing_behind(runs, tmp_path):
     with pytest.raises(UserError, match="no system 'nobody'"):
-        compare(list(runs.values()), baseline="nobody")
+        compare(list(runs.values()), reference="nobody")
     assert not (tmp_path / "runs" / "compare").exists()

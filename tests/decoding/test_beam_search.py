@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from recalign.decoding import hypotheses as prefixes
-from recalign.decoding.prompt_cache import SharedContext
+from recalign.decoding.prompt_cache import SharedPromptCache
 from recalign.errors import UserError
 from tests.decoding.doubles import END, VOCABULARY, make_engine, random_paths, row, tiny_model
 from tests.decoding.oracle import all_responses, token_logps
@@ -107,14 +107,14 @@ def test_pruned_and_finished_beams_leave_no_trace(scoring):
 def test_few_logits_over_the_vocabulary_are_held_at_once(search, monkeypatch):
     paths = random_paths(60, seed=6, longest=9, width=6)
     rows = [row(i, np.random.default_rng(i).integers(0, 60, size=2 + i).tolist()) for i in range(4)]
-    held, extend = [], SharedContext.extend
+    held, extend = [], SharedPromptCache.extend
 
     def watched(*arguments, **options):
         logits, slots = extend(*arguments, **options)
         held.append(len(logits))
         return logits, slots
 
-    monkeypatch.setattr(SharedContext, "extend", watched)
+    monkeypatch.setattr(SharedPromptCache, "extend", watched)
     found = []
     for tokens in (1000, 12):
         held.clear()

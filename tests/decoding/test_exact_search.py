@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from recalign.decoding.prompt_cache import SharedContext
+from recalign.decoding.prompt_cache import SharedPromptCache
 from recalign.errors import UserError
 from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
 from tests.decoding.test_beam_search import every_score, trained
@@ -99,8 +99,8 @@ def test_a_model_whose_logits_are_no_numbers_is_refused(search):
 @pytest.mark.parametrize(("scoring", "passes"), [("renormalised", 0), ("full", 1)])
 @pytest.mark.parametrize("search", ["beam", "exact"])
 def test_forced_tokens_are_no_passes(search, scoring, passes, monkeypatch):
-    calls, extend = [], SharedContext.extend
-    monkeypatch.setattr(SharedContext, "extend", lambda *a, **options: calls.append(1) or extend(*a, **options))
+    calls, extend = [], SharedPromptCache.extend
+    monkeypatch.setattr(SharedPromptCache, "extend", lambda *a, **options: calls.append(1) or extend(*a, **options))
     paths = [np.array([first, *range(3, 14)]) for first in range(20, 29)]  # one choice, and eleven tokens after it
     engine = make_engine(paths, task="next")
     calls.clear()

@@ -7,9 +7,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from recalign.decoding import shared_attention as attention
 from recalign.decoding.compatibility import obstacle_to_sharing
-from recalign.decoding.prompt_cache import Cost, SharedContext
+from recalign.decoding.prompt_cache import Cost, SharedPromptCache
 from recalign.decoding.shared_attention import own, shared
-from recalign.decoding.uncached import UncachedContext
+from recalign.decoding.uncached import UncachedPrompts
 from tests.decoding.doubles import VOCABULARY, make_engine, random_paths, row, tiny_model
 
 
@@ -30,7 +30,7 @@ def test_shared_prompts_give_the_logits_of_full_forward_passes(
     monkeypatch.setattr(attention, "ROW_BY_ROW", {"cpu"} if row_by_row else set())
     model = tiny_model(kind)
     generator = torch.Generator().manual_seed(0)
-    ours, plain = SharedContext(model, Cost()), UncachedContext(model, Cost(), 4096)
+    ours, plain = SharedPromptCache(model, Cost()), UncachedPrompts(model, Cost(), 4096)
     segments = torch.arange(3).repeat_interleave(4) if branching else torch.arange(12)
     with shared(model):
         lanes = 1 if branching else 4
@@ -121,7 +121,7 @@ def test_what_all_prompts_begin_with_is_encoded_once():
     tokens = []
     handle = model.model.embed_tokens.register_forward_hook(lambda _, inputs, __: tokens.append(inputs[0].numel()))
     with shared(model):
-        SharedContext(model, Cost()).begin(prompts(common=20))
+        SharedPromptCache(model, Cost()).begin(prompts(common=20))
     handle.remove()
     assert sum(tokens) == 20 + 5 + 1 + 8
 
@@ -132,14 +132,14 @@ def test_prompts_of_a_token_or_two_are_read(lengths):
     model = tiny_model("llama")
     short = [np.arange(length) + 3 for length in lengths]
     with shared(model):
-        found = SharedContext(model, Cost()).begin(short)
-    torch.testing.assert_close(found, UncachedContext(model, Cost(), 4096).begin(short), atol=1e-5, rtol=0)
+        found = SharedPromptCache(model, Cost()).begin(short)
+    torch.testing.assert_close(found, UncachedPrompts(model, Cost(), 4096).begin(short), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
 def test_slots_of_pruned_tokens_are_used_again():
     model = tiny_model("llama")
-    context = SharedContext(model, Cost())
+    context = SharedPromptCache(model, Cost())
     segments, one = torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long)
     with shared(model):
         context.begin(prompts()[:1], branching=True)

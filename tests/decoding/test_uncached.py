@@ -6,7 +6,7 @@ import torch
 
 from recalign.decoding.compatibility import attention_window, beyond_window, obstacle_to_sharing
 from recalign.decoding.prompt_cache import Cost
-from recalign.decoding.uncached import UncachedContext
+from recalign.decoding.uncached import UncachedPrompts
 from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
 from tests.decoding.oracle import token_logps
 from tests.decoding.test_beam_search import every_score
@@ -36,7 +36,7 @@ def test_logits_are_those_of_last_tokens_only():
     model, places = tiny_model("mistral", sliding_window=8), []
     model.register_forward_hook(lambda *arguments: places.append(arguments[2].logits.shape[1]))
     prompts = [np.arange(length) + 3 for length in (9, 4, 9, 6)]
-    found = UncachedContext(model, Cost(), 4096).begin(prompts)
+    found = UncachedPrompts(model, Cost(), 4096).begin(prompts)
     assert places == [3]  # of four prompts of three lengths
     for prompt, logits in zip(prompts, found, strict=True):
         torch.testing.assert_close(logits, model(torch.from_numpy(prompt)[None]).logits[0, -1], atol=1e-5, rtol=1e-5)
@@ -45,9 +45,9 @@ def test_logits_are_those_of_last_tokens_only():
 @torch.no_grad()
 def test_a_model_that_cannot_select_logits_gives_the_same(monkeypatch):
     model, prompts = tiny_model("llama"), [np.arange(length) + 3 for length in (9, 4, 6)]
-    found = UncachedContext(model, Cost(), 4096).begin(prompts)
+    found = UncachedPrompts(model, Cost(), 4096).begin(prompts)
     monkeypatch.setattr("recalign.decoding.uncached.selects_logits", lambda _: False)
-    torch.testing.assert_close(UncachedContext(model, Cost(), 4096).begin(prompts), found)
+    torch.testing.assert_close(UncachedPrompts(model, Cost(), 4096).begin(prompts), found)
 
 
 @pytest.mark.parametrize("window", [8, 15])
@@ -62,9 +62,9 @@ def test_sampled_lists_have_the_log_probabilities_of_full_forward_passes(window,
 
 def test_short_prompts_of_a_model_with_a_window_are_shared(said):
     engine = make_engine(random_paths(30), model=tiny_model("mistral", sliding_window=64), task="next")
-    assert not isinstance(engine.context([np.arange(3, 9)], 1), UncachedContext)
+    assert not isinstance(engine.context([np.arange(3, 9)], 1), UncachedPrompts)
     assert said == []
-    assert isinstance(engine.context([np.arange(3, 9), np.arange(70) % 30 + 3], 1), UncachedContext)
+    assert isinstance(engine.context([np.arange(3, 9), np.arange(70) % 30 + 3], 1), UncachedPrompts)
     assert said == [
         "MistralForCausalLM does not share prompts among their continuations, which is slower: "
         "it looks back 64 tokens only (sliding window)."

@@ -78,8 +78,11 @@ def test_gradient_is_the_weighted_cross_entropy_of_the_closed_form(normalise, we
     (gradient,) = torch.autograd.grad(value, answers.logits)
 
     mask = torch.nn.functional.one_hot(answers.labels, 12).bool()
-    for place, position in enumerate(answers.allowed.positions):
-        mask[position, answers.allowed.tokens[answers.allowed.starts[place] : answers.allowed.starts[place + 1]]] = True
+    for place, position in enumerate(answers.valid_tokens.positions):
+        mask[
+            position,
+            answers.valid_tokens.tokens[answers.valid_tokens.starts[place] : answers.valid_tokens.starts[place + 1]],
+        ] = True
     logps = answers.logits.masked_fill(~mask, -torch.inf).log_softmax(-1).gather(1, answers.labels[:, None])[:, 0]
     weights = torch.ones(9, dtype=torch.float64)
     for token in range(9):  # the second position of row 0 is forced for the target and a step for the beam

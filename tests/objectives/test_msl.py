@@ -19,9 +19,11 @@ def ragged(lists):
 
 def valid_mask(answers):
     mask = torch.nn.functional.one_hot(answers.labels, answers.logits.shape[-1]).bool()
-    bounds = zip(answers.allowed.positions, answers.allowed.starts, answers.allowed.starts[1:], strict=False)
+    bounds = zip(
+        answers.valid_tokens.positions, answers.valid_tokens.starts, answers.valid_tokens.starts[1:], strict=False
+    )
     for position, start, end in bounds:
-        mask[position, answers.allowed.tokens[start:end]] = True
+        mask[position, answers.valid_tokens.tokens[start:end]] = True
     return mask
 
 
@@ -30,7 +32,7 @@ def batch(logits, labels, allowed, rows=None):
         logits=logits,
         labels=torch.tensor(labels),
         rows=torch.tensor(rows if rows is not None else [0] * len(labels)),
-        allowed=ragged(allowed),
+        valid_tokens=ragged(allowed),
     )
 
 

@@ -133,7 +133,7 @@ def test_every_built_in_comes_through_an_entry_point_and_none_is_broken():
 def test_listing_imports_no_plugin_and_nothing_heavy():
     program = (
         "import sys; from recalign.plugins.registry import list_plugins; "
-        "[(e.summary, e.problem) for e in list_plugins()]; "
+        "[(entry.summary, entry.problem) for entry in list_plugins()]; "
         "print(sorted(m for m in sys.modules if m.startswith('recalign.') or m in ('torch', 'polars', 'transformers')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recalign.decoding.engine import Engine
-from recalign.decoding.prompt_cache import SharedContext
+from recalign.decoding.prompt_cache import SharedPromptCache
 from recalign.metrics.expression import parse_expression
 from recalign.models.policy import load_policy, reference_policy
 from recalign.plugins.registry import create
@@ -105,7 +105,7 @@ def test_plain_rows_count_their_copies_of_the_prompt(whole):
     ],
 )
 def test_decoding_holds_the_token_budget(method, options, budget, monkeypatch):
-    held, extend = [], SharedContext.extend
+    held, extend = [], SharedPromptCache.extend
 
     def watched(self, *arguments, **keywords):
         found = extend(self, *arguments, **keywords)
@@ -113,7 +113,7 @@ def test_decoding_holds_the_token_budget(method, options, budget, monkeypatch):
         held.append(self.prompts.rows * self.prompts.room + own)
         return found
 
-    monkeypatch.setattr(SharedContext, "extend", watched)
+    monkeypatch.setattr(SharedPromptCache, "extend", watched)
     engine = make_engine(random_paths(60, longest=9), token_budget=budget, task="next")
     rows = [row(i, np.random.default_rng(i).integers(0, 60, size=5 + i % 9).tolist()) for i in range(40)]
     held.clear()
@@ -122,14 +122,14 @@ def test_decoding_holds_the_token_budget(method, options, budget, monkeypatch):
 
 
 def test_exact_search_forgets_what_it_has_closed(monkeypatch):
-    slots, extend = [], SharedContext.extend
+    slots, extend = [], SharedPromptCache.extend
 
     def watched(self, *arguments, **keywords):
         found = extend(self, *arguments, **keywords)
         slots.append(int(self.taken.sum(dim=1).max()))
         return found
 
-    monkeypatch.setattr(SharedContext, "extend", watched)
+    monkeypatch.setattr(SharedPromptCache, "extend", watched)
     engine = make_engine(random_paths(400, longest=6, width=20), task="next")
     slots.clear()
     opened = engine.exact([row(0, [1])], size=3, scoring="full")[2]

@@ -19,12 +19,12 @@ def problems(objective: TokenObjective) -> Iterator[str]:
     bare = torch.randn(TOKENS, VOCABULARY, generator=random)
     thresholds = torch.tensor([-1.0, -2.0, -torch.inf, -1.5, -torch.inf])
 
-    def part(tokens: slice, allowed: ValidTokens) -> AnswerBatch:
+    def part(tokens: slice, valid_tokens: ValidTokens) -> AnswerBatch:
         return AnswerBatch(
             logits=logits[tokens],
             labels=labels[tokens],
             rows=rows[tokens] - rows[tokens][0],
-            allowed=allowed if objective.needs.valid_tokens or objective.needs.beam_width else None,
+            valid_tokens=valid_tokens if objective.needs.valid_tokens or objective.needs.beam_width else None,
             logits_without_history=bare[tokens] if objective.needs.without_history else None,
             beam_thresholds=thresholds[tokens] if objective.needs.beam_width else None,
         )

@@ -16,7 +16,7 @@ from recalign.decoding.compatibility import UNFIT, beyond_window, reason, tell
 from recalign.decoding.constraint import Decisions
 from recalign.decoding.scoring import masked_log_softmax, penalise
 from recalign.training.logprobs.prefix_tree import PrefixTrees, pack
-from recalign.training.logprobs.shared_prompt import hidden_in_lanes, lanes_are_cheaper, tokens_needed
+from recalign.training.logprobs.shared_prompt import hidden_beside_prompts, sharing_is_cheaper, tokens_needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -186,8 +186,8 @@ def hidden_before(
         layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
         trees = pack(*layout)
         needed = tokens_needed(len(sampled), rows, positions)
-        if lanes_are_cheaper(model, sampled.prompts, needed, trees.input_ids.shape):
-            return hidden_in_lanes(model, *layout)
+        if sharing_is_cheaper(model, sampled.prompts, needed, trees.input_ids.shape):
+            return hidden_beside_prompts(model, *layout)
         hidden = _hidden_of_trees(model, trees)  # [B, S, H]
     else:
         trees = _one_a_row(sampled, rows, positions)

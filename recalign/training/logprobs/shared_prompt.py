@@ -21,11 +21,11 @@ from recalign.decoding.shared_attention import Grid, shared
 
 CLEARLY = 1.1
 """Lanes are chosen where trees would cost so many times as much."""
-_TAKES_LANES: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+_TAKES_SHARED_PROMPTS: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class _ReadLanes:
+class _SharedPromptPass:
     """One forward pass over the M tokens of prompts and lanes; the pass that `shared_attention` asks.
 
     Args:
@@ -60,7 +60,7 @@ class _ReadLanes:
         return torch.cat([read, out.transpose(1, 2).flatten(0, 1)[self.lanes.back]])
 
 
-def lanes_are_cheaper(
+def sharing_is_cheaper(
     model: PreTrainedModel,
     prompts: Sequence[np.ndarray],
     needed: np.ndarray,
@@ -84,14 +84,14 @@ def lanes_are_cheaper(
     longest = float(needed.max(initial=0))
     pairs = (length**2).sum() + (needed > 0).sum() * longest * (length.max() + longest)
     lanes = (length.sum() + needed.sum()) * linear + 2.0 * pairs
-    return bool(tree > CLEARLY * lanes) and takes_lanes(model)
+    return bool(tree > CLEARLY * lanes) and takes_shared_prompts(model)
 
 
-def takes_lanes(model: PreTrainedModel) -> bool:
+def takes_shared_prompts(model: PreTrainedModel) -> bool:
     """Whether the model takes the shared attention; tried once a model."""
-    if model not in _TAKES_LANES:
-        _TAKES_LANES[model] = not obstacle_to_sharing(model)
-    return _TAKES_LANES[model]
+    if model not in _TAKES_SHARED_PROMPTS:
+        _TAKES_SHARED_PROMPTS[model] = not obstacle_to_sharing(model)
+    return _TAKES_SHARED_PROMPTS[model]
 
 
 def tokens_needed(count: int, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def tokens_needed(count: int, rows: np.ndarray, positions: np.ndarray) -> np.nda
     return needed
 
 
-def hidden_in_lanes(
+def hidden_beside_prompts(
     model: PreTrainedModel,
     prompts: Sequence[np.ndarray],
     tokens: np.ndarray,
@@ -146,7 +146,7 @@ def hidden_in_lanes(
         [of_prompt.expand(count, longest, columns), of_lane.expand(count, longest, longest)], dim=2
     )  # [A, T, L + T]
     prompt_of = torch.arange(len(prompts)).repeat_interleave(torch.from_numpy(lengths))
-    reading = _ReadLanes(
+    reading = _SharedPromptPass(
         first=int(lengths.sum()),
         prompts=Grid.of(prompt_of.to(device), len(prompts)),
         lanes=Grid.of(torch.from_numpy(lane).to(device), count) if count else Grid(*[torch.zeros(0, 0).long()] * 2),

@@ -44,7 +44,7 @@ class TitleScores:
 
 
 class PreferenceStep:
-    """A preference objective as a training step (see `trainer.Step`): all titles of a prompt share one encoding of it.
+    """A preference objective as a TrainingStep: all titles of a prompt share one encoding of it.
 
     Args:
         policy: what is trained.

@@ -19,7 +19,7 @@ from recalign.training.offline.examples import IGNORED, Example, TokenBatch, col
 
 
 class TokenStep:
-    """A token objective as a training step (see `trainer.Step`): logits only where there is a token to learn.
+    """A token objective as a training step (see `trainer.TrainingStep`): logits only where there is a token to learn.
 
     Args:
         policy: what is trained.
@@ -57,7 +57,7 @@ class TokenStep:
     def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
         """Run the model; the labelled tokens come out end to end, row by row."""
         batch = batch.to(self.policy.device)
-        logits, labels, rows = self._run(model, batch)
+        logits, labels, rows, hidden = self._run(model, batch)
         without = None
         needs = self.objective.needs
         if needs.without_history:
@@ -70,25 +70,32 @@ class TokenStep:
             logits=logits,
             labels=labels,
             rows=rows,
-            allowed=allowed,
+            valid_tokens=allowed,
             logits_without_history=without,
             beam_thresholds=self._beam_thresholds(batch.examples, allowed, width) if width else None,
+            hidden=hidden,
         )
 
-    def _run(self, model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits [S, V] before the labelled tokens, those tokens [S], and the row of each [S]."""
+    def _run(
+        self, model: torch.nn.Module, batch: TokenBatch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Logits [S, V] before the labelled tokens, those tokens [S], their rows [S]; hidden states [S, H] or None."""
+        wanted = self.objective.needs.hidden_states
         chosen = {"logits_to_keep": batch.keep} if self._selects_logits else {}
-        logits = model(
+        output = model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
             use_cache=False,
+            **({"output_hidden_states": True} if wanted else {}),
             **chosen,
-        ).logits
+        )
+        logits = output.logits
         if not chosen:
             logits = logits[:, batch.keep]
         rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
-        return logits[rows, columns].float(), batch.labels[rows, columns], rows
+        hidden = output.hidden_states[-1][rows, batch.keep[columns]] if wanted else None
+        return logits[rows, columns].float(), batch.labels[rows, columns], rows, hidden
 
     def _without_history(self, example: Example) -> Example:
         """Return the same answer after the prompt of a user without history."""
@@ -130,7 +137,7 @@ class TokenStep:
         excluded = self.engine.excluded(row)
         return excluded[(excluded[:, None] != row.targets[:count]).all(axis=1)]
 
-    def _beam_thresholds(self, examples: Sequence[Example], allowed: ValidTokens, width: int) -> torch.Tensor:
+    def _beam_thresholds(self, examples: Sequence[Example], valid_tokens: ValidTokens, width: int) -> torch.Tensor:
         """[S] what each answer's prefixes must score to stay in a beam search with the policy as it is now."""
         search = self.engine.thresholds([example.row for example in examples], width=width)
         thresholds, steps = [], []
@@ -140,5 +147,5 @@ class TokenStep:
             thresholds += [none, search.going[row, :end], search.ending[row, end : end + 1]]
             steps += [none.bool(), search.decided[row, :end], search.decided[row, end:].any()[None]]
         counts = torch.cat(steps)
-        counts[allowed.positions.cpu()] = True
+        counts[valid_tokens.positions.cpu()] = True
         return torch.cat(thresholds).masked_fill(~counts, -torch.inf).float().to(self.policy.device)

@@ -12,8 +12,7 @@ from recalign.api import first_positions
 from recalign.objectives.policy_gradient import TIE, settle_ties, settle_with_references, zero_variance
 
 if TYPE_CHECKING:
-    from recalign.api import Credit, Groups
-    from recalign.decoding.engine import Completions
+    from recalign.api import Completions, Credit, Groups
 
 SUMMARISED = (
     "reward",

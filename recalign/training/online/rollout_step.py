@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class RolloutStep:
-    """A rollout objective as a training step (see `trainer.Step`); one batch is an update.
+    """A rollout objective as a training step (see `trainer.TrainingStep`); one batch is an update.
 
     An update is a rollout (or the one before, again), log-probabilities, loss and backward pass, part by part, so that
     memory is bounded by the token budget and not by P or G; the processes' parts need not be equal in number or size.

@@ -12,8 +12,7 @@ import torch
 from torch import distributed
 from torch.nn.utils.rnn import pad_sequence
 
-from recalign.api import Credit, Groups, ListBatch, Row, UserError
-from recalign.decoding.sampling import Completions
+from recalign.api import Completions, Credit, Groups, ListBatch, Row, UserError
 from recalign.plugins.registry import blamed, plugin_error
 from recalign.training.availability import fewest_available
 from recalign.training.logprobs.completions import Sampled

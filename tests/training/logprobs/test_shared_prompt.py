@@ -9,7 +9,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from recalign.training.logprobs import completions as logps_module
 from recalign.training.logprobs import shared_prompt as lanes_module
 from recalign.training.logprobs.completions import Sampled, hidden_before
-from recalign.training.logprobs.shared_prompt import hidden_in_lanes, lanes_are_cheaper, takes_lanes, tokens_needed
+from recalign.training.logprobs.shared_prompt import (
+    hidden_beside_prompts,
+    sharing_is_cheaper,
+    takes_shared_prompts,
+    tokens_needed,
+)
 
 SIZES = dict(
     vocab_size=30,
@@ -65,7 +70,7 @@ def test_hidden_states_and_gradients_equal_plain_rows(family, lora):
     sampled, rows, positions = completions()
     layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
     wanted, wanted_gradient = values(model, lambda: hidden_before(model, sampled, rows, positions, packed=False))
-    found, gradient = values(model, lambda: hidden_in_lanes(model, *layout))
+    found, gradient = values(model, lambda: hidden_beside_prompts(model, *layout))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gradient, wanted_gradient, atol=1e-5, rtol=1e-4)
 
@@ -76,7 +81,7 @@ def test_predictions_at_first_tokens_alone_need_no_lane():
     rows, positions = np.arange(6), np.zeros(6, dtype=np.int64)
     layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
     wanted, _ = values(model, lambda: hidden_before(model, sampled, rows, positions, packed=False))
-    found, _ = values(model, lambda: hidden_in_lanes(model, *layout))
+    found, _ = values(model, lambda: hidden_beside_prompts(model, *layout))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -84,7 +89,7 @@ def test_the_attention_is_put_back():
     model = build("llama")
     before = model.config._attn_implementation
     sampled, rows, positions = completions()
-    hidden_in_lanes(model, sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
+    hidden_beside_prompts(model, sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
     assert model.config._attn_implementation == before
 
 
@@ -102,8 +107,8 @@ def test_lanes_are_chosen_for_long_completions_that_differ(distinct, monkeypatch
     model = build("llama")
     sampled, rows, positions = long_completions(distinct)
     calls = []
-    real = hidden_in_lanes
-    monkeypatch.setattr(logps_module, "hidden_in_lanes", lambda *a: calls.append(1) or real(*a))
+    real = hidden_beside_prompts
+    monkeypatch.setattr(logps_module, "hidden_beside_prompts", lambda *a: calls.append(1) or real(*a))
     found, site_of = hidden_before(model, sampled, rows, positions)
     assert bool(calls) == distinct
     wanted, wanted_site = hidden_before(model, sampled, rows, positions, packed=False)
@@ -115,5 +120,5 @@ def test_a_model_that_takes_no_shared_attention_gets_no_lanes(monkeypatch):
     monkeypatch.setattr(lanes_module, "obstacle_to_sharing", lambda _: "its attention cannot be replaced")
     sampled, rows, positions = long_completions(True)
     needed = tokens_needed(len(sampled), rows, positions)
-    assert not takes_lanes(model)
-    assert not lanes_are_cheaper(model, sampled.prompts, needed, (1, 3220))
+    assert not takes_shared_prompts(model)
+    assert not sharing_is_cheaper(model, sampled.prompts, needed, (1, 3220))

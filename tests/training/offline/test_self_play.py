@@ -45,8 +45,9 @@ def self_play_of(start, out, *, resume=False, model=None, lora=None, **params):
     dataset, saved = start
     policy = load_policy(model or saved, dataset, trainable=True, lora=lora)
     engine = Engine(policy, dataset.catalogue, exclude_history=True)
-    metric = parse_expression("ndcg@10").bind(dataset.catalogue)
-    validation = Validation(engine, dataset.rows("valid")[:], metric, "reward")
+    validation = Validation(
+        engine, dataset.rows("valid")[:], parse_expression("ndcg@10").bind(dataset.catalogue), "reward"
+    )
     objective = create("objective", "sprec", {"rounds": 2, "round_rows": 16, **params})
     results = play(objective, objective.needs.rounds, validation, dataset.rows("train"), out, TRAINING, resume=resume)
     return results, {name: value.clone() for name, value in policy.model.state_dict().items()}

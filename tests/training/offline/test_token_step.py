@@ -86,9 +86,9 @@ def test_valid_tokens_are_those_of_the_constraint_at_every_choice(tmp_path, iden
     chosen = [examples[0, index] for index in (0, 3)]
     answers = step.answers(step.policy.model, collate(chosen, pad=0, all_tokens=False))
     valid = {}
-    for place, position in enumerate(answers.allowed.positions.tolist()):
-        span = slice(int(answers.allowed.starts[place]), int(answers.allowed.starts[place + 1]))
-        valid[position] = set(answers.allowed.tokens[span].tolist())
+    for place, position in enumerate(answers.valid_tokens.positions.tolist()):
+        span = slice(int(answers.valid_tokens.starts[place]), int(answers.valid_tokens.starts[place + 1]))
+        valid[position] = set(answers.valid_tokens.tokens[span].tolist())
     offset = 0
     for example in chosen:  # step through the state machine token by token
         response = example.tokens[example.prompt :]
@@ -137,10 +137,10 @@ def test_a_target_that_the_history_has_is_a_valid_title_all_the_same(tmp_path, n
     step = TokenStep(policy, create("objective", name), Engine(policy, dataset.catalogue, exclude_history=True))
     examples = AnswerExamples(policy, rows, 1)
     answers = step.answers(policy.model, collate([examples[0, index] for index in range(3)], pad=0, all_tokens=False))
-    starts = answers.allowed.starts
-    for place, position in enumerate(answers.allowed.positions):
-        assert answers.labels[position] in answers.allowed.tokens[starts[place] : starts[place + 1]]
-    assert len(answers.allowed.positions) >= 3  # at least the first token of each
+    starts = answers.valid_tokens.starts
+    for place, position in enumerate(answers.valid_tokens.positions):
+        assert answers.labels[position] in answers.valid_tokens.tokens[starts[place] : starts[place + 1]]
+    assert len(answers.valid_tokens.positions) >= 3  # at least the first token of each
     assert step.objective.loss(answers)[0].isfinite()
 
 
@@ -170,7 +170,7 @@ def test_free_text_stands_before_titles_and_only_titles_follow_the_trie(tmp_path
     found = step.answers(step.policy.model, batch)
     assert len(found.labels) == sum(len(example.tokens) - example.prompt for example in told)
     alone = step.answers(step.policy.model, without)
-    choices = sorted(found.allowed.positions.tolist())
-    assert found.labels[choices].tolist() == alone.labels[sorted(alone.allowed.positions.tolist())].tolist()
-    order, plainly = (torch.argsort(each.allowed.positions) for each in (found, alone))
-    assert found.allowed.counts[order].tolist() == alone.allowed.counts[plainly].tolist()
+    choices = sorted(found.valid_tokens.positions.tolist())
+    assert found.labels[choices].tolist() == alone.labels[sorted(alone.valid_tokens.positions.tolist())].tolist()
+    order, plainly = (torch.argsort(each.valid_tokens.positions) for each in (found, alone))
+    assert found.valid_tokens.counts[order].tolist() == alone.valid_tokens.counts[plainly].tolist()

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from recalign.api import Credit, Groups
-from recalign.decoding.engine import Completions
+from recalign.api import Completions, Credit, Groups
 from recalign.training.online.diagnostics import line, rollout_metrics, seconds_by_part, summarise
 
 
