@@ -45,7 +45,7 @@ def metrics_of(groups: Mapping[str, Sequence[Evaluation]], wanted: Sequence[str]
     """Name the metrics to compare: those wanted, or all that a group has; where a system lacks one it has no value.
 
     Raises:
-        UserError: no run has a wanted one, or the runs of one group differ in one.
+        UserError: no run has a wanted one, the runs of one group differ in one, or there is none.
     """
     found: dict[str, None] = {}
     for runs in groups.values():
@@ -62,6 +62,11 @@ def metrics_of(groups: Mapping[str, Sequence[Evaluation]], wanted: Sequence[str]
     for metric in wanted or ():
         if metric not in found:
             raise UserError(f"No run has the metric '{metric}'.", did_you_mean(metric, found))
+    if not found:
+        raise UserError(
+            "The runs hold metrics of all lists together alone: nothing can be tested user by user.",
+            "Evaluate them with a metric that has a value for each list, such as --metrics ndcg@5.",
+        )
     return list(found if wanted is None else wanted)
 
 

@@ -82,19 +82,17 @@ def _means(comparison: Comparison) -> Grid:
 
 def _best(comparison: Comparison) -> frozenset[tuple[int, int]]:
     """Cells of the best systems of each metric, but for oracles; none where no direction is better or all are alike."""
-    best = set()
+    best: set[tuple[int, int]] = set()
     systems = comparison.systems
     columns = [(metric, [system.summary[metric].mean for system in systems]) for metric in comparison.metrics]
     columns += [(name, [system.corpus.get(name) for system in systems]) for name in systems[0].corpus]
     for column, (metric, values) in enumerate(columns):
-        known = [
-            value for value, system in zip(values, systems, strict=True) if value is not None and not system.oracle
-        ]
         better = comparison.higher_is_better.get(metric)
+        fair = [None if system.oracle else value for value, system in zip(values, systems, strict=True)]
+        known = [value for value in fair if value is not None]
         if better is not None and len(set(known)) > 1:
             top = max(known) if better else min(known)
-            rows = [row for row, value in enumerate(values) if value == top and not systems[row].oracle]
-            best |= {(row, column + 2) for row in rows}
+            best |= {(row, column + 2) for row, value in enumerate(fair) if value == top}
     return frozenset(best)
 
 

@@ -109,7 +109,7 @@ def evaluate(
     """
     record, lineage = RunFolder(folder).record, of_predictions(folder)
     size = predictions.items.shape[1]
-    named = [*(name for name in CORPUS if name not in metrics), *metrics]
+    named = [*CORPUS, *(name for name in metrics if name not in CORPUS)]
     expressions, corpus = parse_metrics(named, dataset.catalogue, size, provided=("exact",))
     found = measure(predictions, rows, expressions, corpus, seed, exact)
     exclude = lineage.exclude_history

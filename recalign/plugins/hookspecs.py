@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -13,10 +13,12 @@ from recalign.plugins.kinds import KINDS, Kind
 PROJECT = "recalign"
 
 
-def specifications() -> SimpleNamespace:
-    """Return the hooks of all kinds as attributes, as `PluginManager.add_hookspecs` takes them."""
-    mark = pluggy.HookspecMarker(PROJECT)
-    return SimpleNamespace(**{kind.hook: mark(_hook(kind)) for kind in KINDS.values()})
+def specifications() -> ModuleType:
+    """Return a module of the hooks of all kinds, as `PluginManager.add_hookspecs` takes one."""
+    mark, hooks = pluggy.HookspecMarker(PROJECT), ModuleType("recalign_hooks")
+    for kind in KINDS.values():
+        setattr(hooks, kind.hook, mark(_hook(kind)))
+    return hooks
 
 
 def _hook(kind: Kind) -> Callable[[], Any]:

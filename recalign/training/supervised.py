@@ -189,6 +189,8 @@ def _metric(dataset: PreparedDataset, name: str | None) -> MetricExpression | No
         return None
     task, items = find_task(dataset.task), len(dataset.catalogue)
     metric = parse_expression(name or task.default_metric(dataset.list_length, items)).bind(dataset.catalogue)
+    for harm in metric.harms:
+        console.warn(f"Of {harm} lower values are better, yet the highest metric is the best; did you mean -{harm}?")
     check_cutoffs(metric, min(task.list_size(dataset.list_length), items))
     return metric
 

@@ -114,7 +114,7 @@ def test_list_of_one_kind(capsys):
     assert {row["kind"] for row in result["plugins"]} == {"metric"}
     code, result, _ = call(capsys, "list", "--kind", "rewards")
     assert code == 2
-    assert "'metric'" in result["hint"]
+    assert "'reward'" in result["hint"]
 
 
 def test_list_marks_clashes_and_broken_packages(site, capsys):

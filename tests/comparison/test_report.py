@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from rich.console import Console
 
@@ -7,6 +9,7 @@ from recalign.comparison.plots import interval_plot
 from recalign.comparison.report import Grid, grids, main_metrics, to_html, to_latex, to_markdown, to_rich, write_report
 from recalign.comparison.systems import compare
 from tests.evaluation.prepared import write_decoded, write_small
+from tests.fake_distribution import install
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def test_grids_hold_means_differences_and_cost(comparison):
     assert means.rows[1][:4] == ("bon & <b> (oracle)", "1", "1.0000", "1.0000")
     assert means.rows[3][:2] == ("popularity", "-")
     assert means.rows[0][5] == "0.3333"
-    assert {column for _, column in means.bold} == {2, 3}
+    assert {column for _, column in means.bold} == {2, 3, 5, 6}  # validity is the same for all
     assert not any(row == 1 for row, _ in means.bold)  # an oracle is no winner
     assert ndcg.rows[0][2] == "reference"
     assert ndcg.rows[1][2].startswith("+1.0000 [+1.0000")
@@ -101,3 +104,42 @@ def test_main_metrics_are_ndcg_and_recall_or_hits_at_five_and_ten():
     assert main_metrics(["hit@5", "ndcg@5", "recall@5"]) == ["ndcg@5", "recall@5"]
     assert main_metrics(["hit@3", "hit@10", "pr@10", "mrr"]) == ["hit@10", "pr@10"]
     assert main_metrics(["mgu", "ild"]) == ["mgu", "ild"]
+
+
+HARM = '''"""distance: a made-up metric of harm."""
+from recalign.api import Metric, hookimpl
+
+
+class Distance(Metric):
+    """The first item's number: the smaller, the better."""
+
+    higher_is_better = False
+
+    def score_one(self, items, row):
+        return float(items[0])
+
+
+@hookimpl
+def recalign_metric():
+    return Distance
+'''
+
+
+@pytest.mark.parametrize(
+    ("declared", "wins", "users"), [("False", "4/0", "better/worse"), ("None", "0/4", "higher/lower")]
+)
+def test_better_and_worse_follow_what_a_third_partys_metric_declares(tmp_path, monkeypatch, declared, wins, users):
+    source = HARM.replace("higher_is_better = False", f"higher_is_better = {declared}")
+    install(tmp_path, "fake-harm", {"recalign.metrics": {"distance": f"fake_harm_{declared}"}}, {})
+    (tmp_path / f"fake_harm_{declared}.py").write_text(source, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dataset = write_small(tmp_path / "data")
+    groups = {}
+    for name, lists in {"far": [[4, 0]] * 4, "near": [[1, 0]] * 4}.items():
+        folder = write_decoded(tmp_path / name, dataset, lists)
+        evaluate(folder, metrics="distance", baselines=False)
+        groups[name] = [Evaluation.find(folder)]
+    means, distance = grids(compare(groups))[:2]
+    assert (distance.headings[-1], distance.rows[1][-1]) == (f"users {users}", wins)
+    assert ((1, 2) in means.bold, (0, 2) in means.bold) == (declared == "False", False)
+    monkeypatch.delitem(sys.modules, f"fake_harm_{declared}")

@@ -235,3 +235,8 @@ def test_missing_unfinished_and_ambiguous_evaluations_are_refused(run, tmp_path,
     evaluate(tmp_path / "two" / "decode-greedy-test", out=tmp_path / "two" / "second" / "eval")
     with pytest.raises(UserError, match="holds several evaluations"):
         Evaluation.find(tmp_path / "two")
+
+
+def test_runs_without_a_value_for_each_row_are_refused(run):
+    with pytest.raises(UserError, match="nothing can be tested user by user"):
+        compare({"a": [run("a", POOR, metrics="coverage")]})

@@ -256,7 +256,7 @@ def test_scores_that_underflow_forbid_nothing():
     engine, some = engine_of(), rows(2)
     flat = np.where(np.arange(25) == 24, 0.0, -1e5 - np.arange(25.0))
     items, scores = engine.beam(
-        some, width=25, size=22, rescorer=Assisted(engine, lambda r: np.tile(flat, (len(r), 1)), 0.5)
+        some, width=25, size=22, rescorer=Assisted(engine, MadeUp(lambda r: np.tile(flat, (len(r), 1))), 0.5)
     )
     assert (items >= 0).all() and torch.isfinite(scores).all()
     assert items[:, 0].tolist() == [24, 24]
@@ -363,7 +363,7 @@ def test_full_scores_by_hand():
     end = engine.policy.titles.end
     first, second, last = token_logps(model, prompt, (3, 4, end), None)
     wanted = 0.7 * first + 0.3 * math.log(0.2) + 0.7 * (second + last)
-    rescorer = Assisted(engine, lambda _: np.log(mass)[None], 0.7)
+    rescorer = Assisted(engine, MadeUp(lambda _: np.log(mass)[None]), 0.7)
     for search in (engine.beam([one], width=3, size=3, scoring="full", rescorer=rescorer),
                    engine.exact([one], size=3, scoring="full", rescorer=rescorer)):  # fmt: skip
         scores = dict(zip(search[0][0].tolist(), search[1][0].tolist(), strict=True))

@@ -36,7 +36,7 @@ def check(entry: PluginEntry) -> list[str]:
 def _declaration_problems(cls: type[Plugin]) -> Iterator[str]:
     if not inspect.getdoc(cls) or cls.__doc__ is None:
         yield f"the class {cls.__name__} has no docstring"
-    if not inspect.getmodule(cls).__doc__:  # type: ignore[union-attr]
+    if not inspect.getmodule(cls).__doc__:
         yield f"the module {cls.__module__} has no docstring (its first line is the summary of `plugins list`)"
     if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
         yield f"{cls.__name__}.Params is no subclass of recalign.api.Params"
