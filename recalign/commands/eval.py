@@ -92,7 +92,7 @@ def eval(  # noqa: A001
     folder = find_predictions(predictions)
     record = RunFolder(folder).record
     lineage = of_predictions(folder)
-    dataset = PreparedDataset(data or lineage.data or home() / "data")
+    dataset = PreparedDataset(Path(data or lineage.data or home() / "data"))
     _check_made_for(dataset, record, folder)
     split = lineage.split
     lists, rows = read_predictions(folder, dataset, split, lineage.size or 1)
