@@ -195,8 +195,11 @@ class RunFolder:
         resume: bool = False,
         overwrite: bool = False,
         makes: tuple[str, ...] = ("*",),
+        facts: Mapping[str, Any] | None = None,
     ) -> str:
         """Claim the folder for a run; say whether there is something to do. Arguments, result and errors: as `plan`.
+
+        `facts` are stated in run.json besides.
 
         Of two processes that begin at the same moment, one gets the folder and the other is refused.
         """
@@ -208,7 +211,7 @@ class RunFolder:
             held = self.record
             if state == "fresh" and held:
                 remove_run(self.path, held)
-            self._write({**record, "process": this_process()})
+            self._write({**record, **(facts or {}), "process": this_process()})
         return state
 
     @contextlib.contextmanager

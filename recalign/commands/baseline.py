@@ -65,6 +65,7 @@ def baseline(
     from recalign.recommenders.assistants import RECOMMENDER, identity
     from recalign.recommenders.recommend import fit, recommend
     from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lineage import KEY, Lineage
     from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
     from recalign.tasks import find_task
 
@@ -109,7 +110,17 @@ def baseline(
         }
 
     makes = (PREDICTIONS_FILE, RECOMMENDER)
-    asking = Asked("baseline", asked, {"data": dataset.hash}, makes)
+    lineage = Lineage(
+        recommender,
+        seed=seed,
+        options=asked,
+        data=str(dataset.path),
+        split=split,
+        size=wanted,
+        exclude_history=exclude,
+    )
+    facts = {"seed": seed, KEY: lineage.as_dict()}
+    asking = Asked("baseline", asked, {"data": dataset.hash}, makes, facts)
     return {"out": str(run.path), **perform(run, asking, ready, work, resume=True, overwrite=overwrite)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +77,8 @@ def decode(
     from recalign.params import parse_assignments
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, perform
-    from recalign.tasks import find_task
+    from recalign.runs.lineage import KEY, of_model
+    from recalign.tasks import TASKS, find_task
     from recalign.text.chat_templates import parse_variables
     from recalign.workspace import file_hash
 
@@ -107,6 +109,10 @@ def decode(
     rows = dataset.rows(split)
     rows = rows[: min(limit or len(rows), len(rows))]
 
+    lineage = of_model(name, data=str(dataset.path), split=split, size=asked["size"], exclude_history=exclude)
+    if chosen.name not in {each.default_decoder for each in TASKS.values()}:
+        lineage = replace(lineage, label=f"{lineage.label} + {chosen.name}")
+
     def work(policy: Policy) -> dict[str, Any]:
         decoding = DecodeRun(run.path, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
         results = decoding(rows, exclude, token_budget)
@@ -124,7 +130,14 @@ def decode(
             trust_remote_code=trust_remote_code,
         )
 
-    results = perform(run, Asked("decode", asked, inputs, MAKES), ready, work, resume=resume, overwrite=overwrite)
+    results = perform(
+        run,
+        Asked("decode", asked, inputs, MAKES, {"seed": seed, KEY: lineage.as_dict()}),
+        ready,
+        work,
+        resume=resume,
+        overwrite=overwrite,
+    )
     return {"out": str(run.path), **results}
 
 

@@ -85,15 +85,17 @@ def eval(  # noqa: A001
     from recalign.evaluation.exact import read_exact, with_pruning_rates
     from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
     from recalign.evaluation.targets import counting
+    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lineage import of_predictions
     from recalign.runs.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
 
     folder = find_predictions(predictions)
     record = RunFolder(folder).record
-    options = record.get("options", {})
-    dataset = PreparedDataset(data or options.get("data") or home() / "data")
+    lineage = of_predictions(folder)
+    dataset = PreparedDataset(data or lineage.data or home() / "data")
     _check_made_for(dataset, record, folder)
-    split = str(options.get("split", "test"))
-    lists, rows = read_predictions(folder, dataset, split, int(options.get("size") or 1))
+    split = lineage.split
+    lists, rows = read_predictions(folder, dataset, split, lineage.size or 1)
     lists, rows = counting(targets, lists, rows, dataset.catalogue)
     size = lists.items.shape[1]
     names = default_metrics(dataset.catalogue, size) if metrics is None else split_metrics(metrics)
@@ -111,14 +113,14 @@ def eval(  # noqa: A001
         best = read_exact(other, folder, dataset, split, rows, names)
         inputs["exact"] = file_hash(other / PREDICTIONS_FILE)
     makes = (METRICS_FILE, PER_USER_FILE, BASELINES_FILE)
-    if run.begin("eval", asked, inputs, resume=True, overwrite=overwrite, makes=makes) == "done":
-        console.say(f"{run.path} is up to date.")
-        results = dict(run.record["results"])
-    else:
-        results = evaluate(
-            folder, dataset, split, lists, rows, names, run.path, label, exact=best, recommenders=beside, seed=seed
+
+    def work(_: None) -> dict[str, Any]:
+        return evaluate(
+            folder, dataset, lists, rows, names, run.path, label, exact=best, recommenders=beside, seed=seed
         )
-        run.finish(results)
+
+    asking = Asked("eval", asked, inputs, makes)
+    results = perform(run, asking, lambda: None, work, resume=True, overwrite=overwrite)
     console.show(_table(results))
     console.say(f"{folder}: {results['rows']} rows of {split}; the figures of every row are in {run.path}.")
     return results

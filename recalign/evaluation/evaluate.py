@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,7 @@ from recalign.evaluation.per_user import parse_metrics, per_user, summarise
 from recalign.evaluation.significance import Interval
 from recalign.metrics.expression import CorpusExpression, MetricExpression
 from recalign.runs.cost import read_cost
-from recalign.runs.names import run_name
-from recalign.runs.predictions import model_run
+from recalign.runs.lineage import of_predictions
 from recalign.workspace import RunFolder, atomic, write_json
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ def measure(
 def evaluate(
     folder: Path,
     dataset: PreparedDataset,
-    split: str,
     predictions: Predictions,
     rows: Sequence[Row],
     metrics: Sequence[str],
@@ -96,7 +94,6 @@ def evaluate(
     Args:
         folder: the decode run.
         dataset: that it was made for.
-        split: whose rows it answers.
         predictions: U lists.
         rows: [U].
         metrics: names of metrics; those of CORPUS are measured besides.
@@ -110,53 +107,39 @@ def evaluate(
     Returns:
         What `metrics.json` holds.
     """
-    record = RunFolder(folder).record
-    options = record.get("options", {})
-    model_folder, model_record = model_run(folder, record)
+    record, lineage = RunFolder(folder).record, of_predictions(folder)
     size = predictions.items.shape[1]
     named = [*CORPUS, *(name for name in metrics if name not in CORPUS)]
     expressions, corpus = parse_metrics(named, dataset.catalogue, size, provided=("exact",))
     found = measure(predictions, rows, expressions, corpus, seed, exact)
-    exclude = options.get("exclude_history")
+    exclude = lineage.exclude_history
     lists = recommend_beside(
         recommenders,
         dataset,
-        split,
+        lineage.split,
         rows,
         size,
-        exclude_history=dataset.excludes_history() if exclude is None else bool(exclude),
+        exclude_history=dataset.excludes_history() if exclude is None else exclude,
         seed=seed,
     )
     beside = {name: measure(each, rows, expressions, corpus, seed) for name, each in lists.items()}
     results = {
-        "label": label or options.get("recommender") or default_label(model_folder, options.get("decoder")),
+        "label": label or lineage.label,
         "oracle": bool(record.get("results", {}).get("oracle", False)),
-        "split": split,
-        "seed": training_seed(model_record.get("options", {})),
-        "options": model_record.get("options", {}),
+        "split": lineage.split,
+        "seed": lineage.seed,
+        "options": dict(lineage.options),
         "data": dataset.identity(),
         "list_length": size,
         **found.as_dict(),
         "higher_is_better": {metric.text: metric.higher_is_better for metric in (*expressions, *corpus)},
         "baselines": {name: measured.as_dict() for name, measured in beside.items()},
-        "cost": read_cost(record, model_record),
+        "cost": read_cost(record.get("results", {}), lineage.training_seconds),
         "out": str(out),
     }
     write_tables(out, found.frame, {name: measured.frame for name, measured in beside.items()})
     write_json(out / METRICS_FILE, results)
     return results
-
-
-def default_label(model_folder: Path, decoder: str | None) -> str:
-    """Name a result: the model run, and the decoder where it is not the task's plain one."""
-    name = run_name(model_folder.resolve())
-    return name if decoder in (None, "greedy", "beam") else f"{name} + {decoder}"
-
-
-def training_seed(options: Mapping[str, Any]) -> int | None:
-    """The seed among a model run's options, at whatever depth; None where no run is known."""
-    nested = [training_seed(value) for value in options.values() if isinstance(value, Mapping)]
-    return next((seed for seed in [options.get("seed"), *nested] if seed is not None), None)
 
 
 def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFrame]) -> None:

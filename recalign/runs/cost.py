@@ -21,9 +21,14 @@ COLUMNS = {
 """Key in `metrics.json` -> heading; a key is absent where it was not recorded."""
 
 
-def read_cost(decode: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, float]:
-    """Gather the cost of a result from the `run.json` of its decode run and of its model run ({}: none known)."""
-    spent = dict(decode.get("results", {}).get("cost") or {})
+def read_cost(results: Mapping[str, Any], training_seconds: float | None) -> dict[str, float]:
+    """Gather the cost of predictions.
+
+    Args:
+        results: of the run that made them; `seconds`, where it says them, are what it spent on training.
+        training_seconds: of the run that trained the model, or None.
+    """
+    spent = dict(results.get("cost") or {})
     seconds = spent.pop("seconds", None)
     prompts = spent.get("prompts")
     cost = {key: float(spent[key]) for key in COLUMNS if spent.get(key) is not None}
@@ -31,12 +36,8 @@ def read_cost(decode: Mapping[str, Any], training: Mapping[str, Any]) -> dict[st
         cost["decode_seconds"] = float(seconds)
         if prompts:
             cost["prompts_per_second"] = prompts / seconds
-    results = training.get("results", {})
-    if results.get("seconds") is not None:
-        cost["training_seconds"] = float(results["seconds"])
-    elif training.get("finished") and training.get("started"):
-        cost["training_seconds"] = float(training["finished"] - training["started"])
-    return cost
+    trained = results.get("seconds", training_seconds)
+    return cost if trained is None else {**cost, "training_seconds": float(trained)}
 
 
 def mean_of(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:

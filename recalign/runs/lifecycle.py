@@ -7,7 +7,7 @@ when all of it is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +27,14 @@ class Asked:
         options: what determines the output (not --quiet, --json or --out).
         inputs: name -> content hash of what the run reads.
         makes: patterns of the names that the run writes in its folder; a file of another name is the user's.
+        facts: what run.json states besides, such as the seed and the lineage; they decide nothing.
     """
 
     command: str
     options: Mapping[str, Any]
     inputs: Mapping[str, str]
     makes: tuple[str, ...] = ("*",)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def perform(
@@ -63,7 +65,15 @@ def perform(
 
     def begin() -> None:
         if console.speaks():
-            run.begin(asked.command, asked.options, asked.inputs, resume=resume, overwrite=overwrite, makes=asked.makes)
+            run.begin(
+                asked.command,
+                asked.options,
+                asked.inputs,
+                resume=resume,
+                overwrite=overwrite,
+                makes=asked.makes,
+                facts=asked.facts,
+            )
 
     if run.done and not overwrite:
         begin()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recalign.api import INVALID, Catalogue, Predictions, Row
 from recalign.data.parquet import write_parquet
 from recalign.errors import UserError
-from recalign.workspace import RunFolder, atomic, home
+from recalign.workspace import atomic, home
 
 if TYPE_CHECKING:
     import polars as pl
@@ -162,20 +162,3 @@ def find_predictions(path: Path | None) -> Path:
         names = ", ".join(str(folder) for folder in inside)
         raise UserError(f"{path} holds several predictions: {names}.", "Name one of them.")
     return inside[0]
-
-
-def model_run(folder: Path, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Find the sft, align or baseline run that predictions come from: its folder and its run.json.
-
-    Args:
-        folder: the decode or baseline folder, returned itself, with {}, where no such run is found.
-        record: its run.json.
-    """
-    if record.get("command") == "baseline":
-        return Path(folder), record
-    named = record.get("options", {}).get("model")
-    for candidate in [*([Path(named)] if named else []), Path(folder).resolve().parent]:
-        found = RunFolder(candidate).record
-        if found.get("command") in ("sft", "align"):
-            return candidate, found
-    return Path(folder), {}

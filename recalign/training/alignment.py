@@ -142,7 +142,7 @@ def train_aligned(
 
     return perform(
         RunFolder(out),
-        Asked("align", asdict(options), inputs, MAKES),
+        Asked("align", asdict(options), inputs, MAKES, {"seed": options.training.seed}),
         ready,
         lambda policy: _aligned(policy, dataset, objective, expression, out, options, resume),
         resume=resume,

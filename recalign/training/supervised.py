@@ -121,7 +121,7 @@ def train_supervised(
 
     return perform(
         RunFolder(out),
-        Asked("sft", asdict(options), inputs, MAKES),
+        Asked("sft", asdict(options), inputs, MAKES, {"seed": options.training.seed}),
         ready,
         lambda setup: _trained(setup, out, options, resume),
         resume=resume,

@@ -8,7 +8,6 @@ from recalign.cli import main
 from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
 from recalign.evaluation.baselines import RECOMMENDERS
-from recalign.evaluation.evaluate import default_label
 from tests.evaluation.prepared import write_decoded, write_small
 
 LISTS = [[1, 3, 2], [2, 5, 3], [5, 0, 1], [0, 1, 3]]
@@ -164,11 +163,6 @@ def test_oracles_are_marked(tmp_path, dataset, capsys):
     folder = write_decoded(tmp_path / "bon", dataset, LISTS, oracle=True)
     assert evaluate(folder, label="BoN")["oracle"] is True
     assert "(oracle)" in capsys.readouterr().out
-
-
-def test_names_come_from_the_run_and_the_decoder(tmp_path):
-    assert default_label(tmp_path / "align-blade-ndcg", "greedy") == "align-blade-ndcg"
-    assert default_label(tmp_path / "blade" / "fold=1" / "seed=0", "bon") == "blade + bon"
 
 
 def test_json_prints_one_object(decoded, capsys):

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from recalign.api import Predictions
 from recalign.data.dataset import PreparedDataset
+from recalign.runs.lineage import KEY, of_model
 from recalign.runs.predictions import write_predictions
 from recalign.workspace import RunFolder
 
@@ -94,11 +95,12 @@ def write_decoded(
     """Write a model run with a decode run in it, as `align` and `decode` do; return the decode folder."""
     model = RunFolder(folder)
     options = {"seed": seed, "data": str(dataset.path), **(model_options or {})}
-    model.begin("align", options, {"data": dataset.hash})
+    model.begin("align", options, {"data": dataset.hash}, facts={"seed": seed})
     model.finish({"seconds": 60.0})
     decoded = RunFolder(Path(folder) / "decode-greedy-test")
     options = {"model": str(folder), "data": str(dataset.path), "split": split, "decoder": "greedy"}
-    decoded.begin("decode", options, {"data": dataset.hash})
+    lineage = of_model(str(folder), data=str(dataset.path), split=split, size=len(lists[0]) if lists else None)
+    decoded.begin("decode", options, {"data": dataset.hash}, facts={"seed": seed, KEY: lineage.as_dict()})
     items = np.array(lists)
     predictions = Predictions(items, np.zeros(items.shape), np.full(len(items), items.shape[1]))
     write_predictions(decoded.path, predictions, list(dataset.rows(split)) if rows is None else rows, dataset.catalogue)

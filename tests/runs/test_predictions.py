@@ -4,7 +4,7 @@ import pytest
 
 from recalign.api import Predictions
 from recalign.errors import UserError
-from recalign.runs.predictions import find_predictions, model_run, read_predictions, write_predictions
+from recalign.runs.predictions import find_predictions, read_predictions, write_predictions
 from tests.evaluation.prepared import write_decoded, write_small
 
 LISTS = Predictions(
@@ -89,7 +89,6 @@ def test_predictions_are_found_in_a_model_run_or_in_the_workspace(tmp_path):
     assert find_predictions(folder) == folder
     assert find_predictions(tmp_path / "runs" / "blade") == folder
     assert find_predictions(None) == folder
-    assert model_run(folder, {})[1]["command"] == "align"
 
 
 def test_places_without_or_with_too_many_predictions_are_refused(tmp_path):

@@ -1,0 +1,68 @@
+"""Where predictions come from: written by the command that makes them, read by `eval` and `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recalign.runs.names import run_name
+from recalign.workspace import RunFolder
+
+KEY = "lineage"  # in run.json
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What made a folder of predictions.
+
+    Args:
+        label: name in tables.
+        seed: of the training that they come from, or None where that is not known.
+        options: of that training, which tell what belongs to one group in `compare`.
+        training_seconds: that it took, or None.
+        data: path of the dataset; None: not known.
+        split: whose rows are answered.
+        size: items per list; None: not known.
+        exclude_history: whether items that the user had before were left out; None: not known.
+    """
+
+    label: str
+    seed: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training_seconds: float | None = None
+    data: str | None = None
+    split: str = "test"
+    size: int | None = None
+    exclude_history: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as run.json holds it."""
+        return {**asdict(self), "options": dict(self.options)}
+
+
+def of_predictions(folder: Path) -> Lineage:
+    """Read the lineage of a folder of predictions; of one without a run.json only its name is known."""
+    record = RunFolder(folder).record
+    return Lineage(**record[KEY]) if KEY in record else Lineage(run_name(Path(folder).resolve()))
+
+
+def of_model(name: str, **facts: Any) -> Lineage:
+    """Tell the lineage of predictions by a model.
+
+    Args:
+        name: a run folder of sft or align, or any other model.
+        **facts: data, split, size, exclude_history.
+    """
+    path = Path(name)
+    record = RunFolder(path).record if path.is_dir() else {}
+    if record.get("command") not in ("sft", "align"):
+        return Lineage(run_name(path.resolve()) if path.exists() else name, **facts)
+    return Lineage(
+        run_name(path.resolve()),
+        seed=record["seed"],
+        options=record["options"],
+        training_seconds=record["results"].get("seconds"),
+        **facts,
+    )
