@@ -11,6 +11,7 @@ from recalign.plugins.registry import list_plugins
 METHODS = Path(__file__).parent.parent / "docs" / "methods"
 OBJECTIVES = sorted(entry.name for entry in list_plugins("objective") if entry.package == "recalign")
 REWARDS = sorted(entry.name for entry in list_plugins("metric") if entry.package == "recalign")
+RECOMMENDERS = sorted(entry.name for entry in list_plugins("recommender") if entry.package == "recalign")
 DECODERS = sorted(entry.name for entry in list_plugins("decoder") if entry.package == "recalign")
 
 
@@ -31,6 +32,12 @@ def test_every_objective_has_a_listed_page_whose_example_comes_out(name):
 @pytest.mark.parametrize("name", REWARDS)
 def test_every_reward_is_in_a_table(name):
     assert re.search(rf"^\| `{name}(@k)?`", (METHODS / "rewards.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", RECOMMENDERS)
+def test_every_recommender_is_in_a_table(name):
+    page = (METHODS.parent / "baselines.md").read_text("utf-8")
+    assert any(f"`{name}`" in line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
 
 
 @pytest.mark.parametrize("name", DECODERS)

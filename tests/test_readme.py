@@ -120,7 +120,7 @@ def test_the_recipe_in_the_docs_is_sound(tmp_path):
     assert len(plan(load_recipe(str(tmp_path / "x.toml")), tmp_path)) == 1 + 1 + 2 + 2 + 2 + 1
 
 
-def test_the_reward_in_the_docs_passes_the_check(tmp_path, monkeypatch):
+def test_the_metric_in_the_docs_passes_the_check(tmp_path, monkeypatch):
     from recalign.commands.plugins import check
     from tests.fake_distribution import install
 
@@ -128,7 +128,7 @@ def test_the_reward_in_the_docs_passes_the_check(tmp_path, monkeypatch):
     points = tomllib.loads(fenced((ROOT / "docs/plugins.md").read_text(encoding="utf-8"), "toml")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     install(tmp_path, "recalign-serendipity", points["project"]["entry-points"], {"recalign_serendipity": source})
-    assert check("recalign-serendipity")["checked"] == ["reward serendipity"]
+    assert check("recalign-serendipity")["checked"] == ["metric serendipity"]
 
 
 def test_constraints_pin_every_dependency_once_per_python():

@@ -1,4 +1,4 @@
-"""Measure predictions: per user, in the mean with 95% intervals, beside the simple baselines on the same rows."""
+"""Measure predictions: per user, in the mean with 95% intervals, beside conventional recommenders on the same rows."""
 
 from __future__ import annotations
 

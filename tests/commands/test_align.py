@@ -111,12 +111,20 @@ def test_defaults_depend_on_where_the_model_comes_from(start, tmp_path):
     assert with_defaults(AlignOptions(model=str(start / "model"), objective="grpo")).params == {}
 
 
+def test_every_metric_is_a_reward(align, tmp_path):
+    code, out, _ = align("--json", "--reward", "mrr + 0.1*hit@2 - repeats", "--no-report")
+    assert code == 0
+    assert 0 <= json.loads(out)["best_reward"] <= 1.1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--objective", "blad"], "Did you mean 'blade'"),
         (["--reward", "ndgc"], "Did you mean 'ndcg'"),
         (["--reward", "ndcg@10"], "looks at 10 positions, and the lists have 3"),
+        (["--reward", "ndcg - 0.1*gini"], "gini is one value for all lists"),
+        (["--reward", "pr@3"], "pr@3 needs the model's exact best titles"),
         (["-p", "tua=0.3"], "Did you mean 'tau'"),
         (["--learning-rate", "0"], "nothing is learnt"),
         (["--epochs", "0", "--max-steps", "0"], "--epochs 0 trains nothing"),

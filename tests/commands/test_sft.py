@@ -34,6 +34,15 @@ def test_json_is_one_object_on_stdout_and_the_model_lies_in_the_workspace(data, 
     assert any("eval_metric" in line for line in read_log(home() / "sft"))
 
 
+def test_any_metric_validates_and_a_harm_that_would_be_raised_is_warned_of(data, capsys):
+    options = ["--data", data, "--epochs", 1, "--batch-size", 8, "--json"]
+    assert run("sft", *options, "--metric", "hit@3") == 0
+    assert any(0 <= line.get("eval_metric", -1) <= 1 for line in read_log(home() / "sft"))
+    capsys.readouterr()
+    assert run("sft", *options, "--metric", "mgu", "--overwrite") == 0
+    assert "did you mean -mgu?" in capsys.readouterr().err
+
+
 def test_parameters_reach_the_objective(data, capsys):
     options = ["--data", data, "--epochs", 1, "--batch-size", 8, "--objective", "msl"]
     assert run("sft", *options, "-p", "temperature=2.5") == 0
@@ -49,6 +58,7 @@ def test_parameters_reach_the_objective(data, capsys):
         (["--template", "alpacca"], "alpaca"),
         (["--lora"], "--lora"),
         (["--metric", "ndgc@3"], "ndcg"),
+        (["--metric", "coverage"], "coverage is one value for all lists"),
         (["--learning-rate", "0"], "nothing is learnt"),
         (["--epochs", "0"], "--epochs 0 trains nothing"),
         (["--lora-rank", "4"], "--lora-rank is given without --lora"),
