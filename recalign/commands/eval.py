@@ -27,7 +27,9 @@ DatasetOption = Annotated[
 ]
 MetricsOption = Annotated[
     str | None,
-    typer.Option(help="Comma-separated, such as ndcg@5,recall@5,mgu (default: all that the lists and genres allow)."),
+    typer.Option(
+        help="Metrics, separated by commas, such as ndcg@5,recall@5,mgu (default: all that the lists and genres allow)."
+    ),
 ]
 ExactOption = Annotated[
     Path | None,
