@@ -66,9 +66,8 @@ ValidRowsOption = Annotated[int, typer.Option(help="Maximum number of validation
 MaxLengthOption = Annotated[
     int | None,
     typer.Option(
-        help="Maximum number of tokens of prompt and response; histories lose their oldest items (default: as trained, or "
-        "the "
-        "model's context).",
+        help="Maximum number of tokens of prompt and response; histories lose their oldest items (default: as "
+        "trained, or the model's context).",
         min=1,
     ),
 ]
