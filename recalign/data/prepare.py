@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from recalign import console, registry, workspace
 from recalign.data import report
+from recalign.data.accounts import check_accounts, counted, left_out
 from recalign.data.arrays import sorted_unique
 from recalign.data.candidates import candidate_sets
 from recalign.data.catalogue import Catalogue
@@ -32,7 +33,7 @@ from recalign.errors import UserError
 if TYPE_CHECKING:
     import polars as pl
 
-    from recalign.api import RawData, Source
+    from recalign.api import FileAccount, RawData, Source
 
 DEFAULT_SOURCE = "synthetic"
 
@@ -48,6 +49,7 @@ class Prepared:
         splits: windows by split.
         training: positions of the training interactions.
         dropped_events: events (or windows) of unknown items that were left out.
+        accounts: what became of the records of each file that was read.
     """
 
     log: EventLog
@@ -56,6 +58,7 @@ class Prepared:
     splits: Splits
     training: np.ndarray
     dropped_events: int
+    accounts: Sequence[FileAccount] = ()
 
 
 def prepare_dataset(
@@ -134,6 +137,7 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     """
     with _reading(plugin):
         raw = plugin.read(path, seed)
+        check_accounts(raw.accounts, options.drop_invalid)
         cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
     if raw.windows is not None:
         prepared = _from_windows(plugin, raw.windows, cleaned, options)
@@ -150,7 +154,7 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         },
     )
     _check_rows(splits, options)
-    return replace(prepared, splits=splits)
+    return replace(prepared, splits=splits, accounts=raw.accounts)
 
 
 @contextlib.contextmanager
@@ -248,9 +252,10 @@ def _write(
     length, unit = _title_length(tokenizer)
     counts = report.count(log, splits, prepared.cleaned, prepared.items["title"].to_list(), prepared.training, length)
     counts["dropped_events"] = prepared.dropped_events
+    counts["files"] = counted(prepared.accounts)
     if codes is not None:
         counts["items_sharing_a_code"] = sum(len(code) > options.semantic_levels for code in codes)
-    found = report.warnings(counts, options, unit)
+    found = left_out(prepared.accounts) + report.warnings(counts, options, unit)
     console.show(report.table(counts, recorded["source"], unit))
     for line in found:
         console.warn(line)
