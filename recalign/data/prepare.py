@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from recalign.data.semantic import existing_file, semantic_codes
 from recalign.data.splits import SPLITTERS, Splits, as_given
 from recalign.data.warm import without_cold
 from recalign.data.writing import Digest, write_interactions, write_items, write_rows
-from recalign.errors import UserError
+from recalign.errors import FULL, UserError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,7 +102,7 @@ def prepare_dataset(
         "tokenizer": tokenizer,
         **settings.model_dump(),
     }
-    with registry.blamed("source", plugin, "files"):
+    with _reading(plugin, path, "files"):
         read = list(plugin.files(path)) if path else []
     if settings.semantic_embeddings is not None:
         read.append(existing_file(Path(settings.semantic_embeddings)))
@@ -135,14 +136,14 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     Raises:
         UserError: whatever is wrong with the input.
     """
-    with _reading(plugin):
+    with _reading(plugin, path):
         raw = plugin.read(path, seed)
         check_accounts(raw.accounts, options.drop_invalid)
         cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
     if raw.windows is not None:
-        prepared = _from_windows(plugin, raw.windows, cleaned, options)
+        prepared = _from_windows(plugin, path, raw.windows, cleaned, options)
     else:
-        prepared = _from_events(plugin, raw, cleaned, options, seed)
+        prepared = _from_events(plugin, path, raw, cleaned, options, seed)
     if options.drop_cold:
         log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
         prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
@@ -158,19 +159,26 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
 
 
 @contextlib.contextmanager
-def _reading(plugin: Source) -> Iterator[None]:
-    """Name the source where it, or the lazy frames that it handed over, cannot be read."""
+def _reading(plugin: Source, path: Path | None, method: str = "read") -> Iterator[None]:
+    """Name the path where its data cannot be read, and the source where it misbehaves or hands over unfit frames."""
     import polars as pl
 
-    with registry.blamed("source", plugin, "read"):
+    of_data = (OSError, UnicodeError, json.JSONDecodeError, csv.Error, pl.exceptions.ComputeError)
+    with registry.blamed("source", plugin, method):
         try:
             yield
+        except (*of_data, pl.exceptions.NoDataError) as error:
+            if path is None or getattr(error, "errno", None) in FULL:
+                raise
+            raise registry.data_error(plugin, path, error) from error
         except pl.exceptions.PolarsError as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             raise registry.plugin_error("source", plugin, f"hands over frames that cannot be read: {why}") from error
 
 
-def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int) -> Prepared:
+def _from_events(
+    plugin: Source, path: Path | None, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int
+) -> Prepared:
     """Filter and split raw events."""
     if raw.events is None:
         raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
@@ -178,7 +186,7 @@ def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: Pre
         raise UserError(
             "--split given needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
         )
-    with _reading(plugin):
+    with _reading(plugin, path):
         events = read_events(
             raw.events,
             cleaned,
@@ -194,7 +202,7 @@ def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: Pre
 
 
 def _from_windows(
-    plugin: Source, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+    plugin: Source, path: Path | None, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
 ) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
@@ -203,7 +211,7 @@ def _from_windows(
             "The source brings ready-made windows, which cannot be split again or filtered.",
             "Leave out --split, --k-core and --popularity-cut.",
         )
-    with _reading(plugin):
+    with _reading(plugin, path):
         log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
     gains(options.relevance, None, len(log))
     splits = as_given(log, options, split_of)

@@ -66,6 +66,8 @@ class Table(Source):
         Raises:
             UserError: missing files or columns, or files that cannot be read at all.
         """
+        import polars as pl
+
         assert path is not None  # `prepare` sees to it: needs_path
         p = self.params
         table = self._open(path, p.columns)
@@ -82,7 +84,10 @@ class Table(Source):
             columns["rating"] = Column(rating, "number", "Or ignore the column: -p rating=none.")
         events = typed(table, columns)
         if p.items is None:
-            items = self._items(events.rows).unique("item_id", keep="first", maintain_order=True)
+            rows = events.rows  # read again, unless the ids are all that the table tells of its items
+            if not {p.title, p.genres, p.text, p.suffix} & set(table.schema):
+                rows = events.frame.select(pl.col("item_id").alias(p.item))
+            items = self._items(rows).unique("item_id", keep="first", maintain_order=True)
             return RawData(items=items, events=events.frame, accounts=[events.account])
         read = self._read_items(p.items)
         return RawData(items=self._items(read.rows), events=events.frame, accounts=[events.account, read.account])

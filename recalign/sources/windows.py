@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
 from recalign.sources.reading import Column, Read, existing_file, existing_folder, open_table, require, typed
+from recalign.sources.reading.files import blocks, codec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,7 +65,7 @@ class Windows(Source):
         splits = {name: split for split, name in FILES.items()}
         read = {splits[file.name]: self._windows(file) for file in tables}
         return RawData(
-            items=_titles(titles),
+            items=_titles(titles, self.params.encoding),
             windows={split: self._item_ids(each.frame) for split, each in read.items()},
             accounts=[each.account for each in read.values()],
         )
@@ -89,12 +90,12 @@ class Windows(Source):
         return windows.select("user_id", "timestamp", item_ids=ids.list.eval(pl.element().filter(pl.element() != "")))
 
 
-def _titles(file: Path) -> pl.LazyFrame:
+def _titles(file: Path, encoding: str) -> pl.LazyFrame:
     """Items from a JSON object id -> title, or id -> list of titles."""
     import polars as pl
 
     try:
-        names = json.loads(file.read_text(encoding="utf-8"))
+        names = json.loads(b"".join(blocks(file, codec(encoding))))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not readable JSON: {error}.") from None
     if not isinstance(names, dict):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recalign.errors import UserError
-from recalign.sources.reading.dialect import Dialect, Layout
-from recalign.sources.reading.files import BLOCK, blocks, whole_lines
+from recalign.sources.reading.dialect import LONGEST, Dialect, Layout, UnclosedError
+from recalign.sources.reading.files import blocks, whole_lines
 from recalign.sources.reading.records import NAMED, Batch, Reason, Records, Refusal
 
 if TYPE_CHECKING:
@@ -156,15 +156,20 @@ class Delimited(Records):
 
     def _header(self) -> tuple[int, list[str]]:
         """Where the first record ends, and its fields."""
-        data = next(blocks(self.file, self.dialect.encoding, size=BLOCK), b"")
+        data = b""
+        for part in blocks(self.file, self.dialect.encoding):
+            data += part
+            if len(data) > LONGEST:
+                break
         start = len(data) - len(data.lstrip(b"\r\n"))
         if start == len(data):
             raise UserError(f"{self.file} is empty.", "Check that this is the file you meant.")
-        found = self.dialect.record(data, start, None)
-        if found is None:
-            raise UserError(f"{self.file}: a quotation mark of the header is never closed.", QUOTE.hint)
         try:
-            text = data[start : found[0]].decode()
+            stop, _ = self.dialect.record(data, start, None)
+        except UnclosedError:
+            raise UserError(f"{self.file}: a quotation mark of the header is never closed.", QUOTE.hint) from None
+        try:
+            text = data[start:stop].decode()
         except UnicodeDecodeError:
             raise UserError(f"{self.file}, line 1: not UTF-8 text.", TEXT.hint) from None
         quoting = csv.QUOTE_NONE if self.dialect.quote is None else csv.QUOTE_MINIMAL
@@ -176,4 +181,4 @@ class Delimited(Records):
             escapechar=self.dialect.escape,
             quoting=quoting,
         )
-        return found[0], next(reader)
+        return stop, next(reader)

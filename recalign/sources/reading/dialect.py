@@ -15,13 +15,26 @@ LINE_END = re.compile(rb"\r\n|\r|\n")
 LONGEST = 1 << 20  # bytes of a record of several lines; a quotation mark that is open for longer was never closed
 
 
+class UnclosedError(Exception):
+    """A quotation mark opens a field and is never closed.
+
+    Args:
+        yet: whether the text ended before the mark was closed, so that more text may close it.
+    """
+
+    def __init__(self, *, yet: bool = False) -> None:
+        super().__init__()
+        self.yet = yet
+
+
 @dataclass(frozen=True)
 class Dialect:
     """Of a delimited file, read as Python's `csv` reads it.
 
     A field that begins with the quoting character ends at the next one that is not doubled; elsewhere the character is
-    text. Differs from `csv`: a quoted field of several lines must end where its field ends, and its lines must not look
-    like records of their own. Else the quotation mark was never closed, and what follows it would be swallowed.
+    text. Differs from `csv`: a quoted field of several lines must end where its field ends, its record must have as
+    many fields as the others, and its lines must not look like records of their own. Else the quotation mark was never
+    closed, and what follows it would be swallowed.
 
     Args:
         separator: between fields.
@@ -61,7 +74,7 @@ class Dialect:
             b"(?:[^" + separator + escape + rb"\r\n]" + (b"|" + escape + b"." if escape else b"") + b")*", re.DOTALL
         )
 
-    def record(self, data: bytes, start: int, width: int | None) -> tuple[int, int] | None:
+    def record(self, data: bytes, start: int, width: int | None) -> tuple[int, int]:
         """Follow one record.
 
         Args:
@@ -70,7 +83,10 @@ class Dialect:
             width: fields of a record; None where that is not known yet.
 
         Returns:
-            The position past its line end, and its number of fields; None where a quotation mark is never closed.
+            The position past its line end, and its number of fields.
+
+        Raises:
+            UnclosedError: a quotation mark is never closed.
         """
         quote, position, fields = (self.quote or "").encode(), start, 0
         while True:
@@ -79,31 +95,33 @@ class Dialect:
             if quote and data.startswith(quote, position):
                 field = self._quoted.match(data, position, position + LONGEST)
                 if field is None:
-                    return None
+                    raise UnclosedError(yet=len(data) - position < LONGEST)
                 lines = LINE_END.search(data, position, field.end()) is not None
                 position = field.end()
             rest = self._plain.match(data, position)
             assert rest is not None  # it matches nothing, too
             if lines and rest.end() > position:
-                return None
+                raise UnclosedError
             position = rest.end()
             if position >= len(data) or data[position] in (LF, CR):
                 break
             position += 1
         line_end = LINE_END.match(data, position)
         stop = line_end.end() if line_end else position
-        return None if width and self._swallowed(data[start:stop], width) else (stop, fields)
+        if width and self._swallowed(data[start:stop], fields, width):
+            raise UnclosedError
+        return stop, fields
 
-    def _swallowed(self, record: bytes, width: int) -> bool:
-        """Whether most of the lines that a record goes on for look like records themselves."""
+    def _swallowed(self, record: bytes, fields: int, width: int) -> bool:
+        """Whether a record of several lines has not `width` fields, or its lines look like records themselves."""
         lines = [line for line in LINE_END.split(record)[1:] if line]
         separator = self.separator.encode()
 
         def alike(line: bytes) -> bool:
-            fields = line.split(separator)
-            return len(fields) == width and not any(field.startswith((b" ", b"\t")) for field in fields[1:])
+            cells = line.split(separator)
+            return len(cells) == width and not any(cell.startswith((b" ", b"\t")) for cell in cells[1:])
 
-        return width > 1 and bool(lines) and 2 * sum(map(alike, lines)) > len(lines)
+        return bool(lines) and (fields != width or (width > 1 and 2 * sum(map(alike, lines)) > len(lines)))
 
 
 @dataclass
@@ -177,14 +195,17 @@ class Layout:
             start = int(self.start[line])
             if start < until or not self.begins[line]:
                 continue
-            found = self.dialect.record(self.data, start, self.width)
-            if found is not None:
-                until, self.fields[line] = found
+            try:
+                until, self.fields[line] = self.dialect.record(self.data, start, self.width)
                 self.begins[line + 1 : np.searchsorted(self.stop, until) + 1] = False
-            elif self.last or len(self.data) - start > LONGEST:
+            except UnclosedError as error:
+                if error.yet and not self.last:
+                    self._leave(line)
+                    return
                 self.unclosed[line] = True
-            else:
-                self.used = start  # it may go on in the next block
-                for name in ("start", "stop", "fields", "begins", "unclosed"):
-                    setattr(self, name, getattr(self, name)[:line])
-                return
+
+    def _leave(self, line: int) -> None:
+        """Leave a line and all after it to the next block."""
+        self.used = int(self.start[line])
+        for name in ("start", "stop", "fields", "begins", "unclosed"):
+            setattr(self, name, getattr(self, name)[:line])

@@ -66,7 +66,7 @@ def codec(encoding: str) -> str:
     return found.name
 
 
-def blocks(file: Path, encoding: str, *, size: int = BLOCK) -> Iterator[bytes]:
+def blocks(file: Path, encoding: str) -> Iterator[bytes]:
     """Yield a text file's bytes, without a byte order mark, as UTF-8.
 
     A byte order mark says the encoding, whatever `encoding` is. Bytes of a UTF-8 file are handed on as they are: what
@@ -75,28 +75,27 @@ def blocks(file: Path, encoding: str, *, size: int = BLOCK) -> Iterator[bytes]:
     Args:
         file: the file.
         encoding: of the file, where it has no byte order mark.
-        size: bytes to read at a time.
 
     Raises:
         UserError: the file cannot be read, or is not in that encoding.
     """
     try:
         with file.open("rb") as stream:
-            block = stream.read(size)
+            block = stream.read(BLOCK)
             mark = next((mark for mark in MARKS if block.startswith(mark)), b"")
             encoding = codec(MARKS.get(mark, encoding))
             block = block[len(mark) :]
             if encoding == "utf-8":
                 while block:
                     yield block
-                    block = stream.read(size)
+                    block = stream.read(BLOCK)
                 return
-            yield from _as_utf8(file, encoding, block, stream.read, size)
+            yield from _as_utf8(file, encoding, block, stream.read)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}.", "Check the file.") from None
 
 
-def _as_utf8(file: Path, encoding: str, block: bytes, read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
+def _as_utf8(file: Path, encoding: str, block: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
     """Decode and encode again, block by block."""
     decoder, line = codecs.getincrementaldecoder(encoding)(), 1
     try:
@@ -104,7 +103,7 @@ def _as_utf8(file: Path, encoding: str, block: bytes, read: Callable[[int], byte
             text = decoder.decode(block)
             line += text.count("\n")
             yield text.encode("utf-8", "surrogatepass")
-            block = read(size)
+            block = read(BLOCK)
         yield decoder.decode(b"", final=True).encode()
     except UnicodeDecodeError as error:
         line += error.object[: error.start].decode(encoding, "replace").count("\n")

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 JSON = Reason("not a JSON object", "Mend or delete the line.")
 TEXT = Reason("not UTF-8 text", "Name the encoding of the file with -p encoding=NAME, or mend the line.")
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+HALF = re.compile(  # of a surrogate pair, which polars reads as something else
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]", re.DOTALL
+)
+SCALAR, LIST, NESTED = "scalar", "list", "nested"
 SHOWN = 60  # characters of a line that a message shows
 
 
@@ -32,7 +35,7 @@ class JsonLines(Records):
         encoding: of the text, where it has no byte order mark.
 
     Raises:
-        UserError: the file is empty.
+        UserError: the file is empty, or has no objects.
     """
 
     place = "line"
@@ -41,16 +44,17 @@ class JsonLines(Records):
         import polars as pl
 
         self.file, self.encoding = file, encoding
-        lists: dict[str, bool | None] = {}  # None: nothing but nulls so far
-        empty = True
+        kinds: dict[str, set[str]] = {}
+        first = b""
         for data, lines, _ in self._parts():
-            empty = empty and not lines
-            for key, is_list in _kinds(data, lines).items():
-                seen = lists.get(key)
-                lists[key] = is_list if seen is None else seen and is_list is not False
-        if empty:
-            raise UserError(f"{file} is empty.", "Check that this is the file you meant.")
-        self.schema = {key: pl.List(pl.String) if is_list else pl.String() for key, is_list in lists.items()}
+            first = first or b"".join(lines[:1])
+            for key, found in _kinds(data, lines).items():
+                kinds.setdefault(key, set()).update(found)
+        if not kinds:
+            problem = f"has no JSON object with keys; it begins with {first[:SHOWN]!r}" if first else "is empty"
+            raise UserError(f"{file} {problem}.", "Check that this is the file you meant.")
+        self.schema = {key: pl.List(pl.String) if each == {LIST} else pl.String() for key, each in kinds.items()}
+        self._nested = {key for key, each in kinds.items() if NESTED in each or len(each) > 1}
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Read the file. Arguments and errors: as the base's."""
@@ -58,7 +62,8 @@ class JsonLines(Records):
         for data, lines, number in self._parts():
             if not lines:
                 continue
-            frame = None if SURROGATE.search(data) else _frame(data, schema, len(lines))
+            exact = self._nested.isdisjoint(columns) and not HALF.search(data)
+            frame = _frame(data, schema, len(lines)) if exact else None
             yield self._line_by_line(lines, number, schema) if frame is None else Batch(frame, number)
 
     def _parts(self) -> Iterator[tuple[bytes, list[bytes], np.ndarray]]:
@@ -70,30 +75,28 @@ class JsonLines(Records):
             yield data, [every[index] for index in filled], done + 1 + np.array(filled, np.int64)
             done += len(every) - 1
 
-    @staticmethod
-    def _line_by_line(lines: list[bytes], number: np.ndarray, schema: dict[str, pl.DataType]) -> Batch:
-        """Read lines of which something is wrong."""
+    def _line_by_line(self, lines: list[bytes], number: np.ndarray, schema: dict[str, pl.DataType]) -> Batch:
+        """Read lines of which something is wrong, or whose nesting polars would not write as JSON."""
         import polars as pl
 
-        kept: list[pl.DataFrame] = []
         good = np.zeros(len(lines), bool)
         refused: dict[Reason, list[tuple[int, str]]] = {}
         texts: list[bytes] = []
         for index, line in enumerate(lines):
             value, reason, said = _object(line)
             if reason is None:
-                text = json.dumps({name: value[name] for name in schema if name in value}, ensure_ascii=False).encode()
+                cells = {name: value[name] for name in schema if name in value}
+                for name in self._nested.intersection(cells):
+                    if isinstance(cells[name], (list, dict)):
+                        cells[name] = json.dumps(cells[name], ensure_ascii=False)
                 good[index] = True
-                texts.append(text)
+                texts.append(json.dumps(cells, ensure_ascii=False).encode())
             else:
                 refused.setdefault(reason, []).append((int(number[index]), said))
-        if texts:
-            frame = _frame(b"\n".join(texts), schema, len(texts))
-            assert frame is not None
-            kept.append(frame)
-        whole = kept[0] if kept else pl.DataFrame(schema=schema)
+        frame = _frame(b"\n".join(texts), schema, len(texts)) if texts else pl.DataFrame(schema=schema)
+        assert frame is not None
         refusals = [Refusal(reason, len(each), each[:NAMED]) for reason, each in refused.items()]
-        return Batch(whole, number[good], refusals)
+        return Batch(frame, number[good], refusals)
 
 
 def _frame(data: bytes, schema: dict[str, pl.DataType], height: int) -> pl.DataFrame | None:
@@ -126,33 +129,39 @@ def _object(line: bytes) -> tuple[dict[str, Any], Reason | None, str]:
     return value, None, ""
 
 
-def _kinds(data: bytes, lines: list[bytes]) -> dict[str, bool | None]:
-    """Keys of objects, each with whether its values are lists of scalars; None where all are null."""
+def _kinds(data: bytes, lines: list[bytes]) -> dict[str, set[str]]:
+    """Keys of objects, each with the kinds of its values; nulls have none."""
     import polars as pl
 
-    if not lines:
-        return {}
+    if not lines or HALF.search(data):
+        return _kinds_one_by_one(lines)
     try:
-        schema = pl.read_ndjson(io.BytesIO(data), infer_schema_length=None).schema
+        frame = pl.read_ndjson(io.BytesIO(data), infer_schema_length=None)
     except pl.exceptions.PolarsError:
         return _kinds_one_by_one(lines)
-    nested = (pl.List, pl.Struct)
-    return {
-        key: None if dtype == pl.Null else isinstance(dtype, pl.List) and not isinstance(dtype.inner, nested)
-        for key, dtype in schema.items()
-    }
-
-
-def _kinds_one_by_one(lines: list[bytes]) -> dict[str, bool | None]:
-    """As `_kinds`, for lines of which something is wrong or whose types differ."""
-    kinds: dict[str, bool | None] = {}
-    for line in lines:
-        for key, value in _object(line)[0].items():
-            seen = kinds.get(key)
-            kinds[key] = seen if value is None else _is_flat(value) and seen is not False
+    kinds: dict[str, set[str]] = {}
+    for column in frame:
+        dtype = column.dtype
+        inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+        text = column.explode() if isinstance(dtype, pl.List) else column
+        if inner == pl.String and text.str.contains(r"^[\[{]").any():
+            return _kinds_one_by_one(lines)  # polars may have made text of lists and objects
+        kind = NESTED if inner.is_nested() else LIST if isinstance(dtype, pl.List) else SCALAR
+        kinds[column.name] = set() if dtype == pl.Null else {kind}
     return kinds
 
 
-def _is_flat(value: Any) -> bool:
-    """Whether a value is a list of scalars."""
-    return isinstance(value, list) and not any(isinstance(each, (list, dict)) for each in value)
+def _kinds_one_by_one(lines: list[bytes]) -> dict[str, set[str]]:
+    """As `_kinds`, for lines of which something is wrong or whose types differ."""
+    kinds: dict[str, set[str]] = {}
+    for line in lines:
+        for key, value in _object(line)[0].items():
+            kinds.setdefault(key, set()).update(_kind(value))
+    return kinds
+
+
+def _kind(value: Any) -> set[str]:
+    """The kind of a value: a list of scalars, another nesting, or a scalar; null is none."""
+    if isinstance(value, list):
+        return {NESTED if any(isinstance(each, (list, dict)) for each in value) else LIST}
+    return set() if value is None else {NESTED if isinstance(value, dict) else SCALAR}

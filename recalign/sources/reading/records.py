@@ -71,7 +71,7 @@ class Tally:
 
     records: Records
     read: int = 0
-    refused: dict[Reason, Refused] = field(default_factory=dict)
+    refused: dict[Reason, tuple[int, list[tuple[int, str]]]] = field(default_factory=dict)
 
     def add(self, read: int, refusals: Sequence[Refusal]) -> None:
         """Count a batch.
@@ -82,16 +82,17 @@ class Tally:
         """
         self.read += read
         for each in refusals:
-            before = self.refused.get(each.reason, Refused(0, (), each.reason.hint))
-            told = tuple(f"{self.records.place} {number}: {said}" for number, said in each.first)
-            first = (*before.first, *told)[:NAMED]
-            self.refused[each.reason] = Refused(before.count + each.count, first, each.reason.hint)
+            count, first = self.refused.get(each.reason, (0, []))
+            self.refused[each.reason] = (count + each.count, [*first, *each.first][:NAMED])
 
     def account(self) -> FileAccount:
-        """Return the sums."""
-        return FileAccount(
-            self.records.file, self.read, {reason.text: refused for reason, refused in self.refused.items()}
-        )
+        """Return the sums; the reason that comes first is that of the first refused record."""
+        by_place = sorted(self.refused.items(), key=lambda item: item[1][1][0])
+        refused = {
+            reason.text: Refused(count, tuple(f"{self.records.place} {n}: {said}" for n, said in first), reason.hint)
+            for reason, (count, first) in by_place
+        }
+        return FileAccount(self.records.file, self.read, refused)
 
 
 class Records(ABC):
