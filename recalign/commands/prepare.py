@@ -75,7 +75,11 @@ def prepare(
         str | None, typer.Option(help="Items of one title: suffix (default), merge or refuse.")
     ] = None,
     drop_invalid: Annotated[
-        bool | None, typer.Option("--drop-invalid", help="Leave out unusable titles and events of unknown items.")
+        bool | None,
+        typer.Option(
+            "--drop-invalid",
+            help="Leave out records that cannot be read, unusable titles and events of unknown items.",
+        ),
     ] = None,
     drop_cold: Annotated[
         bool | None, typer.Option("--drop-cold", help="Leave out items without training interactions, and their rows.")

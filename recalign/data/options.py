@@ -48,7 +48,10 @@ class PrepareOptions(Params):
     exclude_history: Literal["auto", "yes", "no"] = Field("auto", description="never recommend items of the history")
     collisions: Literal["suffix", "merge", "refuse"] = Field("suffix", description="what becomes of items of one title")
     drop_cold: bool = Field(False, description="leave out items that no training interaction names, and rows that do")
-    drop_invalid: bool = Field(False, description="leave out items with unusable titles and events of unknown items")
+    drop_invalid: bool = Field(
+        False,
+        description="leave out records that cannot be read, items with unusable titles and events of unknown items",
+    )
 
 
 def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:
