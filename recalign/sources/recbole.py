@@ -72,7 +72,7 @@ class Recbole(Source):
             columns["rating"] = (rating, "number")
         events = typed(frame, inter, columns, separator="\t", quote=None)
         items = self._items(rest[0]) if rest else _ids_as_titles(events)
-        return RawData(items=items, events=events)
+        return RawData(items=items, events=events, genre_separator=p.genre_separator)
 
     def _items(self, file: Path) -> pl.LazyFrame:
         """Items with title, genres, text and the suffix that tells apart items of one title."""
@@ -89,10 +89,7 @@ class Recbole(Source):
         return frame.select(
             item_id=pl.col(p.item),
             title=pl.col(title).fill_null(""),
-            genres=(pl.col(genres) if genres else empty)
-            .fill_null("")
-            .str.split(p.genre_separator)
-            .list.eval(pl.element().filter(pl.element() != "")),
+            genres=pl.col(genres) if genres else empty,
             text=(pl.col(text) if text else empty).fill_null(""),
             suffix=pl.col(year) if year else pl.lit(None, dtype=pl.String),
         )

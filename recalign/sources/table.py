@@ -26,8 +26,12 @@ class TableParams(Params):
         None, description="table of items; without it, item columns are looked for among the interactions"
     )
     title: str = Field("title", description="column of the title; without such a column, the id is the title")
-    genres: str = Field("genres", description="column of the genres, if there is one: a list, or text with separators")
-    genre_separator: str = Field("|", min_length=1, description="between genres in text")
+    genres: str = Field(
+        "genres", description="column of the genres, if there is one: a list, a list as text, or text with separators"
+    )
+    genre_separator: str | None = Field(
+        None, min_length=1, description="between genres in text; found over the whole column where not given"
+    )
     text: str = Field("text", description="column of further text, if there is one")
     suffix: str = Field("year", description="column that tells apart items of one title, if there is one")
     separator: str | None = Field(
@@ -64,35 +68,30 @@ class Table(Source):
             columns["rating"] = (rating, "number")
         events = typed(frame, path, columns, separator=p.separator)
         if p.items is None:
-            return RawData(items=self._items(frame).unique("item_id", keep="first", maintain_order=True), events=events)
+            items = self._items(frame)
+            return RawData(items=items, events=events, items_per_event=True, genre_separator=p.genre_separator)
         items = scan(p.items, separator=p.separator)
         require(items, p.items, {"item": p.item, "title": p.title})
         typed(items, p.items, {"item_id": (p.item, "id")}, separator=p.separator)
-        return RawData(items=self._items(items), events=events)
+        return RawData(items=self._items(items), events=events, genre_separator=p.genre_separator)
 
     def _items(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Items from whatever item columns a table has."""
         import polars as pl
 
         p, schema = self.params, frame.collect_schema()
-        genres = pl.lit([], dtype=pl.List(pl.String))
-        if p.genres in schema:
-            column = pl.col(p.genres)
-            parts = (
-                column if isinstance(schema[p.genres], pl.List) else column.cast(pl.String).str.split(p.genre_separator)
-            )
-            genres = parts.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars()).fill_null([])
-            genres = genres.list.eval(pl.element().filter(pl.element() != ""))
 
         def text_of(column: str, default: pl.Expr) -> pl.Expr:
-            return pl.col(column).cast(pl.String).fill_null("") if column in schema else default
+            return pl.col(column).cast(pl.String) if column in schema else default
 
+        nested = p.genres in schema and schema[p.genres].is_nested()
+        none = pl.lit(None, dtype=pl.String)
         return frame.select(
             item_id=pl.col(p.item).cast(pl.String),
             title=text_of(p.title, pl.col(p.item).cast(pl.String)),
-            genres=genres,
-            text=text_of(p.text, pl.lit("")),
-            suffix=pl.col(p.suffix).cast(pl.String) if p.suffix in schema else pl.lit(None, dtype=pl.String),
+            genres=pl.col(p.genres) if nested else text_of(p.genres, none),
+            text=text_of(p.text, none),
+            suffix=text_of(p.suffix, none),
         )
 
 
