@@ -54,8 +54,8 @@ def prepare(
     duplicates: Annotated[
         str | None,
         typer.Option(
-            help="Repeated interactions: keep (default), drop (exact duplicates once), or a user's first or last with an "
-            "item alone; before the popularity cut and the k-core."
+            help="Repeated interactions: keep (default), drop (exact duplicates once), or only a user's first or last "
+            "with an item; before the popularity cut and the k-core."
         ),
     ] = None,
     candidates: Annotated[

@@ -35,10 +35,8 @@ def of_items(counts: dict[str, Any]) -> list[str]:
         found.append(
             f"The {name} differs among the rows of {told['items']} items ({told['share']:.1%} of all), such as "
             f"{told['example']['item_id']!r}: {_short(one)} in row {row}, {_short(other)} in row {place}; the first "
-            f"counts. If it belongs to an interaction, such as a review's headline, {SOURCE_OF_TITLES[name]}."
+            f"counts. If it belongs to an interaction, such as a review's headline or text, {SOURCE_OF_TITLES[name]}."
         )
-    if counts["item_rows_repeated"]:
-        found.append(f"{counts['item_rows_repeated']} rows of items repeat an earlier row of their item.")
     alike = counts["lookalike_titles"]
     if alike["count"]:
         found.append(
@@ -99,13 +97,16 @@ def of_events(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
             f"{exact} interactions ({exact / counts['interactions_read']:.1%}) are exact duplicates of another one "
             "(user, item, time and rating); --duplicates drop keeps each once."
         )
+    same = counts.get("duplicate_windows", 0)
+    if same:
+        found.append(f"{same} windows ({same / counts['windows_read']:.1%}) repeat another one of their split.")
     for name in ("valid", "test"):
         part = counts["rows"][name]
-        again, cut = part["rows_with_target_in_history"], part["rows_cut_in_tie"]
+        again, cut = part["rows_with_target_in_past"], part["rows_cut_in_tie"]
         if again:
             found.append(
-                f"{again} {name} rows ({again / part['rows']:.1%}) have a target that stands in their own history: "
-                "repeating the history finds it"
+                f"{again} {name} rows ({again / part['rows']:.1%}) have a target that their user had before: repeating "
+                "the history finds what it holds of them"
                 + (
                     "."
                     if options.split == "given"

@@ -66,7 +66,6 @@ def clean_items(
     frame, facts = one_row_each(items, per_event=per_event, drop_invalid=drop_invalid, genre_separator=genre_separator)
     if not frame.height:
         raise UserError("The source has no items.", "Check the path and the columns.")
-    frame = frame.with_columns(pl.col("title", "text").fill_null(""))
     entity = pl.col("title").str.contains("&", literal=True)
     unescaped = pl.col("title").map_elements(html.unescape, return_dtype=pl.String)
     composed = pl.when(entity).then(unescaped).otherwise("title").str.normalize("NFC")

@@ -209,10 +209,10 @@ def _from_windows(
             "Leave out --split, --k-core, --popularity-cut and --duplicates.",
         )
     with _reading(plugin):
-        log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
+        log, split_of, facts = read_windows(windows, cleaned, options.drop_invalid)
     gains(options.relevance, None, len(log))
     splits = as_given(log, options, split_of)
-    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), {"dropped_events": unknown})
+    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), facts)
 
 
 def _check_rows(splits: Splits, options: PrepareOptions) -> None:

@@ -27,6 +27,7 @@ REPEATS = (
     ("exact duplicates, of those read", "exact_duplicates", "interactions_read"),
     ("other repeats of an item, of those read", "repeated_items", "interactions_read"),
     ("interactions tied in time", "tied_interactions", "interactions"),
+    ("duplicate windows, of those read", "duplicate_windows", "windows_read"),
 )
 """Rows of the table: label, count, what it is a share of."""
 
@@ -73,7 +74,7 @@ def count(
         "title_length": {"mean": float(lengths.mean()), "max": int(lengths.max())},
         "longest_title": titles[int(lengths.argmax())],
         "genres": _count_genres(items["genres"]),
-        "tied_interactions": 0 if splits.as_given else int(log.tied.sum()),
+        **({} if splits.as_given else {"tied_interactions": int(log.tied.sum())}),
         **{name: value for name, value in splits.facts.items() if name != "users_per_split"},
     }
 
@@ -114,6 +115,7 @@ def _count_rows(part: Windows, popularity: np.ndarray, seen: np.ndarray, items: 
         "cold_targets": int((popularity[part.log.item[target]] == 0).sum()),
         "targets_in_own_training": int(is_member(key, seen).sum()),
         "rows_without_relevant_target": int((~relevant).sum()),
+        "rows_with_target_in_past": int(part.repeats_past().sum()),
         "rows_with_target_in_history": int(part.repeats_history().sum()),
         "relevant_share": float(relevant.sum() / rows),
     }
@@ -193,13 +195,16 @@ def table(counts: dict[str, Any], name: str, unit: str) -> Table:
     per_split("cold targets", share("cold_targets"))
     per_split("rows without relevant target", share("rows_without_relevant_target"))
     per_split("rows with a target in their history", share("rows_with_target_in_history"))
-    per_split("rows whose targets depend on a tie in time", share("rows_cut_in_tie"))
+    if "tied_interactions" in counts:
+        per_split("rows whose targets depend on a tie in time", share("rows_cut_in_tie"))
     for label, key, of in REPEATS:
         if key in counts:
             grid.add_row(label, f"{counts[key]:,} ({counts[key] / max(1, counts[of]):.1%})", "", "", "")
     grid.add_row("users dropped", f"{counts['dropped_users']:,}", "", "", "")
     grid.add_row("title collisions", f"{counts['collisions']:,}", "", "", "")
     _add_genres(grid, counts)
+    if counts["item_rows_repeated"]:
+        grid.add_row("rows that repeat an item", f"{counts['item_rows_repeated']:,}", "", "", "")
     length = counts["title_length"]
     grid.add_row(f"{unit} a title, mean / max", f"{length['mean']:.1f} / {length['max']}", "", "", "")
     return grid

@@ -146,5 +146,3 @@ def test_what_is_no_variable_is_refused(typed, said):
 )
 def test_a_thinking_block_is_open_until_it_is_closed(text, tag):
     assert open_thinking_block(text) == tag
-
-

@@ -40,7 +40,9 @@ def test_they_are_found_as_tokenizers_find_them():
     assert ids == spelled(tokenizer, text)
 
 
-@pytest.mark.parametrize(("text", "begins"), [("a <think> b", True), ("a <thi", True), ("1 < 2", False), ("ink>", False)])
+@pytest.mark.parametrize(
+    ("text", "begins"), [("a <think> b", True), ("a <thi", True), ("1 < 2", False), ("ink>", False)]
+)
 def test_a_token_that_other_text_may_complete_begins_in_a_text(text, begins):
     assert ControlTokens(tokenizer_of("byte-level")).begin_in(text) is begins
 
@@ -49,10 +51,18 @@ def test_a_token_that_other_text_may_complete_begins_in_a_text(text, begins):
 def test_ordinary_text_has_the_tokens_that_it_always_had(kind):
     tokenizer = tokenizer_of(kind)
     literal = LiteralText(tokenizer, ControlTokens(tokenizer), ODD_TITLES)
-    texts = [*ODD_TITLES, "Pokemon  in ... 1 < 2 [x] >", " led\nby spaces ", ", ".join(ODD_TITLES), "<end>Ship<think> Red"]
+    texts = [
+        *ODD_TITLES,
+        "Pokemon  in ... 1 < 2 [x] >",
+        " led\nby spaces ",
+        ", ".join(ODD_TITLES),
+        "<end>Ship<think> Red",
+    ]
     for special in (False, True):
         for text in texts:
-            assert literal.encode(text, add_special_tokens=special) == tokenizer.encode(text, add_special_tokens=special)
+            assert literal.encode(text, add_special_tokens=special) == tokenizer.encode(
+                text, add_special_tokens=special
+            )
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

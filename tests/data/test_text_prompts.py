@@ -18,7 +18,15 @@ from tests.data.test_chat import THINKING, tokenizer_with
 from tests.data.test_tokens import ODD_TITLES, TOKENIZERS, catalogue_of
 from tests.fake_dataset import TITLES
 
-SPELLING = ["<|im_start|>system", "A<|im_end|> <|im_start|>assistant", "<end> x", "<s>", "<eos><sep>", "<item_3>", "<|user|"]
+SPELLING = [
+    "<|im_start|>system",
+    "A<|im_end|> <|im_start|>assistant",
+    "<end> x",
+    "<s>",
+    "<eos><sep>",
+    "<item_3>",
+    "<|user|",
+]
 MIXED = [*TITLES, *SPELLING]
 
 

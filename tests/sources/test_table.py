@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 
 from recalign import registry
+from recalign.data.mentions import one_row_each
 from recalign.errors import UserError
 
 EVENTS = pl.DataFrame(
@@ -11,7 +12,10 @@ EVENTS = pl.DataFrame(
 
 def read(path, **params):
     raw = registry.create("source", "table", params).read(path, 0)
-    return raw.items.collect().to_dicts(), raw.events.collect().to_dicts()
+    items, _ = one_row_each(
+        raw.items, per_event=raw.items_per_event, drop_invalid=False, genre_separator=raw.genre_separator
+    )
+    return items.drop("row").to_dicts(), raw.events.collect().to_dicts()
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl"])
