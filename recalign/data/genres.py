@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PLACEHOLDERS = frozenset(
     "(no genres listed)|no genres listed|no genres|no genre|n/a|#n/a|na|<na>|n.a.|none|null|nil|nan|unknown|undefined|"
-    r"unspecified|not specified|not available|missing|\n|-|--|–|—|?|.|()|[]|{}".split("|")  # noqa: RUF001
+    r"unspecified|not specified|not available|missing|\n|-|--|–|—|?|.".split("|")  # noqa: RUF001
 )
 """What stands for "no genre", compared without regard to case, blanks and Unicode form."""
 

@@ -48,7 +48,8 @@ def one_row_each(
     )
     genres, facts = read_genres(rows["genres"], genre_separator)
     rows = rows.with_columns(genres, pl.col("title", "text").fill_null(""))
-    total, first = int(rows["mentions"].sum()), rows.unique("item_id", keep="first", maintain_order=True)
+    first = rows.unique("item_id", keep="first", maintain_order=True).drop("mentions")
+    total = int(rows["mentions"].sum())
     facts |= {"item_rows_repeated": 0 if per_event else total - first.height, "items_differing": {}}
     if first.height == rows.height:
         return first, facts

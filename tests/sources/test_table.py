@@ -2,8 +2,9 @@ import polars as pl
 import pytest
 
 from recalign import registry
-from recalign.data.mentions import one_row_each
 from recalign.errors import UserError
+
+from .reads import items_of
 
 EVENTS = pl.DataFrame(
     {"user_id": ["a", "b"], "item_id": ["1", "2"], "timestamp": [5, 6], "title": ["X", "Y"], "genres": ["g| h", ""]}
@@ -12,10 +13,7 @@ EVENTS = pl.DataFrame(
 
 def read(path, **params):
     raw = registry.create("source", "table", params).read(path, 0)
-    items, _ = one_row_each(
-        raw.items, per_event=raw.items_per_event, drop_invalid=False, genre_separator=raw.genre_separator
-    )
-    return items.drop("row").to_dicts(), raw.events.collect().to_dicts()
+    return items_of(raw), raw.events.collect().to_dicts()
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl"])
