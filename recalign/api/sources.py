@@ -19,8 +19,8 @@ class RawData:
 
     Args:
         events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
-        items: item_id (str), title (str), genres (list[str], or text as `recalign.data.genres` reads it), text (str);
-            optionally suffix (str, such as a year), which tells apart items of the same title.
+        items: item_id (str), title (str); optionally genres (list[str], or text as `recalign.data.genres` reads it),
+            text (str) and suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
             oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
         items_per_event: `items` has a row an interaction, not one an item: values that differ within an item are told,
