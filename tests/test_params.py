@@ -69,6 +69,21 @@ def test_a_value_may_hold_equals_signs():
     assert parse_assignments(["where=a=b"]) == {"where": "a=b"}
 
 
+class Texts(Params):
+    """Parameters that are text, and one that is not."""
+
+    separator: str | None = Field(None, min_length=1, max_length=1, description="between columns")
+    between: str = Field("|", description="between genres")
+    size: int | None = Field(None, description="number")
+
+
+@pytest.mark.parametrize("blank", ["\t", " ", ", "])
+def test_blanks_of_text_survive(blank):
+    built = build_params(Texts, parse_assignments([f"between={blank}", "size= 3 "]), "thing 'x'")
+    assert built == Texts(between=blank, size=3)
+    assert build_params(Texts, parse_assignments(["separator=\t"]), "thing 'x'").separator == "\t"
+
+
 def test_description_is_read_off_the_declaration():
     rows = {row["name"]: row for row in describe_params(Example)}
     assert rows["tau"] == {"name": "tau", "type": "number", "bounds": ">= 0", "default": 0.3, "description": "weight"}

@@ -29,7 +29,7 @@ from recalign.api.objectives import (
     ValidTokens,
 )
 from recalign.api.rewards import ListBatch, Reward
-from recalign.api.sources import RawData, Source
+from recalign.api.sources import FileAccount, RawData, Refused, Source
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.semantic import item_vectors
@@ -43,6 +43,7 @@ __all__ = [
     "Credit",
     "Decoder",
     "Field",
+    "FileAccount",
     "GroupParams",
     "Groups",
     "INVALID",
@@ -57,6 +58,7 @@ __all__ = [
     "PreferenceObjective",
     "PreferenceParams",
     "RawData",
+    "Refused",
     "Rescorer",
     "Reward",
     "RolloutObjective",

@@ -85,7 +85,8 @@ def prepare(
         bool | None,
         typer.Option(
             "--drop-invalid",
-            help="Leave out unusable titles and events of unknown items; first of contradicting items.",
+            help="Leave out records that cannot be read, unusable titles and events of unknown items; of contradicting "
+            "rows of an item, the first counts.",
         ),
     ] = None,
     drop_cold: Annotated[

@@ -54,8 +54,8 @@ class PrepareOptions(Params):
     drop_cold: bool = Field(False, description="leave out items that no training interaction names, and rows that do")
     drop_invalid: bool = Field(
         False,
-        description="leave out items with unusable titles and events of unknown items; of contradicting item rows the "
-        "first counts",
+        description="leave out records that cannot be read, items with unusable titles and events of unknown items; of "
+        "contradicting rows of an item, the first counts",
     )
 
 

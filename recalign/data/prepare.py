@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from recalign import console, registry, workspace
 from recalign.data import report
+from recalign.data.accounts import check_accounts, counted, left_out
 from recalign.data.arrays import sorted_unique
 from recalign.data.candidates import candidate_sets
 from recalign.data.catalogue import Catalogue
@@ -27,12 +29,12 @@ from recalign.data.semantic import existing_file, semantic_codes
 from recalign.data.splits import SPLITTERS, Splits, as_given
 from recalign.data.warm import without_cold
 from recalign.data.writing import Digest, write_interactions, write_items, write_rows
-from recalign.errors import UserError
+from recalign.errors import FULL, UserError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from recalign.api import RawData, Source
+    from recalign.api import FileAccount, RawData, Source
 
 DEFAULT_SOURCE = "synthetic"
 
@@ -49,6 +51,7 @@ class Prepared:
         training: positions of the training interactions.
         facts: what the report should say of how the events were read, `dropped_events` (events or windows of unknown
             items that were left out) among them.
+        accounts: what became of the records of each file that was read.
     """
 
     log: EventLog
@@ -57,6 +60,7 @@ class Prepared:
     splits: Splits
     training: np.ndarray
     facts: dict[str, Any]
+    accounts: Sequence[FileAccount] = ()
 
 
 def prepare_dataset(
@@ -99,7 +103,7 @@ def prepare_dataset(
         "tokenizer": tokenizer,
         **settings.model_dump(),
     }
-    with registry.blamed("source", plugin, "files"):
+    with _reading(plugin, path, "files"):
         read = list(plugin.files(path)) if path else []
     if settings.semantic_embeddings is not None:
         read.append(existing_file(Path(settings.semantic_embeddings)))
@@ -133,8 +137,9 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     Raises:
         UserError: whatever is wrong with the input.
     """
-    with _reading(plugin):
+    with _reading(plugin, path):
         raw = plugin.read(path, seed)
+        check_accounts(raw.accounts, options.drop_invalid)
         cleaned = clean_items(
             raw.items,
             options.collisions,
@@ -143,9 +148,9 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
             genre_separator=raw.genre_separator,
         )
     if raw.windows is not None:
-        prepared = _from_windows(plugin, raw.windows, cleaned, options)
+        prepared = _from_windows(plugin, path, raw.windows, cleaned, options)
     else:
-        prepared = _from_events(plugin, raw, cleaned, options, seed)
+        prepared = _from_events(plugin, path, raw, cleaned, options, seed)
     if options.drop_cold:
         log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
         prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
@@ -157,23 +162,30 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         },
     )
     _check_rows(splits, options)
-    return replace(prepared, splits=splits)
+    return replace(prepared, splits=splits, accounts=raw.accounts)
 
 
 @contextlib.contextmanager
-def _reading(plugin: Source) -> Iterator[None]:
-    """Name the source where it, or the lazy frames that it handed over, cannot be read."""
+def _reading(plugin: Source, path: Path | None, method: str = "read") -> Iterator[None]:
+    """Name the path where its data cannot be read, and the source where it misbehaves or hands over unfit frames."""
     import polars as pl
 
-    with registry.blamed("source", plugin, "read"):
+    of_data = (OSError, UnicodeError, json.JSONDecodeError, csv.Error, pl.exceptions.ComputeError)
+    with registry.blamed("source", plugin, method):
         try:
             yield
+        except (*of_data, pl.exceptions.NoDataError) as error:
+            if path is None or getattr(error, "errno", None) in FULL:
+                raise
+            raise registry.data_error(plugin, path, error) from error
         except pl.exceptions.PolarsError as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             raise registry.plugin_error("source", plugin, f"hands over frames that cannot be read: {why}") from error
 
 
-def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int) -> Prepared:
+def _from_events(
+    plugin: Source, path: Path | None, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int
+) -> Prepared:
     """Filter and split raw events."""
     if raw.events is None:
         raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
@@ -181,7 +193,7 @@ def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: Pre
         raise UserError(
             "--split given needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
         )
-    with _reading(plugin):
+    with _reading(plugin, path):
         events = read_events(
             raw.events,
             cleaned,
@@ -199,7 +211,7 @@ def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: Pre
 
 
 def _from_windows(
-    plugin: Source, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+    plugin: Source, path: Path | None, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
 ) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
@@ -208,7 +220,7 @@ def _from_windows(
             "The source brings ready-made windows, which cannot be split again or filtered.",
             "Leave out --split, --k-core, --popularity-cut and --duplicates.",
         )
-    with _reading(plugin):
+    with _reading(plugin, path):
         log, split_of, facts = read_windows(windows, cleaned, options.drop_invalid)
     gains(options.relevance, None, len(log))
     splits = as_given(log, options, split_of)
@@ -257,9 +269,10 @@ def _write(
     length, unit = _title_length(tokenizer)
     counts = report.count(log, splits, prepared.items, prepared.training, length)
     counts |= {**prepared.cleaned.facts, **prepared.facts}
+    counts["files"] = counted(prepared.accounts)
     if codes is not None:
         counts["items_sharing_a_code"] = sum(len(code) > options.semantic_levels for code in codes)
-    found = report.warnings(counts, options, unit)
+    found = left_out(prepared.accounts) + report.warnings(counts, options, unit)
     console.show(report.table(counts, recorded["source"], unit))
     for line in found:
         console.warn(line)

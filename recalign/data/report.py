@@ -178,6 +178,11 @@ def table(counts: dict[str, Any], name: str, unit: str) -> Table:
     for column in grid.columns[1:]:
         column.justify = "right"
     rows = counts["rows"]
+    for file in counts["files"]:
+        grid.add_row(f"records of {file['file']}", f"{file['records']:,}", "", "", "")
+        grid.add_row("  read", f"{file['read']:,}", "", "", "")
+        for reason, refused in file["refused"].items():
+            grid.add_row(f"  refused: {reason}", f"{refused['count']:,}", "", "", "")
 
     def per_split(label: str, value: Callable[[dict[str, Any]], str], whole: str = "") -> None:
         grid.add_row(label, whole, *(value(rows[split]) for split in ("train", "valid", "test")))

@@ -58,9 +58,20 @@ def test_missing_files_and_fields(tmp_path):
         read(path, timestamp="when")
 
 
-def test_an_unparseable_row_is_named(tmp_path):
-    with pytest.raises(UserError, match="row 3: rating = 'x'"):
-        read(folder(tmp_path, x_inter=INTER + "u1\ti1\tx\t30\n", x_item=ITEM))
+def test_rows_of_both_files_are_read_or_refused(tmp_path):
+    path = folder(tmp_path, x_inter=INTER + "u1\ti1\tx\t30\nu1\ti1\n", x_item=ITEM + "\tNameless\t\t\n")
+    raw = registry.create("source", "recbole").read(path, 0)
+    events, items = raw.accounts
+    assert (events.read, events.records, items.read, items.records) == (2, 4, 2, 3)
+    assert events.refused["rating is not a number"].first == ("row 3: rating = 'x' is not a number",)
+    assert events.refused["a wrong number of fields"].first == ("row 4: 2 fields, but the header has 4",)
+    assert items.refused["item_id is not an id"].count == 1
+    assert raw.items.collect()["item_id"].to_list() == ["i1", "i2"]
+
+
+def test_ratings_can_be_ignored(tmp_path):
+    items, events = read(folder(tmp_path, x_inter=INTER + "u1\ti1\tx\t30\n", x_item=ITEM), rating="none")
+    assert len(events) == 3 and "rating" not in events[0]
 
 
 def test_ml_100k_is_whole_and_its_titles_are_told_apart(shared_data, tmp_path):
