@@ -55,18 +55,23 @@ class RawData:
 
     Args:
         events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
-        items: item_id (str), title (str), genres (list[str]), text (str); optionally suffix (str, such as a year),
-            which tells apart items of the same title.
+        items: item_id (str), title (str), genres (list[str], or text as `recalign.data.genres` reads it), text (str);
+            optionally suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
             oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
         accounts: of the files that were read; `prepare` refuses a dataset whose files have refused records, unless
             it was told to leave them out, and reports the counts.
+        items_per_event: `items` has a row an interaction, not one an item: values that differ within an item are told,
+            not refused.
+        genre_separator: between genres in text; found over all items where None.
     """
 
     items: pl.LazyFrame
     events: pl.LazyFrame | None = None
     windows: dict[str, pl.LazyFrame] | None = None
     accounts: Sequence[FileAccount] = ()
+    items_per_event: bool = False
+    genre_separator: str | None = None
 
 
 class Source(Plugin, ABC):

@@ -51,6 +51,13 @@ def prepare(
         float | None,
         typer.Option(help="Keep the top percent of items by interactions (default: all stay)."),
     ] = None,
+    duplicates: Annotated[
+        str | None,
+        typer.Option(
+            help="Repeated interactions: keep (default), drop (exact duplicates once), or only a user's first or last "
+            "with an item; before the popularity cut and the k-core."
+        ),
+    ] = None,
     candidates: Annotated[
         int | None, typer.Option(help="Size of candidate sets, such as 20 (1 + 19 negatives); default: none.")
     ] = None,
@@ -72,13 +79,14 @@ def prepare(
         typer.Option(help="Never recommend items of the history: yes, no or auto (default: as training targets do)."),
     ] = None,
     collisions: Annotated[
-        str | None, typer.Option(help="Items of one title: suffix (default), merge or refuse.")
+        str | None, typer.Option(help="Items of titles that look alike: suffix (default), merge or refuse.")
     ] = None,
     drop_invalid: Annotated[
         bool | None,
         typer.Option(
             "--drop-invalid",
-            help="Leave out records that cannot be read, unusable titles and events of unknown items.",
+            help="Leave out records that cannot be read, unusable titles and events of unknown items; of contradicting "
+            "rows of an item, the first counts.",
         ),
     ] = None,
     drop_cold: Annotated[
@@ -122,6 +130,7 @@ def prepare(
             "test_share": test_share,
             "k_core": k_core,
             "popularity_cut": popularity_cut,
+            "duplicates": duplicates,
             "candidates": candidates,
             "relevance": relevance,
             "identifier": identifier,

@@ -37,6 +37,10 @@ class PrepareOptions(Params):
     test_share: float = Field(0.1, gt=0, lt=0.5, description="share of time or users that test (with folds: 1/folds)")
     k_core: int = Field(0, ge=0, description="every user and item keeps at least so many interactions")
     popularity_cut: float | None = Field(None, gt=0, le=100, description="keep the top percent of items, before k-core")
+    duplicates: Literal["keep", "drop", "first", "last"] = Field(
+        "keep",
+        description="drop: exact duplicates once; first, last: of a user's interactions with an item the first or last",
+    )
     candidates: int = Field(
         0, ge=0, description="size of candidate sets, such as 20 (1 target + 19 negatives); 0: none"
     )
@@ -50,7 +54,8 @@ class PrepareOptions(Params):
     drop_cold: bool = Field(False, description="leave out items that no training interaction names, and rows that do")
     drop_invalid: bool = Field(
         False,
-        description="leave out records that cannot be read, items with unusable titles and events of unknown items",
+        description="leave out records that cannot be read, items with unusable titles and events of unknown items; of "
+        "contradicting rows of an item, the first counts",
     )
 
 

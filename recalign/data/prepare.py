@@ -49,7 +49,8 @@ class Prepared:
         cleaned: what was done to the titles.
         splits: windows by split.
         training: positions of the training interactions.
-        dropped_events: events (or windows) of unknown items that were left out.
+        facts: what the report should say of how the events were read, `dropped_events` (events or windows of unknown
+            items that were left out) among them.
         accounts: what became of the records of each file that was read.
     """
 
@@ -58,7 +59,7 @@ class Prepared:
     cleaned: CleanItems
     splits: Splits
     training: np.ndarray
-    dropped_events: int
+    facts: dict[str, Any]
     accounts: Sequence[FileAccount] = ()
 
 
@@ -139,7 +140,13 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     with _reading(plugin, path):
         raw = plugin.read(path, seed)
         check_accounts(raw.accounts, options.drop_invalid)
-        cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
+        cleaned = clean_items(
+            raw.items,
+            options.collisions,
+            options.drop_invalid,
+            per_event=raw.items_per_event,
+            genre_separator=raw.genre_separator,
+        )
     if raw.windows is not None:
         prepared = _from_windows(plugin, path, raw.windows, cleaned, options)
     else:
@@ -193,12 +200,14 @@ def _from_events(
             drop_invalid=options.drop_invalid,
             popularity_cut=options.popularity_cut,
             k_core=options.k_core,
+            duplicates=options.duplicates,
         )
     log = to_log(events, gains(options.relevance, events.rating, len(events.item)))
     splits = SPLITTERS[options.split](log, options, seed)
     if options.windows_per_user:
         splits.windows["train"] = splits.windows["train"].at_most(options.windows_per_user)
-    return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), events.unknown)
+    facts = {**events.facts, "dropped_events": events.unknown}
+    return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), facts)
 
 
 def _from_windows(
@@ -206,16 +215,16 @@ def _from_windows(
 ) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
-    if options.split != "given" or reshaped:
+    if options.split != "given" or reshaped or options.duplicates != "keep":
         raise UserError(
             "The source brings ready-made windows, which cannot be split again or filtered.",
-            "Leave out --split, --k-core and --popularity-cut.",
+            "Leave out --split, --k-core, --popularity-cut and --duplicates.",
         )
     with _reading(plugin, path):
-        log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
+        log, split_of, facts = read_windows(windows, cleaned, options.drop_invalid)
     gains(options.relevance, None, len(log))
     splits = as_given(log, options, split_of)
-    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), unknown)
+    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), facts)
 
 
 def _check_rows(splits: Splits, options: PrepareOptions) -> None:
@@ -258,8 +267,8 @@ def _write(
     stated = json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)  # the codes stand for the file
     digest.texts([stated], measured=False)
     length, unit = _title_length(tokenizer)
-    counts = report.count(log, splits, prepared.cleaned, prepared.items["title"].to_list(), prepared.training, length)
-    counts["dropped_events"] = prepared.dropped_events
+    counts = report.count(log, splits, prepared.items, prepared.training, length)
+    counts |= {**prepared.cleaned.facts, **prepared.facts}
     counts["files"] = counted(prepared.accounts)
     if codes is not None:
         counts["items_sharing_a_code"] = sum(len(code) > options.semantic_levels for code in codes)

@@ -77,11 +77,12 @@ class Recbole(Source):
         rating = None if p.rating == "none" else _choose(table, "rating", p.rating, ("rating",))
         if rating:
             columns["rating"] = Column(rating, "number", "Or ignore the field: -p rating=none.")
-        events = typed(table, columns)
+        events, genres = typed(table, columns), p.genre_separator
         if not rest:
             return RawData(items=_ids_as_titles(events.frame), events=events.frame, accounts=[events.account])
         items, account = self._items(rest[0])
-        return RawData(items=items, events=events.frame, accounts=[events.account, account])
+        accounts = [events.account, account]
+        return RawData(items=items, events=events.frame, accounts=accounts, genre_separator=genres)
 
     def _open(self, file: Path) -> Records:
         """Open an atomic file; the types of its header are dropped."""
@@ -104,10 +105,7 @@ class Recbole(Source):
         items = read.rows.select(
             item_id=pl.col(p.item),
             title=pl.col(title).fill_null(""),
-            genres=(pl.col(genres) if genres else empty)
-            .fill_null("")
-            .str.split(p.genre_separator)
-            .list.eval(pl.element().filter(pl.element() != "")),
+            genres=pl.col(genres) if genres else empty,
             text=(pl.col(text) if text else empty).fill_null(""),
             suffix=pl.col(year) if year else pl.lit(None, dtype=pl.String),
         )

@@ -31,8 +31,12 @@ class TableParams(Params):
         None, description="table of items; without it, item columns are looked for among the interactions"
     )
     title: str = Field("title", description="column of the title; without such a column, the id is the title")
-    genres: str = Field("genres", description="column of the genres, if there is one: a list, or text with separators")
-    genre_separator: str = Field("|", min_length=1, description="between genres in text")
+    genres: str = Field(
+        "genres", description="column of the genres, if there is one: a list, a list as text, or text with separators"
+    )
+    genre_separator: str | None = Field(
+        None, min_length=1, description="between genres in text; found over the whole column where not given"
+    )
     text: str = Field("text", description="column of further text, if there is one")
     suffix: str = Field("year", description="column that tells apart items of one title, if there is one")
     separator: str | None = Field(
@@ -87,10 +91,20 @@ class Table(Source):
             rows = events.rows  # read again, unless the ids are all that the table tells of its items
             if not {p.title, p.genres, p.text, p.suffix} & set(table.schema):
                 rows = events.frame.select(pl.col("item_id").alias(p.item))
-            items = self._items(rows).unique("item_id", keep="first", maintain_order=True)
-            return RawData(items=items, events=events.frame, accounts=[events.account])
+            return RawData(
+                items=self._items(rows),
+                events=events.frame,
+                accounts=[events.account],
+                items_per_event=True,
+                genre_separator=p.genre_separator,
+            )
         read = self._read_items(p.items)
-        return RawData(items=self._items(read.rows), events=events.frame, accounts=[events.account, read.account])
+        return RawData(
+            items=self._items(read.rows),
+            events=events.frame,
+            accounts=[events.account, read.account],
+            genre_separator=p.genre_separator,
+        )
 
     def _open(self, file: Path, columns: str | None) -> Records:
         """Open one of the tables."""
@@ -116,24 +130,18 @@ class Table(Source):
         import polars as pl
 
         p, schema = self.params, frame.collect_schema()
-        genres = pl.lit([], dtype=pl.List(pl.String))
-        if p.genres in schema:
-            column = pl.col(p.genres)
-            parts = (
-                column if isinstance(schema[p.genres], pl.List) else column.cast(pl.String).str.split(p.genre_separator)
-            )
-            genres = parts.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars()).fill_null([])
-            genres = genres.list.eval(pl.element().filter(pl.element() != ""))
 
         def text_of(column: str, default: pl.Expr) -> pl.Expr:
-            return pl.col(column).cast(pl.String).fill_null("") if column in schema else default
+            return pl.col(column).cast(pl.String) if column in schema else default
 
+        nested = p.genres in schema and schema[p.genres].is_nested()
+        none = pl.lit(None, dtype=pl.String)
         return frame.select(
             item_id=pl.col(p.item).cast(pl.String),
             title=text_of(p.title, pl.col(p.item).cast(pl.String)),
-            genres=genres,
-            text=text_of(p.text, pl.lit("")),
-            suffix=pl.col(p.suffix).cast(pl.String) if p.suffix in schema else pl.lit(None, dtype=pl.String),
+            genres=pl.col(p.genres) if nested else text_of(p.genres, none),
+            text=text_of(p.text, none),
+            suffix=text_of(p.suffix, none),
         )
 
 

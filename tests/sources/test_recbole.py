@@ -5,6 +5,8 @@ from recalign.data.dataset import PreparedDataset
 from recalign.data.prepare import prepare_dataset
 from recalign.errors import UserError
 
+from .reads import items_of
+
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\ti1\t3\t10\nu1\ti2\t5\t20\n"
 ITEM = (
     "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
@@ -21,7 +23,7 @@ def folder(tmp_path, **files):
 
 def read(path, **params):
     raw = registry.create("source", "recbole", params).read(path, 0)
-    return raw.items.collect().to_dicts(), raw.events.collect().to_dicts()
+    return items_of(raw), raw.events.collect().to_dicts()
 
 
 def test_typed_headers_titles_years_and_genres(tmp_path):
@@ -81,7 +83,9 @@ def test_ml_100k_is_whole_and_its_titles_are_told_apart(shared_data, tmp_path):
     titles = dataset.catalogue.titles
     assert {"Toy Story", "Sabrina (1995)", "Sabrina (1954)", "Chasing Amy (1997) [246]"} <= set(titles)
     assert len(set(titles)) == 1682
-    assert len(dataset.catalogue.genre_names) == 19
+    assert len(dataset.catalogue.genre_names) == 18  # the genre "unknown" of two items is none
+    assert (counts["genre_separator"], counts["genre_placeholders"], counts["genres"]["items_without"]) == (" ", 2, 2)
+    assert (counts["exact_duplicates"], counts["repeated_items"], counts["lookalike_titles"]["count"]) == (0, 0, 0)
     assert (len(dataset.rows("valid")), len(dataset.rows("test"))) == (94, 189)
     assert dataset.excludes_history
 

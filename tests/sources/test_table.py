@@ -4,6 +4,8 @@ import pytest
 from recalign import registry
 from recalign.errors import UserError
 
+from .reads import items_of
+
 EVENTS = pl.DataFrame(
     {"user_id": ["a", "b"], "item_id": ["1", "2"], "timestamp": [5, 6], "title": ["X", "Y"], "genres": ["g| h", ""]}
 )
@@ -11,7 +13,7 @@ EVENTS = pl.DataFrame(
 
 def read(path, **params):
     raw = registry.create("source", "table", params).read(path, 0)
-    return raw.items.collect().to_dicts(), raw.events.collect().to_dicts()
+    return items_of(raw), raw.events.collect().to_dicts()
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl"])
