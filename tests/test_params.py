@@ -43,7 +43,9 @@ def test_defaults_hold_where_nothing_is_said():
 )
 def test_what_the_declaration_refuses_is_named_with_its_value(values, what, hint):
     with pytest.raises(UserError) as error:
-        build_params(Example, values, "objective 'x'")
+        build_params(
+            Example, values, "objective 'x'", "`recalign plugins show x` lists them." if "tua" not in values else ""
+        )
     assert what in error.value.what
     assert hint in error.value.hint
 

@@ -222,7 +222,7 @@ def _add_genres(grid: Table, counts: dict[str, Any]) -> None:
         grid.add_row("genres", f"{genres['names']:,}", "", "", "")
         grid.add_row("genres an item, mean / max", f"{genres['mean']:.1f} / {genres['max']}", "", "", "")
         if separator is not None:
-            how = "found in the column" if counts["genre_separator_found"] else "provided"
+            how = "found in the column" if counts["genre_separator_found"] else "given"
             grid.add_row("genre separator", f"{separator!r} ({how})", "", "", "")
     if genres["names"] or counts["genre_placeholders"]:
         without = f"{genres['items_without']:,} ({genres['items_without'] / counts['items']:.1%})"

@@ -146,7 +146,8 @@ class Layout:
         if b"\r" in self.data:
             returns = np.flatnonzero(self.array == CR)
             following = self.array[np.minimum(returns + 1, len(self.array) - 1)]
-            end = np.union1d(end, returns[following != LF])
+            lone = returns[following != LF]
+            end = np.sort(np.concatenate([end, lone])) if len(lone) else end
         self.stop = end + 1  # [L]
         if len(self.data) and (not len(end) or self.stop[-1] < len(self.data)):
             self.stop = np.append(self.stop, len(self.data))
