@@ -103,6 +103,9 @@ class Engine(Protocol):
     def excluded(self, row: Row) -> np.ndarray:
         """Return the items that a row must not be recommended: what its user had, and all but its candidates."""
 
+    def excluded_by(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """Return `excluded` of each row."""
+
     def sample(
         self,
         rows: Sequence[Row],

@@ -44,36 +44,45 @@ from recalign.commands.shared_options import (
 def align(
     *,
     objective: Annotated[
-        str, typer.Option(help="Such as blade, grpo, rere, sprec, bear, s-dpo; see recalign plugins list.")
+        str, typer.Option(help="Objective, such as blade, grpo, rere, sprec, bear or s-dpo; see recalign plugins list.")
     ] = "blade",
-    reward: Annotated[str, typer.Option(help='A weighted sum of rewards, such as "ndcg@5 - 0.5*mgu".')] = "ndcg",
+    reward: Annotated[
+        str, typer.Option(help='Reward: a weighted sum of metrics, such as "ndcg@5 - 0.5*mgu".')
+    ] = "ndcg",
     data: DataOption = None,
     model: ModelOption = None,
     param: ParamOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: 1e-3 from scratch, 5e-5 with LoRA, else 5e-6 (the paper's).", min=0)
+        float | None,
+        typer.Option(help="Learning rate (default: 1e-3 from scratch, 5e-5 with LoRA, else 5e-6, the paper's).", min=0),
     ] = None,
     max_steps: Annotated[
         int,
-        typer.Option(help="Updates; 0 lets --epochs decide (from scratch, without --epochs: 120).", min=0),
+        typer.Option(help="Number of updates; 0 lets --epochs decide (120 from scratch without it).", min=0),
     ] = 0,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the prompts (3, the paper's).", min=0)] = None,
-    prompts_per_step: Annotated[int, typer.Option(help="Prompts an update, all processes together.", min=1)] = 16,
-    prompts: Annotated[
-        int | None, typer.Option(help="Train on at most so many rows, drawn by seed (default: all).", min=1)
+    epochs: Annotated[
+        float | None, typer.Option(help="Number of passes over the prompts (3, the paper's).", min=0)
     ] = None,
-    updates_per_rollout: Annotated[int, typer.Option(help="Updates on the same completions.", min=1)] = 1,
+    prompts_per_step: Annotated[int, typer.Option(help="Prompts per update, over all processes.", min=1)] = 16,
+    prompts: Annotated[
+        int | None, typer.Option(help="Maximum number of training rows, drawn by seed (default: all).", min=1)
+    ] = None,
+    updates_per_rollout: Annotated[int, typer.Option(help="Number of updates on the same completions.", min=1)] = 1,
     schedule: ScheduleOption = "linear",
     warmup: WarmupOption = 0.0,
-    max_grad_norm: Annotated[float, typer.Option(help="Gradients are scaled down to this norm.", min=0)] = 1.0,
-    eval_every: Annotated[int, typer.Option(help="Updates between validations; 0: once an epoch.", min=0)] = 10,
+    max_grad_norm: Annotated[
+        float, typer.Option(help="Maximum norm of the gradients, which are scaled down to it.", min=0)
+    ] = 1.0,
+    eval_every: Annotated[
+        int, typer.Option(help="Number of updates between validations; 0: once per epoch.", min=0)
+    ] = 10,
     patience: PatienceOption = 0,
     valid_rows: ValidRowsOption = 512,
     token_budget: Annotated[
         int,
-        typer.Option(help="Prompt and list tokens, padding included, of a backward pass; a step is cut to fit.", min=1),
+        typer.Option(help="Maximum number of prompt and list tokens per backward pass, padding included.", min=1),
     ] = 16384,
     exclude_history: ExcludeHistoryOption = "auto",
     report: Annotated[
@@ -88,7 +97,7 @@ def align(
     lora_target: LoraTargetOption = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
-    num_processes: Annotated[int, typer.Option(help="Start so many processes on this machine.", min=1)] = 1,
+    num_processes: Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)] = 1,
     keep_checkpoints: KeepCheckpointsOption = 2,
     report_to: ReportToOption = "none",
     resume: ResumeOption = False,

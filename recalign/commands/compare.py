@@ -94,13 +94,13 @@ def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
         if name.strip() in groups:
             raise UserError(f"--group {name.strip()} is given twice.", "Name each group once.")
         groups[name.strip()] = [Evaluation.find(Path(path)) for path in members]
-    for name, members in group_by_label([Evaluation.find(path) for path in runs]).items():
+    for name, found in group_by_label([Evaluation.find(path) for path in runs]).items():
         if name in groups:
             raise UserError(f"'{name}' is the name of a --group and of a run.", "Choose another name for the group.")
-        groups[name] = members
+        groups[name] = found
     if not groups:
         raise UserError("Nothing to compare.", "Name runs: `recalign compare runs/sft runs/align-blade-ndcg`.")
-    folders = [found.folder.resolve() for members in groups.values() for found in members]
+    folders = [each.folder.resolve() for group in groups.values() for each in group]
     twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
     if twice is not None:
         raise UserError(f"{twice} is named twice.", "Name each run once.")

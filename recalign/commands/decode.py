@@ -40,17 +40,19 @@ def decode(
     decoder: Annotated[
         str | None,
         typer.Option(
-            help="greedy, sample, bon, beam, exact, d3, igd or a plugin's (default: beam on next, else greedy)."
+            help="greedy, sample, bon, beam, exact, d3, igd or a plugin's decoder (default: beam on next, else greedy)."
         ),
     ] = None,
     param: ParamOption = None,
     split: SplitOption = "test",
     size: SizeOption = None,
     exclude_history: ExcludeHistoryOption = "auto",
-    limit: Annotated[int | None, typer.Option(help="Answer only the first rows.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows decoded between two saves.", min=1)] = 256,
+    limit: Annotated[
+        int | None, typer.Option(help="Number of rows to answer, the first ones (default: all).", min=1)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Number of rows that are decoded between two saves.", min=1)] = 256,
     token_budget: Annotated[
-        int, typer.Option(help="Prompt and list tokens held in memory at once; bounds the peak.", min=1)
+        int, typer.Option(help="Maximum number of prompt and list tokens in memory at once.", min=1)
     ] = 32768,
     template_var: TemplateVarOption = None,
     dtype: DtypeOption = "auto",

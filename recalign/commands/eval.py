@@ -27,7 +27,9 @@ DatasetOption = Annotated[
 ]
 MetricsOption = Annotated[
     str | None,
-    typer.Option(help="Comma-separated, such as ndcg@5,recall@5,mgu (default: all that the lists and genres allow)."),
+    typer.Option(
+        help="Metrics, separated by commas, such as ndcg@5,recall@5,mgu (default: all that the lists and genres allow)."
+    ),
 ]
 ExactOption = Annotated[
     Path | None,
@@ -92,7 +94,7 @@ def eval(  # noqa: A001
     folder = find_predictions(predictions)
     record = RunFolder(folder).record
     lineage = of_predictions(folder)
-    dataset = PreparedDataset(data or lineage.data or home() / "data")
+    dataset = PreparedDataset(Path(data or lineage.data or home() / "data"))
     _check_made_for(dataset, record, folder)
     split = lineage.split
     lists, rows = read_predictions(folder, dataset, split, lineage.size or 1)

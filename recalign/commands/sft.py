@@ -48,27 +48,35 @@ def sft(
     param: ParamOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
-    epochs: Annotated[float, typer.Option(help="Passes over the training rows.", min=0)] = 5.0,
-    max_steps: Annotated[int, typer.Option(help="Stop after so many updates; 0: by epochs.", min=0)] = 0,
+    epochs: Annotated[float, typer.Option(help="Number of passes over the training rows.", min=0)] = 5.0,
+    max_steps: Annotated[int, typer.Option(help="Maximum number of updates; 0 lets --epochs decide.", min=0)] = 0,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: 5e-3 from scratch, 1e-4 with LoRA, else 2e-5.", min=0)
+        float | None,
+        typer.Option(help="Peak learning rate (default: 5e-3 from scratch, 1e-4 with LoRA, else 2e-5).", min=0),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows a forward pass and process.", min=1)] = 32,
-    gradient_accumulation: Annotated[int, typer.Option(help="Forward passes an update.", min=1)] = 1,
+    batch_size: Annotated[int, typer.Option(help="Rows per forward pass and process.", min=1)] = 32,
+    gradient_accumulation: Annotated[int, typer.Option(help="Forward passes per update.", min=1)] = 1,
     schedule: ScheduleOption = "cosine",
     warmup: WarmupOption = 0.05,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.", min=0)] = 0.01,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.", min=0)] = 0.01,
     loss_on: Annotated[
         Literal["auto", "response", "all"],
-        typer.Option(help="Tokens learnt: the response's, or all of history and response (auto: from scratch)."),
+        typer.Option(
+            help="Tokens that are learnt: of the response, or of all the text (auto: all for models from scratch)."
+        ),
     ] = "auto",
     shuffle_targets: Annotated[
-        bool, typer.Option("--shuffle-targets", help="A fresh order of each row's targets every epoch: lists as sets.")
+        bool,
+        typer.Option(
+            "--shuffle-targets", help="Shuffle each row's targets every epoch, so that lists are learnt as sets."
+        ),
     ] = False,
     history_dropout: Annotated[
-        float, typer.Option(help="Share of each history's items left out every epoch.", min=0, max=0.9)
+        float, typer.Option(help="Share of each history's items that is left out every epoch.", min=0, max=0.9)
     ] = 0.0,
-    eval_every: Annotated[int, typer.Option(help="Updates between validations; 0: once an epoch.", min=0)] = 0,
+    eval_every: Annotated[
+        int, typer.Option(help="Number of updates between validations; 0: once per epoch.", min=0)
+    ] = 0,
     patience: PatienceOption = 0,
     metric: Annotated[
         str | None, typer.Option(help="Validation metric besides the losses (default: ndcg), or none.")
@@ -91,7 +99,7 @@ def sft(
     lora_target: LoraTargetOption = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
-    log_every: Annotated[int, typer.Option(help="Updates between lines of log.jsonl.", min=1)] = 10,
+    log_every: Annotated[int, typer.Option(help="Number of updates between two lines of log.jsonl.", min=1)] = 10,
     keep_checkpoints: KeepCheckpointsOption = 2,
     report_to: ReportToOption = "none",
     resume: ResumeOption = False,

@@ -47,30 +47,35 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what 
 
 DtypeOption = Annotated[
     Literal["auto", "float32", "bfloat16"],
-    typer.Option(help="Of the weights; auto: bfloat16 where hardware has it."),
+    typer.Option(help="Number format of the weights; auto: bfloat16 where the hardware has it."),
 ]
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 
 # ------------------------------------------------------------ training
 
-ScheduleOption = Annotated[Literal["linear", "cosine", "constant"], typer.Option(help="Of the learning rate.")]
-WarmupOption = Annotated[float, typer.Option(help="Share of updates in which the rate rises.", min=0, max=0.99)]
-PatienceOption = Annotated[
-    int, typer.Option(help="Stop after so many validations without a better one; 0: never.", min=0)
+ScheduleOption = Annotated[
+    Literal["linear", "cosine", "constant"], typer.Option(help="Course of the learning rate after the warm-up.")
 ]
-ValidRowsOption = Annotated[int, typer.Option(help="Validation rows to use at most.", min=1)]
+WarmupOption = Annotated[
+    float, typer.Option(help="Share of updates in which the learning rate rises.", min=0, max=0.99)
+]
+PatienceOption = Annotated[
+    int, typer.Option(help="Number of validations without a better one after which training stops; 0: never.", min=0)
+]
+ValidRowsOption = Annotated[int, typer.Option(help="Maximum number of validation rows.", min=1)]
 MaxLengthOption = Annotated[
     int | None,
     typer.Option(
-        help="Most tokens of prompt and response; histories lose their oldest items (default: as trained, or the "
-        "model's context).",
+        help="Maximum number of tokens of prompt and response; histories lose their oldest items (default: as "
+        "trained, or the model's context).",
         min=1,
     ),
 ]
 TemplateOption = Annotated[
     str | None,
     typer.Option(
-        help="compact, alpaca, chat or a Jinja file (default: as the model was trained, or what suits the tokenizer)."
+        help="Prompt template: compact, alpaca, chat or a Jinja file (default: as the model was trained, or what suits "
+        "the tokenizer)."
     ),
 ]
 TemplateVarOption = Annotated[
@@ -83,19 +88,23 @@ TemplateVarOption = Annotated[
     ),
 ]
 LoraOption = Annotated[bool, typer.Option("--lora", help="Train a low-rank adapter instead of the weights.")]
-LoraRankOption = Annotated[int | None, typer.Option(help="With --lora: rank of the adapter (16).", min=1)]
-LoraAlphaOption = Annotated[float | None, typer.Option(help="With --lora: its scale is alpha / rank (32).", min=0)]
-LoraTargetOption = Annotated[
-    str | None, typer.Option(help="With --lora: layers to adapt, separated by commas (all-linear).")
+LoraRankOption = Annotated[int | None, typer.Option(help="Rank of the adapter, with --lora (16).", min=1)]
+LoraAlphaOption = Annotated[
+    float | None, typer.Option(help="Alpha of the adapter, whose scale is alpha / rank, with --lora (32).", min=0)
 ]
-KeepCheckpointsOption = Annotated[int, typer.Option(help="Checkpoints to keep, the best one besides.", min=1)]
-ReportToOption = Annotated[str, typer.Option(help="Other loggers, such as tensorboard or wandb, separated by commas.")]
+LoraTargetOption = Annotated[
+    str | None, typer.Option(help="Layers to adapt, separated by commas, with --lora (all-linear).")
+]
+KeepCheckpointsOption = Annotated[int, typer.Option(help="Number of checkpoints to keep besides the best one.", min=1)]
+ReportToOption = Annotated[
+    str, typer.Option(help="Further loggers, such as tensorboard or wandb, separated by commas.")
+]
 
 # ------------------------------------------------------------ recommending
 
-SplitOption = Annotated[Literal["test", "valid"], typer.Option(help="Whose rows to answer.")]
+SplitOption = Annotated[Literal["test", "valid"], typer.Option(help="Split whose rows are answered.")]
 SizeOption = Annotated[
-    int | None, typer.Option(help="Items a list (default: the dataset's list length; 10 on next).", min=1)
+    int | None, typer.Option(help="Items per list (default: the dataset's list length; 10 on next).", min=1)
 ]
 ExcludeHistoryOption = Annotated[
     Literal["auto", "yes", "no"],

@@ -145,7 +145,7 @@ def _check_tested_once(name: str, frame: pl.DataFrame) -> None:
     twice = folds.filter(folds["user_id"].is_duplicated())
     if twice.height:
         raise UserError(
-            f"The runs of '{name}' test user '{twice['user_id'].min()}' in more than one fold.",
+            f"The runs of '{name}' test user '{twice['user_id'].sort()[0]}' in more than one fold.",
             "Pool folds of one `prepare --split user --folds N`, which test every user once.",
         )
 

@@ -110,8 +110,8 @@ def _read_lists(file: Path) -> dict[str, Predictions]:
 
 def _write_lists(file: Path, lists: dict[str, Predictions]) -> None:
     """Write lists for the next evaluation of the same rows."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, found in lists.items():
         arrays |= {f"{name}/items": found.items, f"{name}/scores": found.scores, f"{name}/lengths": found.lengths}
     with atomic(file) as temporary, open(temporary, "wb") as sink:
-        np.savez(sink, **arrays)
+        np.savez(sink, **arrays)  # type: ignore[arg-type]

@@ -132,7 +132,10 @@ def evaluate(
         "data": dataset.identity(),
         "list_length": size,
         **found.as_dict(),
-        "higher_is_better": {metric.text: metric.higher_is_better for metric in (*expressions, *corpus)},
+        "higher_is_better": {
+            **{metric.text: metric.higher_is_better for metric in expressions},
+            **{metric.text: metric.higher_is_better for metric in corpus},
+        },
         "baselines": {name: measured.as_dict() for name, measured in beside.items()},
         "cost": read_cost(record.get("results", {}), lineage.training_seconds),
         "out": str(out),

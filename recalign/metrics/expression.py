@@ -29,7 +29,7 @@ class MetricExpression:
     @property
     def text(self) -> str:
         """The canonical form, such as `ndcg@5 - 0.5*mgu`: equal texts mean equal values."""
-        parts = []
+        parts: list[str] = []
         for term in self.terms:
             size = "" if abs(term.coefficient) == 1.0 else f"{abs(term.coefficient):.12g}*"
             sign = "-" if term.coefficient < 0 else "+"

@@ -59,7 +59,7 @@ class Policy:
         folder: what it was loaded from, or None.
     """
 
-    model: PreTrainedModel | PeftModel
+    model: PreTrainedModel  # or a PeftModel around one, which answers alike
     tokenizer: PreTrainedTokenizerBase
     titles: TitleTokens
     prompter: Prompter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -40,7 +40,7 @@ def train_tokenizer(
             ]
         )
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-        trainer = trainers.WordLevelTrainer(
+        trainer: Any = trainers.WordLevelTrainer(
             vocab_size=vocabulary or 10**9, special_tokens=list(SPECIAL.values()), show_progress=False
         )
     else:

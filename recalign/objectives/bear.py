@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import distributed
@@ -60,7 +60,7 @@ class Bear(TokenObjective):
     Params = BearParams
     paper = "Yang et al., SIGIR 2026, Eq. 3.2-3.5"
 
-    def __init__(self, params: Params | None = None, *, name: str = "") -> None:
+    def __init__(self, params: Any = None, *, name: str = "") -> None:
         super().__init__(params, name=name)
         self.whole_loss: float | None = None  # of the update that was surveyed last
 

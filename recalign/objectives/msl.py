@@ -89,7 +89,7 @@ class Msl(TokenObjective):
     Params = MslParams
     paper = "Wang et al., SIGIR 2025"
 
-    def __init__(self, params: Params | None = None, *, name: str = "") -> None:
+    def __init__(self, params: Any = None, *, name: str = "") -> None:
         super().__init__(params, name=name)
         self.temperature = self.params.temperature
         self.estimates = 0

@@ -58,7 +58,7 @@ def group_advantages(rewards: torch.Tensor, scale: str, *, offset: float = 0.0) 
     constant = zero_variance(rewards)[:, None]  # [P, 1]
     if scale == "std":  # of rewards at most 1, whose squares neither underflow nor overflow
         largest = rewards.abs().amax(dim=1, keepdim=True).masked_fill(constant, 1.0)
-        rewards, offset = rewards / largest, offset / largest
+        rewards, offset = rewards / largest, offset / largest  # type: ignore[assignment]
     centred = rewards - rewards.mean(dim=1, keepdim=True)  # [P, G]
     if scale == "std":
         centred = centred / (rewards.std(dim=1, keepdim=True).masked_fill(constant, 1.0) + offset)

@@ -140,7 +140,7 @@ def find_with_params(kind: str, name: str, params: Mapping[str, Any] | None = No
     return cls, build_params(cls.Params, params or {}, f"{kind} '{name}'", hint)
 
 
-def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Plugin:
+def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Any:
     """Find a plugin and make it from its parameters.
 
     Raises:

@@ -61,8 +61,8 @@ def of_model(name: str, **facts: Any) -> Lineage:
         return Lineage(run_name(path.resolve()) if path.exists() else name, **facts)
     return Lineage(
         run_name(path.resolve()),
-        seed=record["seed"],
-        options=record["options"],
-        training_seconds=record["results"].get("seconds"),
+        seed=record.get("seed"),
+        options=record.get("options", {}),
+        training_seconds=record.get("results", {}).get("seconds"),
         **facts,
     )

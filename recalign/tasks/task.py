@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from recalign.api import Predictions, Row
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Response:
         text: what stands before them; any tokens are valid there, while titles follow the trie.
     """
 
-    items: Sequence[int]
+    items: Sequence[int] | np.ndarray
     text: str = ""
 
 

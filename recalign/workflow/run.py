@@ -38,7 +38,7 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option(help="Run this step and what it needs, nothing else (may be repeated).")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Steps at a time; each gets its share of the cores.", min=1)] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of steps at a time; each gets its share of the cores.", min=1)] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, run nothing.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="After a failure, run what does not need it.")

@@ -118,7 +118,7 @@ class CommandSignature:
             if key == PARAMS:
                 options += _assignments(value)
                 continue
-            parameter = self._parameters[key]
+            parameter: Any = self._parameters[key]  # click's Argument or Option
             if parameter.param_type_name == "argument":
                 positional[key] = self._texts(key, value, where)
             elif parameter.is_flag:

@@ -119,7 +119,7 @@ def test_compare_takes_a_baselines_folder_like_a_models(dataset, tmp_path):
     systems = compare([tmp_path / "tiny", tmp_path / "item-knn", tmp_path / "popularity"], out=tmp_path / "c")[
         "systems"
     ]
-    assert [system["name"] for system in systems] == ["tiny", "item-knn", "popularity"]
+    assert [system["name"] for system in systems] == [MODEL, "item-knn", "popularity"]
     measured = evaluate(tmp_path / "tiny", metrics="ndcg@5,hit@5", out=tmp_path / "beside")["baselines"]
     for system, same in zip(systems[1:], ("item-kNN", "popularity"), strict=True):
         assert system["metrics"]["ndcg@5"]["mean"] == measured[same]["metrics"]["ndcg@5"]["mean"]

@@ -103,19 +103,19 @@ def test_runs_that_differ_in_seed_only_form_one_group(run):
     assert all(name.startswith("blade (") for name in apart)
 
 
-def test_seeds_and_base_models_are_found_at_any_depth(run):
+def test_runs_that_differ_in_seeds_alone_belong_together_at_whatever_depth(run):
     first, second = (
         run(
             f"blade/seed={seed}",
             GOOD,
-            seed=None,
+            seed=seed,
             model_options={"model": f"sft/seed={seed}", "training": {"seed": seed}},
         )
         for seed in (0, 1)
     )
     assert [first.results["seed"], second.results["seed"]] == [0, 1]
     assert group_by_label([first, second]) == {"blade": [first, second]}
-    other = run("blade/seed=2", GOOD, seed=None, model_options={"model": "bear/seed=2", "training": {"seed": 2}})
+    other = run("blade/seed=2", GOOD, seed=2, model_options={"model": "bear/seed=2", "training": {"seed": 2}})
     assert len(group_by_label([first, second, other])) == 3
 
 

@@ -8,6 +8,7 @@ from recalign.commands.compare import compare
 from recalign.commands.eval import eval as evaluate
 from recalign.errors import UserError
 from recalign.evaluation.exact import with_pruning_rates
+from recalign.runs.lineage import KEY, Lineage
 from recalign.runs.predictions import write_predictions
 from recalign.workspace import RunFolder
 from tests.evaluation.prepared import write_small
@@ -34,7 +35,8 @@ def write(folder, dataset, items, decoder, *, rows=None, **changes):
         params["length_penalty"] = changes.pop("length_penalty", 0.0)
     inputs = {"data": dataset.hash, "model": changes.pop("model", "m")}
     options = {"data": str(dataset.path), "decoder": decoder, "params": params, "split": "test", "size": 3, **changes}
-    run.begin("decode", options, inputs)
+    facts = {name: options[name] for name in ("data", "split", "size", "exclude_history") if name in options}
+    run.begin("decode", options, inputs, facts={KEY: Lineage("m", **facts).as_dict()})
     write_predictions(run.path, lists(items), rows or list(dataset.rows("test")), dataset.catalogue)
     run.finish({})
     return run.path

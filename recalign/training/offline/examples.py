@@ -62,7 +62,7 @@ class TokenBatch:
         """Return the batch on a device."""
         tensors = (self.input_ids, self.attention_mask, self.position_ids, self.keep, self.labels)
         moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors)
-        return TokenBatch(*moved, self.examples)  # type: ignore[arg-type]
+        return TokenBatch(*moved, self.examples)  # type: ignore[arg-type, call-arg]
 
 
 @dataclass(frozen=True)
