@@ -54,9 +54,9 @@ def call(capsys):
 @pytest.fixture
 def said(monkeypatch):
     """What users are told of models that share no prompts."""
-    from recalign.decoding import compatibility as probe
+    from recalign.decoding import compatibility
 
     lines: list[str] = []
-    probe._tell_once.cache_clear()
-    monkeypatch.setattr(probe.console, "warn", lines.append)
+    compatibility._tell_once.cache_clear()
+    monkeypatch.setattr(compatibility.console, "warn", lines.append)
     return lines

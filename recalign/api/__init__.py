@@ -1,8 +1,8 @@
 """All that a plugin imports: the base classes of all kinds, their parameters, and the batches that they get.
 
-Dimension letters, here and everywhere: I items, C genres, U users or rows, P prompts, G completions a prompt (group),
-N completions (N = P*G, group by group), T completion tokens, V vocabulary, K titles a list, M reference lists a prompt,
-S answer tokens of a batch laid end to end.
+Dimension letters, here and everywhere: I items, C genres, U users or rows, P prompts, G completions per prompt (group),
+N completions (N = P*G, group by group), T completion tokens, V vocabulary, K titles per list, M reference lists per
+prompt, S answer tokens of a batch laid end to end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from recalign.api.base import INVALID, NoParams, Plugin, hookimpl
-from recalign.api.decoders import Decoder, Predictions, Rescorer, TitleChoices
+from recalign.api.decoders import Decoder, Predictions, Rescorer, ValidContinuations
 from recalign.api.engine import Completions, Engine, Scoring, TitleTree
 from recalign.api.lists import CutLists, Relevance, cut_lists, distinct_rows, first_positions, flatten
 from recalign.api.metrics import AnyMetric, CorpusMetric, ListBatch, Metric
@@ -83,7 +83,7 @@ __all__ = [
     "SamplingParams",
     "Scoring",
     "Source",
-    "TitleChoices",
+    "ValidContinuations",
     "TitleTree",
     "TokenNeeds",
     "TokenObjective",

@@ -35,7 +35,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class TitleChoices:
+class ValidContinuations:
     """N prefixes of titles at which a search has a choice, and their valid next tokens, C at most.
 
     Args:
@@ -58,8 +58,8 @@ class Rescorer(ABC):
     """Changes the log-probabilities of valid tokens while `engine.beam` or `engine.exact` searches titles.
 
     Forced tokens are never asked about and keep theirs, which is 0 where scores are renormalised. `engine.trie` says
-    what lies below a node: `trie.sums` adds up a value an item over the items below every node, `trie.log_sums` does so
-    with logarithms.
+    what lies below a node: `trie.sums` adds up a value per item over the items below every node, `trie.log_sums` does
+    so with logarithms.
 
     Attributes:
         forced_weight: what the log-probabilities of forced tokens are multiplied by, 0 to 1; it matters where scores
@@ -69,7 +69,7 @@ class Rescorer(ABC):
     forced_weight: float = 1.0
 
     @abstractmethod
-    def begin(self, rows: Sequence[Row]) -> Callable[[TitleChoices], torch.Tensor]:
+    def begin(self, rows: Sequence[Row]) -> Callable[[ValidContinuations], torch.Tensor]:
         """Prepare for a batch of rows; return what maps choices to rescored log-probabilities.
 
         Those are [N, C] float64, finite where valid, and 0 at most, or `engine.exact` finds no longer the best.

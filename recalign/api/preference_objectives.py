@@ -19,7 +19,7 @@ class PreferenceParams(Params):
     """Parameters of every preference objective."""
 
     beta: float = Field(0.1, gt=0, description="scale of the log-ratios to the reference policy")
-    negatives: int = Field(1, ge=1, le=64, description="rejected titles a row, D")
+    negatives: int = Field(1, ge=1, le=64, description="rejected titles per row, D")
     source: Literal["uniform", "popularity", "batch", "self", "greedy"] = Field(
         "uniform",
         description="where rejected titles come from: any item, items by training popularity, the targets of the "

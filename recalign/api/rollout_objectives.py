@@ -66,7 +66,7 @@ class Credit:
     """What each completion is worth.
 
     Args:
-        advantages: [P, G], or [P, G, K] for one value a title (spread over the title's tokens and its separator).
+        advantages: [P, G], or [P, G, K] for one value per title (spread over the title's tokens and its separator).
         metrics: figures to log.
     """
 

@@ -20,7 +20,7 @@ class Beam(Decoder):
     class Params(Params):
         """Parameters of `beam`."""
 
-        width: int | None = Field(None, ge=1, description="beams a row, B (default: the number of items asked for)")
+        width: int | None = Field(None, ge=1, description="beams per row, B (default: the number of items asked for)")
         scoring: Literal["renormalised", "full"] = Field(
             "renormalised",
             description="log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole "
@@ -33,7 +33,7 @@ class Beam(Decoder):
         )
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
-        """Search `size` titles a row; fewer where the beam finds no more."""
+        """Search `size` titles per row; fewer where the beam finds no more."""
         items, scores = engine.beam(
             rows,
             width=self.params.width or size,

@@ -1,4 +1,4 @@
-"""Best of N: sample N lists a row and keep the best by a reward."""
+"""Best of N: sample N lists per row and keep the best by a reward."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BestOfN(Decoder):
         return "targets" in self.reward.reads
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
-        """Sample N lists a row and keep the first of the best; the first one where the reward is not defined."""
+        """Sample N lists per row and keep the first of the best; the first one where the reward is not defined."""
         count = self.params.n
         found = engine.sample(
             rows,

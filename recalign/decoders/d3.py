@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from recalign.api import Catalogue, Decoder, Field, Predictions, Rescorer, Row, TitleChoices, UserError, hookimpl
+from recalign.api import Catalogue, Decoder, Field, Predictions, Rescorer, Row, UserError, ValidContinuations, hookimpl
 from recalign.api import Params as AnyParams
 from recalign.decoders.rescored import SearchParams, search_titles
 
@@ -41,7 +41,7 @@ class Assisted(Rescorer):
         self.engine, self.assistant, self.alpha, self.temperature = engine, assistant, alpha, temperature
         self.forced_weight = alpha
 
-    def begin(self, rows: Sequence[Row]) -> Callable[[TitleChoices], torch.Tensor]:
+    def begin(self, rows: Sequence[Row]) -> Callable[[ValidContinuations], torch.Tensor]:
         """Add up the assistant's mass of each row, in logarithms [P, nodes + I]."""
         trie = self.engine.trie
         device = trie.item_at.device
@@ -52,7 +52,7 @@ class Assisted(Rescorer):
         items = scores.to(device)
         masses = torch.cat([trie.log_sums(items), items], dim=1)  # [P, nodes + I]
 
-        def rescore(choices: TitleChoices) -> torch.Tensor:
+        def rescore(choices: ValidContinuations) -> torch.Tensor:
             mass = masses[choices.rows[:, None], choices.children].masked_fill(~choices.valid, -torch.inf)
             return self.alpha * choices.logps + (1 - self.alpha) * mass.log_softmax(dim=1)
 
@@ -102,7 +102,7 @@ class D3(Decoder):
         return [] if self.params.assistant is None else [Path(self.params.assistant)]
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
-        """Search `size` titles a row; fewer where the beam finds no more."""
+        """Search `size` titles per row; fewer where the beam finds no more."""
         if self.params.assistant is None:
             return search_titles(engine, rows, size, self.params, None)
         alpha = ALPHA if self.params.alpha is None else self.params.alpha

@@ -28,7 +28,7 @@ class Exact(Decoder):
         )
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
-        """Find `size` titles a row; the nodes that it opened are counted in the engine's cost."""
+        """Find `size` titles per row; the nodes that it opened are counted in the engine's cost."""
         items, scores, _ = engine.exact(rows, size=size, scoring=self.params.scoring, breadth=self.params.breadth)
         return scored_predictions(items, scores)
 

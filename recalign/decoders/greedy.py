@@ -1,4 +1,4 @@
-"""Greedy decoding: the most probable valid token at every step, one list a row."""
+"""Greedy decoding: the most probable valid token at every step, one list per row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Greedy(Decoder):
         constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
-        """Write one list a row; one title on the next task."""
+        """Write one list per row; one title on the next task."""
         found = engine.greedy(
             rows,
             list_length=writable_length(engine, size, self.name),

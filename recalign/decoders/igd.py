@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from recalign.api import Decoder, Field, Predictions, Rescorer, Row, TitleChoices, hookimpl
+from recalign.api import Decoder, Field, Predictions, Rescorer, Row, ValidContinuations, hookimpl
 from recalign.decoders.rescored import SearchParams, search_titles
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class Decisive(Rescorer):
         items = -torch.xlogy(share, share)
         self.entropies = torch.cat([engine.trie.sums(items), items])  # [nodes + I]
 
-    def begin(self, rows: Sequence[Row]) -> Callable[[TitleChoices], torch.Tensor]:
+    def begin(self, rows: Sequence[Row]) -> Callable[[ValidContinuations], torch.Tensor]:
         """Rows do not matter."""
         return self.rescore
 
-    def rescore(self, choices: TitleChoices) -> torch.Tensor:
+    def rescore(self, choices: ValidContinuations) -> torch.Tensor:
         """Rescore [N, C] log-probabilities."""
         gain = self.entropies[choices.nodes][:, None] - self.entropies[choices.children]
         least = gain.masked_fill(~choices.valid, torch.inf).amin(dim=1, keepdim=True)
@@ -61,10 +61,12 @@ class Igd(Decoder):
     class Params(SearchParams):
         """Parameters of `igd`."""
 
-        alpha: float = Field(0.2, ge=0, le=1, description="how much decisive tokens are favoured; 0 is a plain beam")
+        alpha: float = Field(
+            0.2, ge=0, le=1, description="how much decisive tokens are favoured; 0 is an ordinary beam search"
+        )
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
-        """Search `size` titles a row; fewer where the beam finds no more."""
+        """Search `size` titles per row; fewer where the beam finds no more."""
         return search_titles(engine, rows, size, self.params, Decisive(engine, self.params.alpha))
 
 

@@ -22,13 +22,13 @@ class SearchParams(Params):
     )
     length_penalty: float = Field(0.0, description="divide scores by length ** this, as `beam` does; a beam's only")
     search: Literal["beam", "exact"] = Field("beam", description="a beam, or the true best titles by these scores")
-    width: int | None = Field(None, ge=1, description="beams a row, B (default: the number of items asked for)")
+    width: int | None = Field(None, ge=1, description="beams per row, B (default: the number of items asked for)")
 
 
 def search_titles(
     engine: Engine, rows: Sequence[Row], size: int, params: SearchParams, rescorer: Rescorer | None
 ) -> Predictions:
-    """Search `size` titles a row.
+    """Search `size` titles per row.
 
     Raises:
         UserError: a width or a length penalty for exact search, or a width below `size`.

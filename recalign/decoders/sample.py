@@ -1,4 +1,4 @@
-"""Sampling: one list a row, drawn from the model's distribution over lists."""
+"""Sampling: one list per row, drawn from the model's distribution over lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sample(Decoder):
         constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
-        """Sample one list a row; one title on the next task."""
+        """Sample one list per row; one title on the next task."""
         found = engine.sample(
             rows,
             group_size=1,

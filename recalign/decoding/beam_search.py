@@ -2,7 +2,8 @@
 
 Differs from `generate`:
 
-* a prompt is encoded once, its beams read it where it lies; nothing is reordered, beams are a tree of keys and values;
+* a prompt is encoded once, and its beams attend to its keys and values where they lie; nothing is reordered, beams are
+  a tree of keys and values;
 * forced tokens are no steps: a prompt jumps to the next depth at which one of its beams has a choice or ends. With
   renormalised scores they add nothing, and only beams with a choice are run, with the tokens that led them there; with
   full-vocabulary scores all of them are scored in one forward pass;
@@ -53,7 +54,7 @@ class BeamStep:
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """How to search.
+    """The settings of a beam search.
 
     Args:
         engine: model, titles and costs.
@@ -84,9 +85,9 @@ class _Search:
 
     def __init__(self, how: BeamSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
         self.how, self.width = how, how.width
-        self.reader = HypothesisScorer(how.engine, rows, prompts, how.scoring, how.rescorer)
-        self.trie = self.reader.trie
-        device = self.reader.first.device
+        self.scorer = HypothesisScorer(how.engine, rows, prompts, how.scoring, how.rescorer)
+        self.trie = self.scorer.trie
+        device = self.scorer.prompt_logits.device
         self.live = torch.arange(len(prompts), device=device)  # [P] open prompts
         self.beams = Hypotheses.roots(len(prompts), device)
         self.items = torch.full((len(prompts), self.width), INVALID, dtype=torch.long, device=device)
@@ -100,12 +101,12 @@ class _Search:
         count, width = beams.node.shape
         prompt = torch.arange(count, device=self.live.device).repeat_interleave(width)
         flat = Hypotheses(*(tensor.flatten() for tensor in beams.tensors()))
-        choices, logps, flat = self.reader.ask(prompt, flat)
+        choices, logps, flat = self.scorer.score(prompt, flat)
         beams = Hypotheses(*(tensor.view(count, width) for tensor in flat.tensors()))
         total = (flat.score[:, None] + logps).view(count, -1)  # [P, b * C]
         best, index = total.topk(min(2 * self.width, total.shape[1]))
         parent, token = index // logps.shape[1], choices.tokens.view(count, -1).gather(1, index)
-        ends = token == self.reader.constraint.end
+        ends = token == self.scorer.constraint.end
         chosen = replace(beams.gather(parent), score=best)
         self._finish(chosen, ends)
         if self.how.watch is not None:
@@ -119,7 +120,7 @@ class _Search:
 
         With full-vocabulary scores every token on the way is run, and has logits over the vocabulary. There, once all
         titles below a prompt's beams finish, whatever their scores, each beam goes to its own next decision; and the
-        root is asked even if all titles begin alike, because what is read later scores no first token.
+        root is asked even if all titles begin alike, because no later forward pass scores the first token.
         """
         trie, none = self.trie, beams.score == -torch.inf
         here, depth = (trie.depth[nodes].long() for nodes in (beams.node, trie.decision[beams.node].long()))
@@ -131,7 +132,7 @@ class _Search:
             together = torch.where(here == 0, 0, together)
         depth = together.expand_as(here)
         moves = (depth > here) & ~none
-        further = self.reader.path(beams.node.flatten(), (depth - 1).clamp_min(0).flatten(), 1)
+        further = self.scorer.path(beams.node.flatten(), (depth - 1).clamp_min(0).flatten(), 1)
         return replace(beams, node=torch.where(moves, further.view_as(moves), beams.node))
 
     def _finish(self, chosen: Hypotheses, ends: torch.Tensor) -> None:
@@ -150,13 +151,13 @@ class _Search:
         score = chosen.score.masked_fill(ends, -torch.inf)
         best, index = score.topk(min(self.width, score.shape[1]))
         beams = replace(chosen.gather(index), score=best)
-        moved = self.reader.constraint.child(beams.node.flatten(), token.gather(1, index).flatten()).view_as(beams.node)
+        moved = self.scorer.constraint.child(beams.node.flatten(), token.gather(1, index).flatten()).view_as(beams.node)
         self.beams = replace(beams, node=torch.where(best > -torch.inf, moved, 0))
         length = self.trie.depth[self.beams.node[:, 0]].double()
         hope = best[:, 0] / length**self.how.length_penalty
         alive = (best[:, 0] > -torch.inf) & (hope > self.finished[self.live, -1])
         if not alive.all():
             self.live, self.beams = self.live[alive], self.beams.take(alive)
-            self.reader.keep(alive)
+            self.scorer.retain(alive)
         if len(self.live):
-            self.reader.prune(self.beams)
+            self.scorer.prune(self.beams)

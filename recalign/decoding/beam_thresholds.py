@@ -21,7 +21,7 @@ class Thresholds:
     """What U searches of width B asked of a title's prefixes; D is one more than the longest title has tokens.
 
     A title's token at position d takes its prefix from d to d + 1 tokens. The prefix's log-probability, renormalised
-    over valid tokens, then has to reach the score of the last one kept, and that of the B-th title finished by then:
+    over valid tokens, then has to reach the score of the last beam, and that of the B-th title finished by then:
     nothing below it can be returned, for scores only fall. Where fewer than B are there, it is the last one's score.
     A title is among the B that are returned if and only if all its prefixes reach their thresholds.
 
@@ -39,7 +39,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ThresholdSearch:
-    """A beam search over renormalised scores that keeps its thresholds.
+    """A beam search over renormalised scores that records its thresholds.
 
     Args:
         engine: model, titles and costs.
@@ -59,9 +59,9 @@ class ThresholdSearch:
         def watch(step: BeamStep) -> None:
             place = (step.prompts, step.depth)
             others = step.scores.masked_fill(step.ends, -torch.inf).sort(dim=1, descending=True).values
-            kept, returned = _last(others[:, : self.width]), step.finished[:, -1]
-            nothing = kept == -torch.inf
-            going[place] = torch.where(nothing, _last(step.finished), torch.maximum(kept, returned))
+            last_beam, returned = _last(others[:, : self.width]), step.finished[:, -1]
+            nothing = last_beam == -torch.inf
+            going[place] = torch.where(nothing, _last(step.finished), torch.maximum(last_beam, returned))
             ending[place] = torch.maximum(_last(step.scores[:, : self.width]), returned)
             decided[place], known[place] = step.chosen, torch.ones_like(step.chosen)
 

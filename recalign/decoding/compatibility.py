@@ -1,4 +1,4 @@
-"""Whether a model takes the shared attention: compare its logits with the plain path on a tiny input."""
+"""Whether a model takes the shared attention: compare its logits with those of full forward passes on a tiny input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recalign.decoding.uncached import UncachedPrompts
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest logit; half precision: see below
 HALF_TOLERANCE = 5e-2
-UNFIT = (NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)
+UNSUPPORTED = (NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)
 """What forwards raise at attention, masks or positions of another kind."""
 LENGTHS = (7, 4)  # of the prompts that are tried
 REACH = 11  # tokens of the longest of them with what continues it
@@ -35,7 +35,7 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
                 if model.config._attn_implementation != NAME:
                     return "its attention cannot be replaced"
                 found = _walk(SharedPromptCache(model, Cost()), model)
-    except UNFIT as error:
+    except UNSUPPORTED as error:
         return reason(error)
     finally:
         model.train(training)
@@ -75,7 +75,7 @@ def reason(error: Exception) -> str:
 
 
 def tell(model: PreTrainedModel, why: str) -> None:
-    """Say, once, that a model's prompts are read again for every continuation."""
+    """Warn, once per reason, that a model encodes prompts again for every completion."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
     name = type(inner).__name__
     _tell_once(f"{name} does not share prompts among their continuations, which is slower: {why}.")
@@ -86,7 +86,7 @@ def _tell_once(text: str) -> None:
     console.warn(text)
 
 
-def _walk(context: PromptCache, model: PreTrainedModel) -> torch.Tensor:
+def _walk(cache: PromptCache, model: PreTrainedModel) -> torch.Tensor:
     """Logits of two prompts and of a small tree below each: every kind of pass that decoding makes."""
     generator = np.random.default_rng(0)
     width = int(model.config.get_text_config().vocab_size)
@@ -95,8 +95,8 @@ def _walk(context: PromptCache, model: PreTrainedModel) -> torch.Tensor:
     segments = torch.tensor([0, 0, 1], device=model.device)
     parents = torch.full_like(segments, -1)
     counts = torch.tensor([2, 1, 1], device=model.device)
-    logits = [context.begin(prompts, branching=True)]
+    logits = [cache.begin(prompts, branching=True)]
     for step in tokens:
-        more, parents = context.extend(segments, parents, step, counts)
+        more, parents = cache.extend(segments, parents, step, counts)
         logits.append(more)
     return torch.cat(logits)

@@ -29,7 +29,7 @@ class State:
         titles: [N] int64 titles completed.
         done: [N] bool, the end token has been written.
         items: [N, K] int64 the completed titles' items, else FREE.
-        barred: [N, W + K] int64 items that may not come (again): excluded from the start, then those completed.
+        excluded: [N, W + K] int64 items that may not come (again): excluded from the start, then those completed.
     """
 
     node: torch.Tensor
@@ -37,7 +37,7 @@ class State:
     titles: torch.Tensor
     done: torch.Tensor
     items: torch.Tensor
-    barred: torch.Tensor
+    excluded: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.node)
@@ -52,7 +52,7 @@ class State:
         return State(*(mine.index_copy(0, rows, theirs) for mine, theirs in pairs))
 
     def _tensors(self) -> tuple[torch.Tensor, ...]:
-        return self.node, self.tail, self.titles, self.done, self.items, self.barred
+        return self.node, self.tail, self.titles, self.done, self.items, self.excluded
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class ListConstraint:
             )
 
     def start(self, excluded: Sequence[np.ndarray]) -> State:
-        """Begin one list a row.
+        """Begin one list per row.
 
         Args:
             excluded: [N] arrays of item indices (any order, repeats allowed) that must not come.
@@ -178,18 +178,18 @@ class ListConstraint:
                 f"{self.list_length} after leaving out the excluded ones.",
                 "Ask for shorter lists, or do not exclude the history.",
             )
-        barred = np.full((len(excluded), int(counts.max(initial=0))), FREE, dtype=np.int64)
-        barred[rows, np.arange(len(rows)) - (counts.cumsum() - counts)[rows]] = items
-        return self._blank(len(excluded), torch.from_numpy(barred))
+        padded = np.full((len(excluded), int(counts.max(initial=0))), FREE, dtype=np.int64)
+        padded[rows, np.arange(len(rows)) - (counts.cumsum() - counts)[rows]] = items
+        return self._blank(len(excluded), torch.from_numpy(padded))
 
-    def _blank(self, count: int, barred: torch.Tensor) -> State:
+    def _blank(self, count: int, excluded: torch.Tensor) -> State:
         zeros = torch.zeros(count, dtype=torch.long, device=self.device)
         items = torch.full((count, self.list_length), FREE, dtype=torch.long, device=self.device)
-        return State(zeros, zeros, zeros, zeros.bool(), items, torch.cat([barred.to(self.device), items], dim=1))
+        return State(zeros, zeros, zeros, zeros.bool(), items, torch.cat([excluded.to(self.device), items], dim=1))
 
     # ------------------------------------------------------------ valid tokens
 
-    def choices(self, state: State) -> ValidNext:
+    def valid_tokens(self, state: State) -> ValidNext:
         """Return the valid next tokens of each row; the end token where a row is done."""
         tokens, valid, leaves = self._children(state)
         tail = self._tail_tokens(state)
@@ -205,9 +205,9 @@ class ListConstraint:
         child[:, -1] = self.trie.nodes + self.trie.item_at[node].long()  # the last column leaves the title
         return child.masked_fill(~choices.valid, 0)
 
-    def allowed(self, state: State) -> torch.Tensor:
+    def valid_mask(self, state: State) -> torch.Tensor:
         """Return the valid next tokens as a mask: bool [N, V]."""
-        choices = self.choices(state)
+        choices = self.valid_tokens(state)
         mask = torch.zeros(len(state), self.vocabulary_size, dtype=torch.bool, device=self.device)
         rows = torch.arange(len(state), device=self.device)[:, None].expand_as(choices.tokens)
         mask[rows[choices.valid], choices.tokens[choices.valid]] = True
@@ -226,19 +226,19 @@ class ListConstraint:
         free = trie.hi[child].long() - trie.lo[child].long()
         here = trie.item_at[state.node].long()
         ends = here >= 0
-        if state.barred.shape[1]:
-            below, at = self._barred_below(state)
+        if state.excluded.shape[1]:
+            below, at = self._excluded_below(state)
             column = torch.where(below >= 0, below - start[:, None] - 1, width)
             taken = torch.zeros(len(state), width + 1, dtype=torch.long, device=self.device)
             free = free - taken.scatter_add_(1, column, torch.ones_like(column))[:, :width]
             ends = ends & ~at.any(dim=1)
         return trie.child_token[edge].long(), exists & (free > 0), ends
 
-    def _barred_below(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each barred item: the child [N, W] of the row's node that it lies below, or -1; whether it ends at it."""
+    def _excluded_below(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the child [N, W] of the row's node above each excluded item (-1: none), and whether it ends there."""
         trie = self.trie
-        known = state.barred >= 0
-        item = state.barred.clamp_min(0)
+        known = state.excluded >= 0
+        item = state.excluded.clamp_min(0)
         rank = trie.rank_of_item[item]
         inside = known & (trie.lo[state.node, None] <= rank) & (rank < trie.hi[state.node, None])
         ends_here = inside & (trie.item_at[state.node, None] == item)
@@ -283,14 +283,14 @@ class ListConstraint:
         chosen = torch.where(rows, self.trie.item_at[state.node].long(), FREE)[:, None]
         slot = state.titles.clamp_max(self.list_length - 1)[:, None]
         items = state.items.scatter(1, slot, torch.where(rows[:, None], chosen, state.items.gather(1, slot)))
-        place = slot + state.barred.shape[1] - self.list_length
-        barred = state.barred.scatter(1, place, torch.where(rows[:, None], chosen, state.barred.gather(1, place)))
+        place = slot + state.excluded.shape[1] - self.list_length
+        excluded = state.excluded.scatter(1, place, torch.where(rows[:, None], chosen, state.excluded.gather(1, place)))
         return replace(
             state,
             node=torch.where(rows, 0, state.node),
             titles=state.titles + rows,
             items=items,
-            barred=barred,
+            excluded=excluded,
         )
 
     def child(self, node: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -364,7 +364,7 @@ class ListConstraint:
             position = position + counts
             alive = ~state.done & (position < lengths[rows])
             state, rows, position = state.take(alive), rows[alive], position[alive]
-            choices = self.choices(state)
+            choices = self.valid_tokens(state)
             token = tokens[rows, position]
             open_ = choices.counts > 1
             valid = choices.valid & open_[:, None]

@@ -50,7 +50,7 @@ class Engine:
         list_length: titles of a list that it was trained to write; 1 for the next task.
         cost: counters of what was spent.
         trie: the catalogue's titles as a tree.
-        obstacle: why the model cannot share prompts (then every pass reads the whole prompt again), or "".
+        obstacle: why the model cannot share prompts (then every forward pass encodes the whole prompt again), or "".
     """
 
     def __init__(
@@ -116,16 +116,16 @@ class Engine:
     ) -> Completions:
         """Sample G lists for each of P rows.
 
-        Every completion has its own stream, seeded by (seed, epoch, row.index, place in the group): results do not
-        depend on what else is in the batch.
+        Every completion has random numbers of its own, keyed by (seed, epoch, row.index, place in the group): results
+        do not depend on what else is in the batch.
 
         Args:
             rows: P rows.
             group_size: G.
-            list_length: K titles a list.
+            list_length: K titles per list.
             temperature: divides the logits; below 0.01 they may overflow.
             repetition_penalty: as in transformers, over prompt and completion.
-            seed: of all streams.
+            seed: of the random numbers.
             epoch: another epoch samples anew.
             constrained: follow the trie (else free text, whose titles are INVALID where they name no item).
 
@@ -138,7 +138,7 @@ class Engine:
     def greedy(
         self, rows: Sequence[Row], *, list_length: int, repetition_penalty: float = 1.0, constrained: bool = True
     ) -> Completions:
-        """Take the most probable token at every step; one list a row. Arguments as in `sample`."""
+        """Take the most probable token at every step; one list per row. Arguments as in `sample`."""
         sampler = Sampler(self, list_length, None, repetition_penalty, 0, 0, constrained)
         return self._generate(sampler, rows, 1)
 
@@ -156,10 +156,10 @@ class Engine:
 
         Args:
             rows: U rows.
-            width: B, beams a row.
+            width: B, beams per row.
             size: K, items to return.
             scoring: log-probabilities renormalised over the trie's valid tokens, or over the full vocabulary.
-            length_penalty: divide scores by length ** length_penalty; 0 compares plain sums.
+            length_penalty: divide scores by length ** length_penalty; 0 compares sums.
             rescorer: changes the log-probabilities of tokens that are a choice, and weighs those of forced tokens.
 
         Returns:
@@ -180,7 +180,7 @@ class Engine:
 
         Args:
             rows: U rows.
-            width: B, beams a row.
+            width: B, beams per row.
 
         Returns:
             The thresholds, on the CPU.
@@ -261,10 +261,10 @@ class Engine:
     def _generate(self, sampler: Sampler, rows: Sequence[Row], group_size: int) -> Completions:
         titles, count = self.policy.titles, sampler.list_length
         slots = titles.longest_response(count)
-        if sampler.constrained:  # the longest lists are rare, and of the last title only what is no choice is not read
+        if sampler.constrained:  # the longest lists are rare, and the last title's forced tokens are not encoded
             lengths = self.trie.path_start.diff().double()
-            mean, spread = float(lengths.mean()), float(lengths.std(correction=0))
-            slots = min(slots, int(count * (mean + len(titles.separator)) + 3 * spread * (count - 1) ** 0.5))
+            mean, deviation = float(lengths.mean()), float(lengths.std(correction=0))
+            slots = min(slots, int(count * (mean + len(titles.separator)) + 3 * deviation * (count - 1) ** 0.5))
         prompts = [self.policy.prompter.encode(row) for row in rows]
         order, parts = [], []
         with self.inference():
@@ -313,13 +313,13 @@ class Engine:
         *,
         branching: bool = False,
     ) -> tuple[PromptCache, torch.Tensor]:
-        """Encode the prompts [P] of some rows in a new context; return it and the logits after each: [P, V].
+        """Encode the prompts [P] of some rows in a new cache; return it and the logits after each: [P, V].
 
         Raises:
             UserError: the logits are no numbers.
         """
-        context = self.context(prompts, list_length)
-        logits = context.begin(prompts, segments, branching=branching)
+        cache = self.prompt_cache(prompts, list_length)
+        logits = cache.begin(prompts, segments, branching=branching)
         broken = logits.isnan().any(dim=1)
         if broken.any():
             raise UserError(
@@ -327,10 +327,10 @@ class Engine:
                 "Its weights are broken, or its training diverged: use an earlier checkpoint, or train at a lower "
                 "--learning-rate.",
             )
-        return context, logits
+        return cache, logits
 
-    def context(self, prompts: Sequence[np.ndarray], list_length: int) -> PromptCache:
-        """Return a new context for some prompts and lists of K titles, of the kind that the model takes."""
+    def prompt_cache(self, prompts: Sequence[np.ndarray], list_length: int) -> PromptCache:
+        """Return an empty cache for some prompts and lists of K titles, of the kind that the model takes."""
         model = self.policy.model
         reach = max(map(len, prompts)) + list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
         if self.obstacle or beyond_window(model, reach):

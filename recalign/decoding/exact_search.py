@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExactSearch:
-    """How to search.
+    """The settings of an exact search.
 
     Args:
         engine: model, titles and costs.
@@ -55,11 +55,11 @@ class _Frontier:
 
     def __init__(self, how: ExactSearch, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> None:
         self.how = how
-        self.reader = HypothesisScorer(how.engine, rows, prompts, how.scoring, how.rescorer)
-        device = self.reader.first.device
+        self.scorer = HypothesisScorer(how.engine, rows, prompts, how.scoring, how.rescorer)
+        device = self.scorer.prompt_logits.device
         self.live = torch.arange(len(prompts), device=device)
         roots = Hypotheses.roots(len(prompts), device)
-        self.open = roots if self.reader.full else self._at_decisions(roots)  # full: the first token has to be scored
+        self.open = roots if self.scorer.full else self._at_decisions(roots)  # full: the first token has to be scored
         self.items = torch.full((len(prompts), how.size), INVALID, dtype=torch.long, device=device)
         self.best = torch.full(self.items.shape, -torch.inf, dtype=torch.float64, device=device)
         self.opened = torch.zeros(len(prompts), dtype=torch.long, device=device)
@@ -73,26 +73,26 @@ class _Frontier:
         rest = replace(self.open, score=self.open.score.scatter(1, index, -torch.inf))
         prompt = torch.arange(count, device=index.device).repeat_interleave(index.shape[1])
         flat = Hypotheses(*(tensor.flatten() for tensor in chosen.tensors()))
-        choices, logps, flat = self.reader.ask(prompt, flat)
+        choices, logps, flat = self.scorer.score(prompt, flat)
         rows, columns = torch.nonzero(choices.valid, as_tuple=True)
         token = choices.tokens[rows, columns]
         below = replace(flat.take(rows), score=flat.score[rows] + logps[rows, columns])
-        ends = token == self.reader.constraint.end
-        child = self.reader.constraint.child(below.node, token)
+        ends = token == self.scorer.constraint.end
+        child = self.scorer.constraint.child(below.node, token)
         below = self._at_decisions(replace(below, node=torch.where(ends, below.node, child)))
-        if not self.reader.full:  # a title's remaining tokens add nothing: it is known where its chain begins
-            trie = self.reader.trie
+        if not self.scorer.full:  # a title's remaining tokens add nothing: it is known where its chain begins
+            trie = self.scorer.trie
             ends = ends | (trie.child_start[below.node] == trie.child_start[below.node + 1])
         owner = prompt[rows]
         self._finish(_by_prompt(below, owner, ends, count))
         self._push(rest, _by_prompt(below, owner, ~ends, count))
 
-    def _at_decisions(self, prefixes: Hypotheses) -> Hypotheses:
-        return replace(prefixes, node=self.reader.trie.decision[prefixes.node].long())
+    def _at_decisions(self, hypotheses: Hypotheses) -> Hypotheses:
+        return replace(hypotheses, node=self.scorer.trie.decision[hypotheses.node].long())
 
     def _finish(self, found: Hypotheses) -> None:
         """Merge new titles [P, E] into the K best."""
-        items = self.reader.trie.item_at[found.node].long().masked_fill(found.score == -torch.inf, INVALID)
+        items = self.scorer.trie.item_at[found.node].long().masked_fill(found.score == -torch.inf, INVALID)
         best, index = torch.cat([self.best[self.live], found.score], dim=1).topk(self.how.size)
         self.best[self.live] = best
         self.items[self.live] = torch.cat([self.items[self.live], items], dim=1).gather(1, index)
@@ -108,21 +108,21 @@ class _Frontier:
         alive = hope.any(dim=1)
         if not alive.all():
             self.live, self.open = self.live[alive], self.open.take(alive)
-            self.reader.keep(alive)
+            self.scorer.retain(alive)
         if len(self.live):
-            self.reader.prune(self.open)
+            self.scorer.prune(self.open)
 
 
-def _by_prompt(prefixes: Hypotheses, owner: torch.Tensor, mine: torch.Tensor, count: int) -> Hypotheses:
+def _by_prompt(hypotheses: Hypotheses, owner: torch.Tensor, mine: torch.Tensor, count: int) -> Hypotheses:
     """Lay some of A prefixes (bool [A]) out as rows of P prompts, [P, widest]; owners [A] ascend."""
     owner = owner[mine]
     sizes = torch.bincount(owner, minlength=count)
     width = int(sizes.max())
     place = owner * width + torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
 
-    def prepacked(tensor: torch.Tensor, fill: float) -> torch.Tensor:
+    def padded(tensor: torch.Tensor, fill: float) -> torch.Tensor:
         empty = torch.full((count * width,), fill, dtype=tensor.dtype, device=tensor.device)
         return empty.index_copy(0, place, tensor[mine]).view(count, width)
 
     fills = (0, -torch.inf, -1, 0)
-    return Hypotheses(*(prepacked(tensor, fill) for tensor, fill in zip(prefixes.tensors(), fills, strict=True)))
+    return Hypotheses(*(padded(tensor, fill) for tensor, fill in zip(hypotheses.tensors(), fills, strict=True)))

@@ -1,4 +1,4 @@
-"""What the model has read: prompts, each encoded once, and the rows or beams that continue them."""
+"""The KV cache of prompts, each encoded once, and of the completions or beams that continue them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from recalign.decoding.prepacked import replaced_forward
-from recalign.decoding.shared_attention import ContinuationPass, Grid, KeyValues, Pass, PromptPass, SiblingPass, Stored
+from recalign.decoding.shared_attention import (
+    AttentionPass,
+    ContinuationPass,
+    Grid,
+    KeyValues,
+    PromptPass,
+    SiblingPass,
+    Stored,
+)
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""
 TREE, CHAIN = 96, 32
 """Slots that segments get at first."""
 TOKENS_A_PASS = {True: 1024, False: 32768}
-"""Prompt tokens that are read at once, on a CPU (where what a layer makes of more leaves its cache) and elsewhere."""
+"""Maximum of prompt tokens per forward pass, on a CPU (where more would not fit its cache) and elsewhere."""
 
 
 @dataclass
@@ -45,11 +53,11 @@ class Cost:
 
 
 class PromptCache(ABC):
-    """Encoded prompts that continuations share.
+    """Encoded prompts, and the completions that share them.
 
-    A *segment* holds continuation tokens of one prompt, each in a *slot*. A lane continues from a slot (or from the
-    prompt, slot -1) and sees that slot's ancestors only, so a segment may be a chain (one sampled row) or a tree
-    (the beams of a prompt).
+    A *segment* holds tokens that follow one prompt, each in a *slot*. A completion goes on from a slot (or from the
+    prompt, slot -1) and attends to that slot's ancestors only, so a segment may be a chain (one sampled completion) or
+    a tree (the beams of a prompt).
     """
 
     segments: int  # how many it holds
@@ -61,7 +69,7 @@ class PromptCache(ABC):
         Args:
             prompts: [P] token ids.
             segments: empty segments that each of them gets.
-            branching: segments are trees; else a lane always goes on from its segment's last slot.
+            branching: segments are trees; otherwise a completion always goes on from its segment's last slot.
 
         Returns:
             Logits after each prompt: [P, V].
@@ -78,18 +86,18 @@ class PromptCache(ABC):
         every: bool = False,
         columns: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append tokens to A lanes.
+        """Append tokens to A completions.
 
         Args:
-            segments: [A] the segment of each lane, ascending where segments branch.
+            segments: [A] the segment of each completion, ascending where segments branch.
             parents: [A] the slot that it goes on from, or -1 for the prompt.
             tokens: [A, R] int64, padded on the right.
-            counts: [A] how many tokens each lane has, at least 1.
-            every: return the logits after every token, lane by lane.
+            counts: [A] how many tokens each completion has, at least 1.
+            every: return the logits after every token, completion by completion.
             columns: [C] tokens whose logits are wanted; None: all V.
 
         Returns:
-            Logits [A, C] after each lane's last token (or [sum of counts, C]), and the slot [A] of that token.
+            Logits [A, C] after each completion's last token (or [sum of counts, C]), and the slot [A] of that token.
         """
 
     @abstractmethod
@@ -100,7 +108,7 @@ class PromptCache(ABC):
         """
 
     @abstractmethod
-    def keep(self, segments: torch.Tensor) -> None:
+    def retain(self, segments: torch.Tensor) -> None:
         """Forget all segments but these (ascending), which are numbered anew from 0, and prompts without any."""
 
 
@@ -142,8 +150,8 @@ class SharedPromptCache(PromptCache):
         last = torch.tensor([int(prompt[-1]) for prompt in prompts], device=self.device)
         self.bias = self._prompt_bias()
         nothing = torch.zeros(len(prompts), 0, dtype=torch.bool, device=self.device)
-        reading = SiblingPass(self.prompts, every, self.lengths - 1, self.lengths, nothing)
-        return self._forward(reading, last, self.lengths - 1, every)
+        attention = SiblingPass(self.prompts, every, self.lengths - 1, self.lengths, nothing)
+        return self._forward(attention, last, self.lengths - 1, every)
 
     def extend(
         self,
@@ -155,40 +163,40 @@ class SharedPromptCache(PromptCache):
         every: bool = False,
         columns: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run all lanes' tokens as one sequence."""
+        """Run the tokens of all completions as one sequence."""
         column = torch.arange(tokens.shape[1], device=self.device)
-        lane = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)  # [M]
-        step = torch.arange(len(lane), device=self.device) - (counts.cumsum(0) - counts)[lane]
-        segment = segments[lane]
+        owner = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)  # [M]
+        step = torch.arange(len(owner), device=self.device) - (counts.cumsum(0) - counts)[owner]
+        segment = segments[owner]
         grid = Grid.of(segment, self.segments)
         slots = self._slots(segment, grid)
-        depth = self._depths(segments, parents)[lane] + step
-        visible = self._visible(segments, parents, lane, step, slots)
+        depth = self._depths(segments, parents)[owner] + step
+        visible = self._visible(segments, parents, owner, step, slots)
         prompt = self.prompt_of[segment]
-        reading: Pass
+        attention: AttentionPass
         if self.branching:
             self.depth[segment, slots], self.ancestors[segment, slots] = depth, visible
             visible = visible[:, : _last_used(self.taken)]
             self.prompts.grow(self.longest + room(visible.shape[1], TREE))
-            reading = SiblingPass(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
+            attention = SiblingPass(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
         else:
             self.own.grow(room(visible.shape[1], CHAIN))
             by_prompt, bias = Grid.of(prompt, len(self.lengths)), grid.scatter(visible)
-            reading = ContinuationPass(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
+            attention = ContinuationPass(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
         ends = counts.cumsum(0) - 1
-        wanted = torch.arange(len(lane), device=self.device) if every else ends
+        wanted = torch.arange(len(owner), device=self.device) if every else ends
         flat = tokens[column < counts[:, None]]
-        return self._forward(reading, flat, self.lengths[prompt] + depth, wanted, columns), slots[ends]
+        return self._forward(attention, flat, self.lengths[prompt] + depth, wanted, columns), slots[ends]
 
     def prune(self, slots: torch.Tensor) -> None:
         """Free slots; nothing is moved."""
         if self.taken.shape[1]:
             rows = torch.arange(self.segments, device=self.device)[:, None]
-            kept = self.ancestors[rows, slots.clamp_min(0)] & (slots >= 0)[..., None]  # [S, b, slots]
-            self.taken = kept.any(dim=1)
+            retained = self.ancestors[rows, slots.clamp_min(0)] & (slots >= 0)[..., None]  # [S, b, slots]
+            self.taken = retained.any(dim=1)
 
-    def keep(self, segments: torch.Tensor) -> None:
-        """Copy what is kept into smaller buffers."""
+    def retain(self, segments: torch.Tensor) -> None:
+        """Copy what is retained into smaller buffers."""
         self.segments = len(segments)
         prompts, self.prompt_of = torch.unique(self.prompt_of[segments], return_inverse=True)
         used = 0
@@ -199,11 +207,11 @@ class SharedPromptCache(PromptCache):
             self.ancestors = self.ancestors[segments, :used, :used]
         else:
             self.filled = self.filled[segments]
-            self.own.keep(segments, int(self.filled.max()))
+            self.own.retain(segments, int(self.filled.max()))
         if len(prompts) < len(self.lengths):
             self.lengths = self.lengths[prompts]
             self.longest = int(self.lengths.max())
-            self.prompts.keep(prompts, self.longest + used)
+            self.prompts.retain(prompts, self.longest + used)
             self.bias = self._prompt_bias()
 
     def _prompt_bias(self) -> torch.Tensor:
@@ -219,13 +227,13 @@ class SharedPromptCache(PromptCache):
         row = torch.arange(len(parts), device=self.device).repeat_interleave(sizes)
         position = begun + torch.arange(len(tokens), device=self.device) - (sizes.cumsum(0) - sizes)[row]
         last_layer = self.model.config.get_text_config().num_hidden_layers - 1
-        reading = PromptPass(where, first, Grid.of(row, len(parts)), position, begun, last_layer)
+        attention = PromptPass(where, first, Grid.of(row, len(parts)), position, begun, last_layer)
         with contextlib.suppress(Stored):
-            self._forward(reading, tokens, position, row[:1])
+            self._forward(attention, tokens, position, row[:1])
 
     def _forward(
         self,
-        reading: Pass,
+        attention: AttentionPass,
         tokens: torch.Tensor,
         positions: torch.Tensor,
         wanted: torch.Tensor,
@@ -239,12 +247,12 @@ class SharedPromptCache(PromptCache):
                 position_ids=positions[None],
                 use_cache=False,
                 logits_to_keep=wanted,
-                shared_pass=reading,
+                shared_pass=attention,
             )
         return out.logits[0] if narrow or columns is None else out.logits[0][:, columns]
 
     def _depths(self, segments: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """[A] how many continuation tokens precede a lane's next one."""
+        """[A] how many continuation tokens precede a completion's next one."""
         if not self.branching or not self.depth.shape[1]:
             return parents + 1
         return torch.where(parents >= 0, self.depth[segments, parents.clamp_min(0)] + 1, 0)
@@ -269,7 +277,7 @@ class SharedPromptCache(PromptCache):
         self,
         segments: torch.Tensor,
         parents: torch.Tensor,
-        lane: torch.Tensor,
+        owner: torch.Tensor,
         step: torch.Tensor,
         slots: torch.Tensor,
     ) -> torch.Tensor:
@@ -277,11 +285,11 @@ class SharedPromptCache(PromptCache):
         if not self.branching:
             return torch.arange(int(self.filled.max()), device=self.device) <= slots[:, None]
         seen = self.ancestors[segments, parents.clamp_min(0)] & (parents >= 0)[:, None]  # [A, slots]
-        seen = seen[lane]
+        seen = seen[owner]
         mine = torch.zeros(len(segments), int(step.max()) + 1, dtype=torch.long, device=self.device)  # [A, R]
-        mine[lane, step] = slots
+        mine[owner, step] = slots
         earlier = torch.arange(mine.shape[1], device=self.device) <= step[:, None]
-        return seen.scatter_(1, torch.where(earlier, mine[lane], mine[lane, :1]), True)
+        return seen.scatter_(1, torch.where(earlier, mine[owner], mine[owner, :1]), True)
 
 
 def _last_used(taken: torch.Tensor) -> int:
@@ -290,12 +298,12 @@ def _last_used(taken: torch.Tensor) -> int:
     return int(used[-1]) + 1 if len(used) else 0
 
 
-def _in_passes(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """Cut prompts of some sizes into runs [start, stop) of at most `most` tokens, padding included, or one prompt."""
+def _in_passes(sizes: Sequence[int], maximum: int) -> Iterator[tuple[int, int]]:
+    """Cut prompts of some sizes into runs [start, stop) of up to `maximum` padded tokens, or one prompt."""
     start, widest = 0, 0
     for index, size in enumerate(sizes):
         widest = max(widest, size)
-        if index > start and widest * (index + 1 - start) > most:
+        if index > start and widest * (index + 1 - start) > maximum:
             yield start, index
             start, widest = index, size
     yield start, len(sizes)
@@ -321,7 +329,7 @@ def room(used: int, least: int) -> int:
 
 @contextlib.contextmanager
 def _only(model: PreTrainedModel, columns: torch.Tensor | None) -> Iterator[bool]:
-    """Let the head compute some columns only, where it is a plain matrix; yield whether it does."""
+    """Let the head compute some columns only, where it is a linear layer; yield whether it does."""
     head = model.get_output_embeddings()
     if columns is None or type(head) is not torch.nn.Linear:
         yield False

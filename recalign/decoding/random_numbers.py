@@ -17,7 +17,7 @@ def _mix(value: np.ndarray) -> np.ndarray:
 
 
 def random_keys(seed: int, epoch: int, indices: Sequence[int] | np.ndarray, group_size: int) -> np.ndarray:
-    """Return one key a completion: uint64 [P * G], from (seed, epoch, the row's index, place in the group)."""
+    """Return one key per completion: uint64 [P * G], from (seed, epoch, the row's index, place in the group)."""
     with np.errstate(over="ignore"):
         key = _mix(np.uint64(seed % 2**64) + _GOLDEN)
         key = _mix(key + _GOLDEN * np.uint64(epoch + 1))
@@ -27,7 +27,7 @@ def random_keys(seed: int, epoch: int, indices: Sequence[int] | np.ndarray, grou
 
 
 def uniforms(keys: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Return the `steps`-th number of each stream: float64 [N] in [0, 1), 53 random bits."""
+    """Return the `steps`-th number of each key: float64 [N] in [0, 1), 53 random bits."""
     with np.errstate(over="ignore"):
         bits = _mix(keys + _GOLDEN * (np.asarray(steps, dtype=np.uint64) + np.uint64(1)))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

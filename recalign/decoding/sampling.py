@@ -80,8 +80,8 @@ class Sampler:
         list_length: K.
         temperature: divides the logits; None takes the most probable token (scored at temperature 1).
         repetition_penalty: 1.0 for none.
-        seed: of all streams.
-        epoch: another epoch, other streams.
+        seed: of the counter-based random numbers.
+        epoch: another epoch draws other numbers.
         constrained: follow the trie.
     """
 
@@ -104,7 +104,7 @@ class Sampler:
 
 
 class _Batch:
-    """The rows of a batch: what they have written, what the model has read of it, and their streams.
+    """The completions of a batch: their tokens so far, how many of them are cached, and their random keys.
 
     Args:
         sampler: how to choose.
@@ -117,10 +117,10 @@ class _Batch:
         engine = sampler.engine
         self.temperature, self.penalty, self.group_size = sampler.temperature, sampler.repetition_penalty, group_size
         self.keys = random_keys(sampler.seed, sampler.epoch, [row.index for row in rows], group_size)
-        self.context, logits = engine.begin(rows, prompts, sampler.list_length, group_size)
+        self.cache, logits = engine.begin(rows, prompts, sampler.list_length, group_size)
         self.logits = logits.repeat_interleave(group_size, dim=0)  # [A, V]
         self.live = torch.arange(len(self.keys), device=self.logits.device)  # [A] rows still being written
-        self.read_to = torch.zeros_like(self.live)  # [A] tokens that the model has read
+        self.cached = torch.zeros_like(self.live)  # [A] tokens with keys and values in the cache
         self.slots = torch.full_like(self.live, -1)
         self.segments = self.live
         self.record = _Record(len(self.keys), engine.policy.titles.end, self.live.device)
@@ -137,31 +137,31 @@ class _Batch:
             mine = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]
             self.seen[self.live[:, None].expand_as(tokens)[mine], tokens[mine]] = True
 
-    def keep(self, alive: torch.Tensor) -> None:
-        """Go on with some of the live rows (bool [A]); the context lets go of the others once they are many."""
+    def retain(self, alive: torch.Tensor) -> None:
+        """Go on with some of the live rows (bool [A]); the KV cache lets go of the others once they are many."""
         if alive.all():
             return
-        self.live, self.read_to, self.slots = self.live[alive], self.read_to[alive], self.slots[alive]
+        self.live, self.cached, self.slots = self.live[alive], self.cached[alive], self.slots[alive]
         self.segments, self.logits = self.segments[alive], self.logits[alive]
-        if 0 < 4 * len(self.segments) < 3 * self.context.segments:
-            self.context.keep(self.segments)
+        if 0 < 4 * len(self.segments) < 3 * self.cache.segments:
+            self.cache.retain(self.segments)
             self.segments = torch.arange(len(self.segments), device=self.segments.device)
 
-    def read(self) -> None:
-        """Let the model read what was written since, so that `logits` hold for every live row."""
-        counts = self.record.lengths[self.live] - self.read_to
+    def encode(self) -> None:
+        """Encode the tokens written since the last call, so that `logits` hold for every live row."""
+        counts = self.record.lengths[self.live] - self.cached
         behind = torch.nonzero(counts).flatten()
         if not len(behind):
             return
         counts = counts[behind]
-        place = self.read_to[behind, None] + torch.arange(int(counts.max()), device=counts.device)
+        place = self.cached[behind, None] + torch.arange(int(counts.max()), device=counts.device)
         tokens = self.record.tokens[self.live[behind, None], place.clamp_max(self.record.tokens.shape[1] - 1)]
-        logits, slots = self.context.extend(self.segments[behind], self.slots[behind], tokens, counts)
+        logits, slots = self.cache.extend(self.segments[behind], self.slots[behind], tokens, counts)
         if len(behind) == len(self.live):
             self.logits, self.slots = logits, slots
         else:
             self.logits, self.slots = self.logits.index_copy(0, behind, logits), self.slots.index_copy(0, behind, slots)
-        self.read_to = self.record.lengths[self.live]
+        self.cached = self.record.lengths[self.live]
 
     def pick(self, choices: ValidNext | None) -> torch.Tensor:
         """Choose the next token [A] of each live row, of `choices` or of all; record it with its log-probability."""
@@ -185,7 +185,7 @@ class _Batch:
 
 
 def _write_lists(batch: _Batch, constraint: ListConstraint, excluded: Sequence[np.ndarray]) -> torch.Tensor:
-    """Write one list a row under the constraint; return the items [N, K]."""
+    """Write one list per row under the constraint; return the items [N, K]."""
     device = batch.live.device
     state = constraint.start(excluded)
     state = state.take(torch.arange(len(excluded), device=device).repeat_interleave(batch.group_size))
@@ -194,9 +194,9 @@ def _write_lists(batch: _Batch, constraint: ListConstraint, excluded: Sequence[n
         state, choices = _follow(batch, constraint, state)
         items[batch.live[state.done]] = state.items[state.done]
         alive = ~state.done
-        batch.keep(alive)
+        batch.retain(alive)
         if len(batch.live):
-            batch.read()
+            batch.encode()
             state = constraint.advance(state.take(alive), batch.pick(choices.take(alive)))
     return items
 
@@ -206,7 +206,7 @@ def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[St
     while True:
         state, tokens, counts = constraint.forced(state)
         batch.write(tokens, counts)
-        choices = constraint.choices(state)
+        choices = constraint.valid_tokens(state)
         single = (choices.counts == 1) & ~state.done
         if not single.any():
             return state, choices
@@ -222,7 +222,7 @@ def _write_text(batch: _Batch, titles: TitleTokens, list_length: int) -> torch.T
     separator = torch.as_tensor(np.asarray(titles.separator), device=batch.live.device)
     named = torch.zeros_like(batch.record.lengths)  # separators written
     while len(batch.live):
-        batch.read()
+        batch.encode()
         tokens = batch.pick(None)
         lengths = batch.record.lengths[batch.live]
         if len(separator):
@@ -230,7 +230,7 @@ def _write_text(batch: _Batch, titles: TitleTokens, list_length: int) -> torch.T
                 0
             )
             named[batch.live] += (batch.record.tokens[batch.live[:, None], back] == separator).all(dim=1)
-        batch.keep((tokens != titles.end) & (lengths < limit) & (named[batch.live] < list_length))
+        batch.retain((tokens != titles.end) & (lengths < limit) & (named[batch.live] < list_length))
     texts = zip(batch.record.tokens.tolist(), batch.record.lengths.tolist(), strict=True)
     lists = [titles.parse(tokens[:length])[:list_length] for tokens, length in texts]
     padded = [items + [INVALID] * (list_length - len(items)) for items in lists]

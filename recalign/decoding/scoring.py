@@ -44,5 +44,5 @@ def draw(logps: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
 def selects_logits(model: torch.nn.Module) -> bool:
     """Whether a model's forward takes `logits_to_keep`, the places whose logits are wanted."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
-    return "logits_to_keep" in inspect.signature(plain.forward).parameters
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
+    return "logits_to_keep" in inspect.signature(inner.forward).parameters

@@ -1,9 +1,9 @@
 """Attention of many continuations to the prompts that they share: nothing is copied, nothing is padded.
 
 The model sees one sequence of M tokens, whatever their prompts, and its linear layers do no wasted work. Only attention
-knows who may see whom; it is registered with transformers under `NAME` and reads a `Pass`, which the model's forward is
-handed as `shared_pass`. Differs from a 4D mask over one long sequence: cost grows with what a token may see, not with
-all that there is.
+knows who may see whom; it is registered with transformers under `NAME` and asks an `AttentionPass`, which the model's
+forward is handed as `shared_pass`. Differs from a 4D mask over one long sequence: cost grows with what a token may
+see, not with all that there is.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Grid:
     def by_token(self, tensor: torch.Tensor, heads: int) -> torch.Tensor:
         """Turn what belongs to heads and tokens, laid out as [R, heads, Q, n], into [M, heads, n]."""
         rows, width = self.index.shape
-        prepacked = tensor.view(rows, heads, width, -1).transpose(1, 2)
-        return prepacked.reshape(rows * width, heads, -1)[self.back]
+        by_row = tensor.view(rows, heads, width, -1).transpose(1, 2)
+        return by_row.reshape(rows * width, heads, -1)[self.back]
 
     def scatter(self, mask: torch.Tensor) -> torch.Tensor:
         """Lay out what tokens see (bool [M, L]) as an additive mask [R, Q, L]; padding sees all."""
@@ -106,14 +106,14 @@ class KeyValues:
                 mine[layer][:, :, : prefix.room] = tensor
 
     def grow(self, room: int) -> None:
-        """Make room for more tokens a row."""
+        """Make room for more tokens per row."""
         if room > self.room:
             for buffers in (self.keys, self.values):
                 for layer, tensor in buffers.items():
                     buffers[layer] = F.pad(tensor, (0, 0, 0, room - self.room))
             self.room = room
 
-    def keep(self, rows: torch.Tensor, room: int) -> None:
+    def retain(self, rows: torch.Tensor, room: int) -> None:
         """Forget all rows but these, and columns from `room` on."""
         self.rows, self.room = len(rows), room
         for buffers in (self.keys, self.values):
@@ -121,7 +121,7 @@ class KeyValues:
                 buffers[layer] = tensor[rows, :, :room]
 
 
-class Pass(Protocol):
+class AttentionPass(Protocol):
     """Who sees whom in one forward pass over M tokens."""
 
     def attend(
@@ -132,7 +132,7 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class PromptPass:
-    """Reads some prompts but for their last tokens: keys and values are all that is wanted.
+    """Encodes some prompts but for their last tokens: keys and values are all that is wanted.
 
     Args:
         prompts: where keys and values go, the first `begun` columns of which are there already.
@@ -168,7 +168,7 @@ class PromptPass:
 
 @dataclass(frozen=True)
 class SiblingPass:
-    """Reads tokens of rows: each sees the beginning of its row, and some of what follows it.
+    """Encodes tokens of rows: each sees the beginning of its row, and some of what follows it.
 
     Args:
         held: keys and values of the rows.
@@ -234,7 +234,7 @@ class SiblingPass:
 
 @dataclass(frozen=True)
 class ContinuationPass:
-    """Reads tokens that continue prompts: each sees its whole prompt, and the earlier tokens of its segment.
+    """Encodes tokens that continue prompts: each sees its whole prompt, and the earlier tokens of its segment.
 
     Args:
         prompts: keys and values of the prompts.
@@ -323,7 +323,7 @@ def shared_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    shared_pass: Pass,
+    shared_pass: AttentionPass,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: object,

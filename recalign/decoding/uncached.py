@@ -1,4 +1,4 @@
-"""The fallback of what the model has read: prompts and continuations are read anew for every question."""
+"""The fallback without a KV cache: prompts and completions are encoded again in every forward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recalign.decoding.shared_attention import own
 
 
 class UncachedPrompts(PromptCache):
-    """The same by a full forward pass of prompt and continuation each time: for models that take no other attention."""
+    """Prompts and completions encoded by full forward passes, for models that do not take the shared attention."""
 
     def __init__(self, model: PreTrainedModel, cost: Cost, token_budget: int) -> None:
         self.model, self.cost = model, cost
@@ -40,7 +40,7 @@ class UncachedPrompts(PromptCache):
         every: bool = False,
         columns: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read every lane again from its prompt's first token."""
+        """Encode every completion again from its prompt's first token."""
         slots, inputs = [], []
         for segment, parent, row, count in zip(
             segments.tolist(), parents.tolist(), tokens.cpu().numpy(), counts.tolist(), strict=True
@@ -54,9 +54,9 @@ class UncachedPrompts(PromptCache):
         return logits if columns is None else logits[:, columns], torch.tensor(slots, device=self.model.device)
 
     def prune(self, slots: torch.Tensor) -> None:
-        """Nothing: tokens that no lane goes on from cost nothing."""
+        """Do nothing: tokens that no completion goes on from cost nothing."""
 
-    def keep(self, segments: torch.Tensor) -> None:
+    def retain(self, segments: torch.Tensor) -> None:
         """Drop the others' tokens."""
         self.segments = len(segments)
         self.prompts = [self.prompts[segment] for segment in segments.tolist()]

@@ -26,10 +26,10 @@ class TinyParams(Params):
     layers: int = Field(2, ge=1, description="transformer layers")
     heads: int = Field(4, ge=1, description="attention heads; must divide the width")
     feed_forward: int = Field(0, ge=0, description="width of the gated feed-forward layers; 0: twice the width")
-    context: int = Field(2048, ge=8, description="most tokens of prompt and response together")
+    context: int = Field(2048, ge=8, description="maximum number of tokens of prompt and response together")
     tied: bool = Field(True, description="one matrix for input and output embeddings; learns better at this size")
     tokenizer: Literal["word", "bpe"] = Field("word", description="tokens are whole words, or byte-level BPE")
-    vocabulary: int = Field(0, ge=0, description="most tokens of the tokenizer; 0: every word, or 4,000 of BPE")
+    vocabulary: int = Field(0, ge=0, description="maximum size of the vocabulary; 0: every word, or 4,000 of BPE")
 
 
 def parse_builtin(name: str) -> TinyParams:

@@ -55,7 +55,7 @@ class Policy:
         titles: how the catalogue's items are written in tokens.
         prompter: how rows become prompts.
         settings: what `recalign.json` records.
-        trie_folder: where the title trie is kept, or None.
+        trie_folder: where the title trie is cached, or None.
         folder: what it was loaded from, or None.
     """
 
@@ -138,7 +138,7 @@ def load_policy(
         dtype: of the weights; `auto`: bfloat16 on hardware that has it (float32 for full fine-tuning), else float32.
         seed: of new weights.
         trainable: whether it will be trained.
-        max_length: most tokens of prompt and response together (default: the model's context).
+        max_length: maximum number of tokens of prompt and response together (default: the model's context).
 
     Raises:
         UserError: no such model, a broken or half-written one, one without tokenizer, one trained on another catalogue.

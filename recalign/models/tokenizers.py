@@ -26,7 +26,7 @@ def train_tokenizer(
     Args:
         texts: what it has to write: the catalogue's titles (and the words of a prompt template).
         kind: `word` (every word is a token) or `bpe` (byte-level, so that any text can be written).
-        vocabulary: most tokens to have; None: every word, or 4,000 of BPE. Rarer words become `<unk>`.
+        vocabulary: maximum number of tokens; None: every word, or 4,000 of BPE. Rarer words become `<unk>`.
 
     Returns:
         A fast tokenizer with bos, eos, pad, sep and unk tokens.
@@ -60,7 +60,7 @@ def train_tokenizer(
 def add_item_tokens(
     tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue, identifier: str = "atomic"
 ) -> Sequence[int]:
-    """Add the tokens that write items: one an item, in the catalogue's order, or the codes of every level.
+    """Add the tokens that write items: one per item, in the catalogue's order, or the codes of every level.
 
     Args:
         tokenizer: changed in place.

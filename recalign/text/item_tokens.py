@@ -144,7 +144,7 @@ def title_tokens(
     Args:
         catalogue: the items.
         tokenizer: a Hugging Face tokenizer.
-        identifier: `title`, `semantic` (3-4 added tokens an item) or `atomic` (one); the tokenizer must have what is
+        identifier: `title`, `semantic` (3-4 added tokens per item) or `atomic` (one); the tokenizer must have what is
             added, see `add_item_tokens`.
         separator: text between titles; by default the tokenizer's own separator token, or a newline where it has none.
             Semantic and atomic identifiers need none and have none.

@@ -134,9 +134,9 @@ def load_template(name: str | Path) -> Template:
     if str(name) == "compact":
         return Template("compact")
     if str(name) in TEMPLATES:
-        plain = str(name).removesuffix(TITLES)
-        text = resources.files("recalign.text").joinpath("templates", f"{plain}.jinja").read_text("utf-8")
-        return Template(str(name), text if plain == name else "{%- set titles = true -%}" + text)
+        base = str(name).removesuffix(TITLES)
+        text = resources.files("recalign.text").joinpath("templates", f"{base}.jinja").read_text("utf-8")
+        return Template(str(name), text if base == name else "{%- set titles = true -%}" + text)
     path = Path(name)
     if not path.is_file():
         raise UserError(

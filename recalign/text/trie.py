@@ -82,7 +82,7 @@ class TitleTrie:
         return int(self.path_start.diff().max())
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up a value an item [..., I] over the items at or below each node: [..., nodes]."""
+        """Add up a value per item [..., I] over the items at or below each node: [..., nodes]."""
         sums = values.new_zeros(*values.shape[:-1], self.nodes)
         ends = torch.nonzero(self.item_at >= 0).flatten()
         sums[..., ends] = values[..., self.item_at[ends].long()]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FOLDER = ".tries"
 """In a dataset's folder; hidden, because it is no part of the dataset."""
 FORMAT = "1"
-"""Of the files: to be changed with the tensors of TitleTrie."""
+"""Version of the file format, to be changed with the tensors of TitleTrie."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CachedTrie:
     read: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For run.json."""
+        """Return what run.json records of the trie."""
         megabytes = self.trie.bytes / 2**20
         facts = {"titles": self.trie.items, "nodes": self.trie.nodes, "megabytes": megabytes}
         return {**facts, "seconds": self.seconds, "read": self.read}
@@ -57,14 +57,14 @@ class CachedTrie:
 
 
 def cached_trie(titles: TitleTokens, folder: Path | None) -> CachedTrie:
-    """Read the trie of some titles, or build and keep it.
+    """Read the trie of some titles, or build and cache it.
 
     The file is named by the fingerprint of the token paths, so every tokenizer has its own. One that is stale, cut off
-    or changed (it carries a checksum) is built again; where nothing can be written, nothing is kept.
+    or changed (it carries a checksum) is built again; where nothing can be written, nothing is cached.
 
     Args:
         titles: the token paths.
-        folder: where tries are kept, or None.
+        folder: where tries are cached, or None.
 
     Raises:
         UserError: see `TitleTrie.build`.

@@ -19,7 +19,7 @@ def logps_of(engine, prompt, prefix, options):
 
 
 def plain_search(engine, one, width):
-    """Beam search one token at a time: what is kept at each depth, what is returned, and where something was chosen."""
+    """Beam search token by token: what is retained at each depth, what is returned, and where something was chosen."""
     excluded = set(one.history.tolist()) if engine.exclude_history else set()
     responses = [(*p.tolist(), END) for item, p in enumerate(engine.policy.titles.paths) if item not in excluded]
     prompt, beams, finished, going, ending, chosen = engine.policy.prompter.encode(one), {(): 0.0}, {}, [], [], []
@@ -34,11 +34,11 @@ def plain_search(engine, one, width):
         finished |= {prefix: found[prefix] for prefix in ranked[:width] if prefix[-1] == END}
         best = sorted(finished.values(), reverse=True)[:width]
         returned = best[-1] if len(best) == width else -math.inf
-        kept = [prefix for prefix in ranked if prefix[-1] != END][:width]
-        going.append(max(found[kept[-1]], returned) if kept else best[-1])
+        retained = [prefix for prefix in ranked if prefix[-1] != END][:width]
+        going.append(max(found[retained[-1]], returned) if retained else best[-1])
         ending.append(max(found[ranked[:width][-1]], returned))
         chosen.append(any(len(tokens) > 1 for tokens in options.values()))
-        beams = {prefix: found[prefix] for prefix in kept if found[prefix] > returned}
+        beams = {prefix: found[prefix] for prefix in retained if found[prefix] > returned}
     return going, [max(value, returned) for value in ending], chosen
 
 
@@ -66,7 +66,7 @@ def test_a_title_is_returned_if_and_only_if_all_its_prefixes_reach_their_thresho
     items, _ = engine.beam(rows, width=width, size=width)
     responses = [(*path.tolist(), END) for path in paths]
     for place, one in enumerate(rows):
-        prompt, asked, survivors = engine.policy.prompter.encode(one), {}, set()
+        prompt, asked, within = engine.policy.prompter.encode(one), {}, set()
         for item, response in enumerate(responses):
             score, alive = 0.0, True
             for depth, token in enumerate(response):
@@ -76,8 +76,8 @@ def test_a_title_is_returned_if_and_only_if_all_its_prefixes_reach_their_thresho
                 score += asked[prefix][token]
                 thresholds = found.ending if token == END else found.going
                 alive &= score >= float(thresholds[place, depth]) - 1e-5
-            survivors |= {item} if alive else set()
-        assert survivors == set(items[place].tolist())
+            within |= {item} if alive else set()
+        assert within == set(items[place].tolist())
 
 
 def test_thresholds_do_not_depend_on_the_batch():

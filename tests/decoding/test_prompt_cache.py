@@ -30,35 +30,37 @@ def test_shared_prompts_give_the_logits_of_full_forward_passes(
     monkeypatch.setattr(attention, "ROW_BY_ROW", {"cpu"} if row_by_row else set())
     model = tiny_model(kind)
     generator = torch.Generator().manual_seed(0)
-    ours, plain = SharedPromptCache(model, Cost()), UncachedPrompts(model, Cost(), 4096)
+    ours, uncached = SharedPromptCache(model, Cost()), UncachedPrompts(model, Cost(), 4096)
     segments = torch.arange(3).repeat_interleave(4) if branching else torch.arange(12)
     with shared(model):
-        lanes = 1 if branching else 4
-        first = ours.begin(prompts(common), lanes, branching=branching)
-        wanted = with_own_attention(model, plain.begin, prompts(common), lanes)
+        per_prompt = 1 if branching else 4
+        first = ours.begin(prompts(common), per_prompt, branching=branching)
+        wanted = with_own_attention(model, uncached.begin, prompts(common), per_prompt)
         torch.testing.assert_close(first, wanted, atol=1e-5, rtol=0)
-        parents = plain_parents = torch.full((12,), -1)
+        parents = uncached_parents = torch.full((12,), -1)
         for step in range(4):
             counts = torch.randint(1, 4, (len(segments),), generator=generator)
             tokens = torch.randint(0, VOCABULARY, (len(segments), 3), generator=generator)
             columns = torch.tensor([7, 3, 11]) if step == 2 else slice(None)
             some = {"columns": columns} if step == 2 else {}
             logits, slots = ours.extend(segments, parents, tokens, counts, **some)
-            wanted, plain_slots = with_own_attention(model, plain.extend, segments, plain_parents, tokens, counts)
+            wanted, uncached_slots = with_own_attention(
+                model, uncached.extend, segments, uncached_parents, tokens, counts
+            )
             torch.testing.assert_close(logits, wanted[:, columns], atol=1e-5, rtol=1e-5)
-            parents, plain_parents = slots, plain_slots
+            parents, uncached_parents = slots, uncached_slots
             if branching:  # beams change places: some lines fork, others end
                 forks = torch.tensor([1, 1, 0, 2])
-                parents, plain_parents = (s.view(-1, 4)[:, forks].flatten() for s in (slots, plain_slots))
+                parents, uncached_parents = (s.view(-1, 4)[:, forks].flatten() for s in (slots, uncached_slots))
                 if pruned:
                     ours.prune(parents.view(-1, 4))
             if step == 1:
-                kept = torch.tensor([0, 2]) if branching else torch.tensor([0, 2, 5, 6, 7])
-                rows = torch.isin(segments, kept)
-                parents, plain_parents = parents[rows], plain_parents[rows]
-                segments = torch.searchsorted(kept, segments[rows])
-                ours.keep(kept)
-                plain.keep(kept)
+                retained = torch.tensor([0, 2]) if branching else torch.tensor([0, 2, 5, 6, 7])
+                rows = torch.isin(segments, retained)
+                parents, uncached_parents = parents[rows], uncached_parents[rows]
+                segments = torch.searchsorted(retained, segments[rows])
+                ours.retain(retained)
+                uncached.retain(retained)
 
 
 def with_own_attention(model, call, *arguments):

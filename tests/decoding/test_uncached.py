@@ -62,9 +62,9 @@ def test_sampled_lists_have_the_log_probabilities_of_full_forward_passes(window,
 
 def test_short_prompts_of_a_model_with_a_window_are_shared(said):
     engine = make_engine(random_paths(30), model=tiny_model("mistral", sliding_window=64), task="next")
-    assert not isinstance(engine.context([np.arange(3, 9)], 1), UncachedPrompts)
+    assert not isinstance(engine.prompt_cache([np.arange(3, 9)], 1), UncachedPrompts)
     assert said == []
-    assert isinstance(engine.context([np.arange(3, 9), np.arange(70) % 30 + 3], 1), UncachedPrompts)
+    assert isinstance(engine.prompt_cache([np.arange(3, 9), np.arange(70) % 30 + 3], 1), UncachedPrompts)
     assert said == [
         "MistralForCausalLM does not share prompts among their continuations, which is slower: "
         "it looks back 64 tokens only (sliding window)."

@@ -81,7 +81,7 @@ def test_plain_rows_count_their_copies_of_the_prompt(whole):
     prompts = [np.zeros(length, dtype=np.int64) for length in (50, 10, 31)]
     groups = np.repeat(np.arange(3), [5, 4, 3])
     lengths = np.arange(12) % 5 + 1
-    parts = microbatches(prompts, lengths, groups, budget=120, whole=whole, packed=False)
+    parts = microbatches(prompts, lengths, groups, budget=120, whole=whole, tree_mask=False)
     assert sorted(np.concatenate([part.rows for part in parts]).tolist()) == list(range(12))
     for rows, tokens in parts:
         widths = [len(prompts[groups[row]]) + lengths[row] for row in rows]
@@ -151,7 +151,7 @@ def test_models_that_share_no_prompts_are_trained_on_what_they_would_say(kind, o
     sampled, constraint, bars = sampled_lists(temperature=0.8, list_length=4)
     assert sampled.reach > 15
     expected = plain_logps(model, sampled, constraint, bars)
-    actual = completion_logps(model, sampled, packed=takes_tree_mask(model))
+    actual = completion_logps(model, sampled, tree_mask=takes_tree_mask(model))
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert len(said) == 1
     wanted, got = gradients(model, expected), gradients(model, actual)
@@ -189,7 +189,7 @@ def test_hidden_states_of_a_packed_call_beyond_the_window_are_those_of_plain_row
     model = tiny_model("mistral", vocabulary=VOCABULARY, sliding_window=8)
     sampled, _, _ = sampled_lists()
     rows, positions = sampled.decisions.rows.numpy(), sampled.decisions.positions.numpy()
-    one, two = (hidden_before(model, sampled, rows, positions, packed=packed) for packed in (True, False))
+    one, two = (hidden_before(model, sampled, rows, positions, tree_mask=packed) for packed in (True, False))
     torch.testing.assert_close(one[0][one[1]], two[0][two[1]])
 
 

@@ -12,10 +12,10 @@ import torch
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from recalign.decoding.compatibility import UNFIT, beyond_window, reason, tell
+from recalign.decoding.compatibility import UNSUPPORTED, beyond_window, reason, tell
 from recalign.decoding.constraint import Decisions
 from recalign.decoding.scoring import masked_log_softmax, penalise
-from recalign.training.logprobs.prefix_tree import PrefixTrees, pack
+from recalign.training.logprobs.prefix_tree import PrefixTrees, prefix_trees
 from recalign.training.logprobs.shared_prompt import hidden_beside_prompts, sharing_is_cheaper, tokens_needed
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Sampled:
         """Return some completions (ascending row numbers), with only the prompts that they answer."""
         if len(rows) == len(self):
             return self
-        kept, groups = np.unique(self.groups[rows], return_inverse=True)
+        answered, groups = np.unique(self.groups[rows], return_inverse=True)
         old = self.decisions
         new_row = np.full(len(self), -1, dtype=np.int64)
         new_row[rows] = np.arange(len(rows))
@@ -77,7 +77,7 @@ class Sampled:
             old.chosen[keep] + shift,
         )
         return Sampled(
-            [self.prompts[prompt] for prompt in kept],
+            [self.prompts[prompt] for prompt in answered],
             self.tokens[rows],
             self.lengths[rows],
             groups,
@@ -101,7 +101,7 @@ def microbatches(
     budget: int,
     *,
     whole: bool = False,
-    packed: bool = True,
+    tree_mask: bool = True,
 ) -> list[Part]:
     """Cut N completions into parts that fit a budget; a prompt with many completions may be cut too.
 
@@ -109,9 +109,9 @@ def microbatches(
         prompts: [P] token ids.
         lengths: [N] completions' lengths.
         groups: [N] ascending.
-        budget: tokens a part, padding included; a single completion longer than that still makes a part.
+        budget: maximum number of tokens per part, padding included; a longer completion makes a part of its own.
         whole: keep all completions of a prompt in one part, even beyond the budget.
-        packed: as in `completion_logps`; unpacked, every completion has a copy of its prompt.
+        tree_mask: as in `completion_logps`; without it, every completion has a copy of its prompt.
 
     Returns:
         The parts; together their rows are all N, each once.
@@ -119,7 +119,7 @@ def microbatches(
     pieces: list[tuple[int, int, np.ndarray]] = []  # width, how many rows of that width, completions of one prompt
     for group, prompt in enumerate(prompts):
         rows = np.flatnonzero(groups == group)
-        if packed:
+        if tree_mask:
             room = max(budget - len(prompt), 1)
             part = np.zeros(len(rows), dtype=np.int64) if whole else (np.cumsum(lengths[rows]) - 1) // room
             cut = [rows[part == p] for p in np.unique(part)]
@@ -141,7 +141,7 @@ def microbatches(
     ]
 
 
-def completion_logps(model: PreTrainedModel, sampled: Sampled, *, packed: bool = True) -> torch.Tensor:
+def completion_logps(model: PreTrainedModel, sampled: Sampled, *, tree_mask: bool = True) -> torch.Tensor:
     """Return log pi(token | prompt, tokens before) over the valid tokens, at sampling temperature.
 
     Forced tokens (one valid choice) have log-probability 0. Each prompt is encoded once, completions that begin alike
@@ -150,7 +150,7 @@ def completion_logps(model: PreTrainedModel, sampled: Sampled, *, packed: bool =
     Args:
         model: a causal language model, with or without adapters; gradients flow into it.
         sampled: the completions.
-        packed: False runs every completion in a row of its own, for architectures that take no 4D attention mask; so
+        tree_mask: False runs every completion in a row of its own, for architectures that take no 4D attention mask; so
             do those that look back less far than the completions reach.
 
     Returns:
@@ -162,13 +162,13 @@ def completion_logps(model: PreTrainedModel, sampled: Sampled, *, packed: bool =
     logps = torch.zeros(sampled.tokens.shape, device=device)
     if not len(rows):
         return logps
-    hidden, site_of = hidden_before(model, sampled, rows, positions, packed=packed)
+    hidden, site_of = hidden_before(model, sampled, rows, positions, tree_mask=tree_mask)
     values = _decision_logps(model, hidden, site_of, sampled)  # [E]
     return logps.index_put((decisions.rows.to(device), decisions.positions.to(device)), values)
 
 
 def hidden_before(
-    model: PreTrainedModel, sampled: Sampled, rows: np.ndarray, positions: np.ndarray, *, packed: bool = True
+    model: PreTrainedModel, sampled: Sampled, rows: np.ndarray, positions: np.ndarray, *, tree_mask: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the model where some tokens of completions are predicted; equal prefixes of one prompt are one site.
 
@@ -177,26 +177,26 @@ def hidden_before(
         sampled: the completions (their decisions are not read).
         rows: [E] the tokens' completions.
         positions: [E] the tokens' places in their completions.
-        packed: as in `completion_logps`.
+        tree_mask: as in `completion_logps`.
 
     Returns:
         Hidden states [D, H] of the sites, and the site [E] of each token.
     """
-    if packed and not beyond_window(model, sampled.reach):
+    if tree_mask and not beyond_window(model, sampled.reach):
         layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
-        trees = pack(*layout)
+        trees = prefix_trees(*layout)
         needed = tokens_needed(len(sampled), rows, positions)
         if sharing_is_cheaper(model, sampled.prompts, needed, trees.input_ids.shape):
             return hidden_beside_prompts(model, *layout)
         hidden = _hidden_of_trees(model, trees)  # [B, S, H]
     else:
-        trees = _one_a_row(sampled, rows, positions)
+        trees = _one_per_row(sampled, rows, positions)
         hidden = _hidden_of_rows(model, trees)
     return hidden.flatten(0, 1)[trees.sites.to(model.device)], trees.site_of.to(model.device)
 
 
 def _hidden_of_trees(model: PreTrainedModel, trees: PrefixTrees) -> torch.Tensor:
-    """Run the decoder over packed rows: hidden states [B, S, H]."""
+    """Run the decoder over prefix trees: hidden states [B, S, H]."""
     device = model.device
     mask = torch.zeros(trees.visible.shape, dtype=model.dtype, device=device)
     mask.masked_fill_(~trees.visible.to(device), torch.finfo(model.dtype).min)
@@ -210,7 +210,7 @@ def _hidden_of_trees(model: PreTrainedModel, trees: PrefixTrees) -> torch.Tensor
 
 
 def _hidden_of_rows(model: PreTrainedModel, trees: PrefixTrees) -> torch.Tensor:
-    """Run the decoder over plain padded rows: hidden states [B, S, H]."""
+    """Run the decoder over padded rows: hidden states [B, S, H]."""
     device = model.device
     present = trees.visible.diagonal(dim1=1, dim2=2)
     output = _decoder(model)(
@@ -219,8 +219,8 @@ def _hidden_of_rows(model: PreTrainedModel, trees: PrefixTrees) -> torch.Tensor:
     return output.last_hidden_state
 
 
-def _one_a_row(sampled: Sampled, rows: np.ndarray, positions: np.ndarray) -> PrefixTrees:
-    """Lay out every completion after a copy of its prompt, one a row, padded on the right."""
+def _one_per_row(sampled: Sampled, rows: np.ndarray, positions: np.ndarray) -> PrefixTrees:
+    """Lay out every completion after a copy of its prompt, one per row, padded on the right."""
     prompts = [sampled.prompts[group] for group in sampled.groups]
     starts = np.fromiter(map(len, prompts), dtype=np.int64, count=len(prompts))
     width = int((starts + sampled.lengths).max())
@@ -317,7 +317,7 @@ def _valid_logps(
 
 
 def logits_of(model: PreTrainedModel, hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Logits [D, C] of some tokens; only these rows of the head are read where the head is a plain matrix."""
+    """Logits [D, C] of some tokens; only these rows of the head are used where the head is a linear layer."""
     head = model.get_output_embeddings()
     if type(head) is torch.nn.Linear:
         return linear(hidden, head.weight[columns], None if head.bias is None else head.bias[columns])
@@ -340,7 +340,7 @@ def _seen_tokens(sampled: Sampled, speaker: np.ndarray, columns: np.ndarray) -> 
 
 
 def takes_tree_mask(model: PreTrainedModel) -> bool:
-    """Whether a model takes packed rows; where not, users are told why."""
+    """Whether a model takes prefix trees with a 4D mask; where not, users are told why."""
     obstacle = obstacle_to_tree_mask(model)
     if obstacle:
         tell(model, obstacle)
@@ -348,7 +348,7 @@ def takes_tree_mask(model: PreTrainedModel) -> bool:
 
 
 def obstacle_to_tree_mask(model: PreTrainedModel) -> str:
-    """Say why a model cannot take packed rows with a 4D mask, or "" where they give what plain rows give."""
+    """Say why a model cannot take prefix trees with a 4D mask, or "" where they give what separate rows give."""
     tokens = np.array([[1, 2, 1], [1, 1, 2], [2, 1, 1]])
     lengths = np.full(3, 3)
     rows, positions = np.divmod(np.arange(9), 3)
@@ -361,10 +361,10 @@ def obstacle_to_tree_mask(model: PreTrainedModel) -> str:
     )
     sampled = Sampled([np.array([1, 2, 2]), np.array([2])], tokens, lengths, np.array([0, 0, 1]), decisions)
     with torch.no_grad():
-        plain = completion_logps(model, sampled, packed=False)
+        separate = completion_logps(model, sampled, tree_mask=False)
         try:
-            packed = completion_logps(model, sampled, packed=True)
-        except UNFIT as error:
+            shared = completion_logps(model, sampled, tree_mask=True)
+        except UNSUPPORTED as error:
             return reason(error)
-    same = torch.allclose(packed, plain, atol=1e-3 if model.dtype == torch.float32 else 0.1)
+    same = torch.allclose(shared, separate, atol=1e-3 if model.dtype == torch.float32 else 0.1)
     return "" if same else "it reads a tree mask as something else"

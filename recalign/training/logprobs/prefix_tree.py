@@ -32,7 +32,7 @@ class PrefixTrees:
     site_of: torch.Tensor
 
 
-def pack(
+def prefix_trees(
     prompts: Sequence[np.ndarray],
     tokens: np.ndarray,
     groups: np.ndarray,

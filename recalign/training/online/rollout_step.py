@@ -135,18 +135,18 @@ class RolloutStep:
             referred = torch.zeros(sampled.tokens.shape, device=device)
         packed = self.packed and not beyond_window(self.policy.model, sampled.reach)
         layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
-        parts = microbatches(*layout, whole=self.objective.needs.whole_groups, packed=packed)
+        parts = microbatches(*layout, whole=self.objective.needs.whole_groups, tree_mask=packed)
         figures["pass_tokens"] = max((part.tokens for part in parts), default=0)
         for rows, _ in parts:
             part = sampled.take(rows)
-            logps = completion_logps(self.policy.model, part, packed=packed)
+            logps = completion_logps(self.policy.model, part, tree_mask=packed)
             if known is None:
                 # The first update after a rollout: what sampled is the present policy, and the ratio is exactly 1.
                 old[rows] = logps.detach()
             if asked:
                 started = time.perf_counter()
                 with torch.no_grad(), self.reference() as model:
-                    referred[rows] = completion_logps(model, part, packed=packed)
+                    referred[rows] = completion_logps(model, part, tree_mask=packed)
                 figures["seconds_reference"] += time.perf_counter() - started
             batch = PolicyBatch(
                 logps=logps,

@@ -78,7 +78,7 @@ def plain_logps(model, sampled, constraint, bars):
             seen[ids[: len(prompt) + step]] = True
             penalty = sampled.repetition_penalty
             scores = torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
-            scores = (scores / sampled.temperature).masked_fill(~constraint.allowed(state)[0], -torch.inf)
+            scores = (scores / sampled.temperature).masked_fill(~constraint.valid_mask(state)[0], -torch.inf)
             token = ids[len(prompt) + step]
             values.append(scores.log_softmax(0)[token])
             state = constraint.advance(state, token[None])
@@ -94,16 +94,16 @@ def gradients(model, values):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("tree_mask", [True, False])
 @pytest.mark.parametrize(
     ("family", "options"),
     [("llama", {}), ("llama", {"tied": True}), ("qwen2", {}), ("llama", {"lora": True}), ("qwen2", {"lora": True})],
 )
-def test_equals_each_completion_alone_in_value_and_gradient(family, options, packed):
+def test_equals_each_completion_alone_in_value_and_gradient(family, options, tree_mask):
     model = build(family, **options)
     sampled, constraint, bars = sampled_lists(temperature=0.8)
     expected = plain_logps(model, sampled, constraint, bars)
-    actual = completion_logps(model, sampled, packed=packed)
+    actual = completion_logps(model, sampled, tree_mask=tree_mask)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     wanted, got = gradients(model, expected), gradients(model, actual)
     assert wanted.keys() == got.keys()

@@ -1,4 +1,4 @@
-"""Lanes beside shared prompts give the hidden states and gradients of packed trees and of plain rows."""
+"""Shared prompts give the hidden states and gradients of prefix trees and of separate rows."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from recalign.training.logprobs import completions as logps_module
-from recalign.training.logprobs import shared_prompt as lanes_module
+from recalign.training.logprobs import shared_prompt
 from recalign.training.logprobs.completions import Sampled, hidden_before
 from recalign.training.logprobs.shared_prompt import (
     hidden_beside_prompts,
@@ -69,7 +69,7 @@ def test_hidden_states_and_gradients_equal_plain_rows(family, lora):
     model = build(family, lora=lora)
     sampled, rows, positions = completions()
     layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
-    wanted, wanted_gradient = values(model, lambda: hidden_before(model, sampled, rows, positions, packed=False))
+    wanted, wanted_gradient = values(model, lambda: hidden_before(model, sampled, rows, positions, tree_mask=False))
     found, gradient = values(model, lambda: hidden_beside_prompts(model, *layout))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gradient, wanted_gradient, atol=1e-5, rtol=1e-4)
@@ -80,7 +80,7 @@ def test_predictions_at_first_tokens_alone_need_no_lane():
     sampled, _, _ = completions()
     rows, positions = np.arange(6), np.zeros(6, dtype=np.int64)
     layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
-    wanted, _ = values(model, lambda: hidden_before(model, sampled, rows, positions, packed=False))
+    wanted, _ = values(model, lambda: hidden_before(model, sampled, rows, positions, tree_mask=False))
     found, _ = values(model, lambda: hidden_beside_prompts(model, *layout))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
@@ -103,7 +103,7 @@ def long_completions(distinct):
 
 
 @pytest.mark.parametrize("distinct", [True, False])
-def test_lanes_are_chosen_for_long_completions_that_differ(distinct, monkeypatch):
+def test_shared_prompts_are_chosen_for_long_completions_that_differ(distinct, monkeypatch):
     model = build("llama")
     sampled, rows, positions = long_completions(distinct)
     calls = []
@@ -111,13 +111,13 @@ def test_lanes_are_chosen_for_long_completions_that_differ(distinct, monkeypatch
     monkeypatch.setattr(logps_module, "hidden_beside_prompts", lambda *a: calls.append(1) or real(*a))
     found, site_of = hidden_before(model, sampled, rows, positions)
     assert bool(calls) == distinct
-    wanted, wanted_site = hidden_before(model, sampled, rows, positions, packed=False)
+    wanted, wanted_site = hidden_before(model, sampled, rows, positions, tree_mask=False)
     torch.testing.assert_close(found[site_of], wanted[wanted_site], atol=1e-4, rtol=1e-3)
 
 
-def test_a_model_that_takes_no_shared_attention_gets_no_lanes(monkeypatch):
+def test_a_model_that_takes_no_shared_attention_encodes_no_shared_prompts(monkeypatch):
     model = build("llama")
-    monkeypatch.setattr(lanes_module, "obstacle_to_sharing", lambda _: "its attention cannot be replaced")
+    monkeypatch.setattr(shared_prompt, "obstacle_to_sharing", lambda _: "its attention cannot be replaced")
     sampled, rows, positions = long_completions(True)
     needed = tokens_needed(len(sampled), rows, positions)
     assert not takes_shared_prompts(model)

@@ -95,7 +95,7 @@ def test_valid_tokens_are_those_of_the_constraint_at_every_choice(tmp_path, iden
         constraint = step.engine.constraint(3)
         state = constraint.start([example.row.history])
         for place, token in enumerate(response):
-            expected = set(torch.nonzero(constraint.allowed(state)[0]).flatten().tolist())
+            expected = set(torch.nonzero(constraint.valid_mask(state)[0]).flatten().tolist())
             assert answers.labels[offset + place] == token
             assert int(token) in expected
             assert valid.get(offset + place, expected if len(expected) == 1 else None) == expected
