@@ -66,7 +66,7 @@ class PreferenceStep:
     ) -> None:
         self.policy, self.objective, self.engine, self.reference = policy, objective, engine, reference
         self.negatives = negatives
-        self.packed = takes_tree_mask(policy.model)
+        self.tree_mask = takes_tree_mask(policy.model)
 
     def begin(self, batches: Sequence[Sequence[tuple[int, Example]]]) -> None:
         """Nothing is done before an update."""
@@ -153,7 +153,7 @@ class PreferenceStep:
         if not len(rows):  # every token is forced: each title has probability 1
             first = next(model.parameters())
             return TitleScores(logps + 0.0 * first.sum(), logps.clone(), torch.zeros_like(logps, dtype=torch.bool))
-        hidden, site_of = hidden_before(model, titles, rows, positions, tree_mask=self.packed)
+        hidden, site_of = hidden_before(model, titles, rows, positions, tree_mask=self.tree_mask)
         score = _among_valid if self.objective.needs.constrained else _among_all
         own, thresholds = score(model, hidden, site_of, decisions, rank)  # [E]
         place = (decisions.rows.to(device), decisions.positions.to(device))
