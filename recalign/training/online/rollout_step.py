@@ -12,9 +12,11 @@ import torch
 
 from recalign.api import PolicyBatch
 from recalign.decoding.compatibility import beyond_window
+from recalign.decoding.hidden_states import takes_tree_mask
+from recalign.decoding.microbatches import microbatches
 from recalign.runs.cost import MemoryWatch
 from recalign.training.accumulation import Accumulation, weighed_loss
-from recalign.training.logprobs.completions import completion_logps, microbatches, takes_tree_mask
+from recalign.training.logprobs.completions import completion_logps
 from recalign.training.online import diagnostics
 from recalign.training.online.rollouts import Rollout, make_rollout
 from recalign.training.processes import process
@@ -72,7 +74,7 @@ class RolloutStep:
         self.rows, self.prompts, self.references, self.reference = rows, prompts, references, reference
         self.updates_per_rollout, self.token_budget, self.kl_every = updates_per_rollout, token_budget, kl_every
         self.seed = seed
-        self.packed = takes_tree_mask(policy.model)
+        self.tree_mask = takes_tree_mask(policy.model)
         self.rollout: Rollout | None = None
         self.old_logps: torch.Tensor | None = None
         self.reference_logps: torch.Tensor | None = None  # of this rollout, once they were asked for
@@ -133,20 +135,20 @@ class RolloutStep:
         asked, referred = self.reference_logps is None and measure_kl, self.reference_logps
         if asked:
             referred = torch.zeros(sampled.tokens.shape, device=device)
-        packed = self.packed and not beyond_window(self.policy.model, sampled.reach)
+        tree_mask = self.tree_mask and not beyond_window(self.policy.model, sampled.layout.reach)
         layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
-        parts = microbatches(*layout, whole=self.objective.needs.whole_groups, tree_mask=packed)
+        parts = microbatches(*layout, whole=self.objective.needs.whole_groups, tree_mask=tree_mask)
         figures["pass_tokens"] = max((part.tokens for part in parts), default=0)
         for rows, _ in parts:
             part = sampled.take(rows)
-            logps = completion_logps(self.policy.model, part, tree_mask=packed)
+            logps = completion_logps(self.policy.model, part, tree_mask=tree_mask)
             if known is None:
                 # The first update after a rollout: what sampled is the present policy, and the ratio is exactly 1.
                 old[rows] = logps.detach()
             if asked:
                 started = time.perf_counter()
                 with torch.no_grad(), self.reference() as model:
-                    referred[rows] = completion_logps(model, part, tree_mask=packed)
+                    referred[rows] = completion_logps(model, part, tree_mask=tree_mask)
                 figures["seconds_reference"] += time.perf_counter() - started
             batch = PolicyBatch(
                 logps=logps,
