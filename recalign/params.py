@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,7 +24,7 @@ AnyParams = TypeVar("AnyParams", bound=Params)
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Split `-p key=value` options.
+    """Split `-p key=value` options; a value is kept as it is, for it may be blank characters.
 
     Raises:
         UserError: an assignment without `=`, or a key given twice.
@@ -37,7 +37,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
             raise UserError(f"-p {text!r} is not of the form key=value.", "Write it as -p tau=0.3.")
         if key in values:
             raise UserError(f"-p {key} is given twice ({values[key]!r} and {value!r}).", "Keep one of them.")
-        values[key] = value.strip()
+        values[key] = value
     return values
 
 
@@ -60,7 +60,7 @@ def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str, 
             did_you_mean(unknown[0], model.model_fields) if model.model_fields else "It takes no parameters.",
         )
     try:
-        return model(**values)
+        return model(**{name: _trimmed(model, name, value) for name, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "parameters"
@@ -70,6 +70,12 @@ def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str, 
             f"{owner}: {name} = {first.get('input')!r} is refused: {first['msg'].lower()}.",
             hint or meaning,
         ) from None
+
+
+def _trimmed(model: type[Params], name: str, value: Any) -> Any:
+    """Text without blanks around it, but of a parameter that is itself text."""
+    declared = model.model_fields[name].annotation
+    return value.strip() if isinstance(value, str) and str not in (declared, *get_args(declared)) else value
 
 
 def describe_params(model: type[Params]) -> list[dict[str, Any]]:

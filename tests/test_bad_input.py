@@ -258,6 +258,32 @@ def test_a_source_whose_frames_cannot_be_read(call, plugin, tmp_path, events, sa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "pl.scan_csv(path)",
+        "pl.read_csv(path).lazy()",
+        "path.read_text(encoding='utf-8')",
+        "json.loads(path.read_bytes())",
+    ],
+)
+def test_data_that_a_source_cannot_read_are_not_its_fault(call, plugin, tmp_path, code):
+    body = f"""
+    def read(self, path, seed):
+        import json
+        import polars as pl
+        from recalign.api import RawData
+        return RawData({code}, {code})
+"""
+    plugin("source", "Source", body)
+    file = tmp_path / "raw.csv"
+    file.write_bytes(b'item_id,title\n\xff\xfe,"open\n1,2,3,4\n')
+    code, told = call("prepare", "bad", file, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"The source 'bad' of package bad-source 1.2 cannot read {file}" in told
+    assert "fault" not in told
+
+
 def test_a_token_objective_that_raises(call, start, plugin, tmp_path):
     plugin("objective", "TokenObjective", "    def loss(self, batch):\n        return 1 / 0\n")
     code, told = call("sft", "--data", start / "data", *SFT, "--objective", "bad", "--out", tmp_path / "out")

@@ -43,7 +43,9 @@ def test_defaults_hold_where_nothing_is_said():
 )
 def test_what_the_declaration_refuses_is_named_with_its_value(values, what, hint):
     with pytest.raises(UserError) as error:
-        build_params(Example, values, "objective 'x'")
+        build_params(
+            Example, values, "objective 'x'", "`recalign plugins show x` lists them." if "tua" not in values else ""
+        )
     assert what in error.value.what
     assert hint in error.value.hint
 
@@ -67,6 +69,21 @@ def test_a_key_given_twice_is_refused():
 
 def test_a_value_may_hold_equals_signs():
     assert parse_assignments(["where=a=b"]) == {"where": "a=b"}
+
+
+class Texts(Params):
+    """Parameters that are text, and one that is not."""
+
+    separator: str | None = Field(None, min_length=1, max_length=1, description="between columns")
+    between: str = Field("|", description="between genres")
+    size: int | None = Field(None, description="number")
+
+
+@pytest.mark.parametrize("blank", ["\t", " ", ", "])
+def test_blanks_of_text_survive(blank):
+    built = build_params(Texts, parse_assignments([f"between={blank}", "size= 3 "]), "thing 'x'")
+    assert built == Texts(between=blank, size=3)
+    assert build_params(Texts, parse_assignments(["separator=\t"]), "thing 'x'").separator == "\t"
 
 
 def test_description_is_read_off_the_declaration():

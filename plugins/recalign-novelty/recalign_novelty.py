@@ -6,11 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
-from recalign.api import INVALID, Field, ListBatch, Metric, Params, hookimpl
+from recalign.api import Field, ListBatch, Metric, Params, cut_lists, hookimpl
 
 
 class NoveltyParams(Params):
-    """Parameters of the novelty reward."""
+    """Parameters of the metric novelty."""
 
     smoothing: float = Field(1.0, gt=0, description="added to every item's count, so that unseen items stay finite")
 
@@ -33,11 +33,9 @@ class Novelty(Metric):
         return np.append(-np.log2(counts / counts.sum()), 0.0)
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
-        items = lists.items if self.cutoff is None else lists.items[:, : self.cutoff]  # [N, k]
-        lengths = np.minimum(lists.lengths, items.shape[1])
-        inside = np.arange(items.shape[1]) < lengths[:, None]
-        return self.bits[np.where(inside, items, INVALID)].sum(axis=1) / np.maximum(lengths, 1)
+        """Return the values of N lists: float64 [N]."""
+        heads = cut_lists(lists, self.cutoff)  # INVALID beyond the list's end
+        return self.bits[heads.items].sum(axis=1) / np.maximum(heads.lengths, 1)
 
 
 @hookimpl

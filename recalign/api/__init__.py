@@ -33,7 +33,7 @@ from recalign.api.rollout_objectives import (
     RolloutParams,
     SamplingParams,
 )
-from recalign.api.sources import RawData, Source
+from recalign.api.sources import FileAccount, RawData, Refused, Source
 from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjective, ValidTokens
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
@@ -54,6 +54,7 @@ __all__ = [
     "Decoder",
     "Engine",
     "Field",
+    "FileAccount",
     "GroupParams",
     "Groups",
     "INVALID",
@@ -72,6 +73,7 @@ __all__ = [
     "RawData",
     "Recommender",
     "Relevance",
+    "Refused",
     "Rescorer",
     "RolloutNeeds",
     "RolloutObjective",

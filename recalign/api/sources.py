@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,20 +15,63 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """Records of a file that were refused for one reason.
+
+    Args:
+        count: how many.
+        first: place and complaint of the first ones, such as "row 3: rating = 'x' is not a number".
+        hint: what to do about them.
+    """
+
+    count: int
+    first: tuple[str, ...]
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class FileAccount:
+    """What became of every record of a file.
+
+    Args:
+        file: that was read.
+        read: how many of its records were read.
+        refused: the others by reason, such as "a wrong number of fields".
+    """
+
+    file: Path
+    read: int
+    refused: Mapping[str, Refused] = field(default_factory=dict)
+
+    @property
+    def records(self) -> int:
+        """How many records the file has."""
+        return self.read + sum(refused.count for refused in self.refused.values())
+
+
+@dataclass(frozen=True)
 class RawData:
     """Raw interactions, as polars lazy frames.
 
     Args:
         events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
-        items: item_id (str), title (str), genres (list[str]), text (str); optionally suffix (str, such as a year),
-            which tells apart items of the same title.
+        items: item_id (str), title (str); optionally genres (list[str], or text that `preparation.genres` reads),
+            text (str) and suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
             oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
+        accounts: of the files that were read; `prepare` refuses a dataset whose files have refused records, unless
+            it was told to leave them out, and reports the counts.
+        items_per_event: `items` has a row an interaction, not one an item: values that differ within an item are told,
+            not refused.
+        genre_separator: between genres in text; found over all items where None.
     """
 
     items: pl.LazyFrame
     events: pl.LazyFrame | None = None
     windows: dict[str, pl.LazyFrame] | None = None
+    accounts: Sequence[FileAccount] = ()
+    items_per_event: bool = False
+    genre_separator: str | None = None
 
 
 class Source(Plugin, ABC):
@@ -54,5 +98,6 @@ class Source(Plugin, ABC):
         """Read (or make) the raw data.
 
         Raises:
-            UserError: missing files or columns, unparseable rows (file and row number named).
+            UserError: missing files or columns, or a file that cannot be read at all. Single records that cannot be
+                read are counted in the account of their file.
         """

@@ -24,6 +24,7 @@ from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
     from recalign.api import Recommender
+    from recalign.data.dataset import PreparedDataset
 
 
 def baseline(
@@ -62,66 +63,75 @@ def baseline(
     from recalign.data.dataset import PreparedDataset
     from recalign.params import parse_assignments
     from recalign.plugins.registry import create
-    from recalign.recommenders.assistants import RECOMMENDER, identity
-    from recalign.recommenders.recommend import fit, recommend
+    from recalign.recommenders.assistants import RECOMMENDER
+    from recalign.recommenders.recommend import fit
     from recalign.runs.lifecycle import Asked, perform
     from recalign.runs.lineage import KEY, Lineage
-    from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
+    from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.tasks import find_task
 
     chosen: Recommender = create("recommender", recommender, parse_assignments(param or []))  # type: ignore[assignment]
     dataset = PreparedDataset(data or home() / "data")
-    exclude = dataset.excludes_history(exclude_history)
-    wanted = size or find_task(dataset.task).list_size(dataset.list_length)
     asked = {
         "recommender": recommender,
         "data": str(dataset.path),
         "params": chosen.params.model_dump(),
         "split": split,
-        "size": wanted,
-        "exclude_history": exclude,
+        "size": size or find_task(dataset.task).list_size(dataset.list_length),
+        "exclude_history": dataset.excludes_history(exclude_history),
         "seed": seed,
     }
     run = RunFolder(out or home() / f"baseline-{recommender}-{split}")
+    facts = {name: asked[name] for name in ("seed", "data", "split", "size", "exclude_history")}
+    lineage = Lineage(recommender, options=asked, **facts)
 
     def ready() -> float:
         started = time.perf_counter()
         fit(chosen, dataset, seed)
         return time.perf_counter() - started
 
-    def work(seconds: float) -> dict[str, Any]:
-        started = time.perf_counter()
-        rows = dataset.rows(split)[:]
-        predictions = recommend(chosen, rows, wanted, len(dataset.catalogue), exclude_history=exclude)
-        write_predictions(run.path, predictions, rows, dataset.catalogue)
-        _save(chosen, run.path / RECOMMENDER)
-        answering = time.perf_counter() - started
-        figures = "".join(f", {name} {value:.4g}" for name, value in chosen.fitted.items())
-        console.say(f"{run.path}: {len(rows)} rows by {recommender} in {seconds + answering:.1f} s{figures}.")
-        return {
-            "decoder": recommender,
-            "oracle": False,
-            "task": dataset.task,
-            "rows": len(rows),
-            "seconds": seconds,
-            "cost": {"prompts": len(rows), "seconds": answering},
-            **identity(dataset.catalogue),
-            **({"fit": chosen.fitted} if chosen.fitted else {}),
-        }
-
     makes = (PREDICTIONS_FILE, RECOMMENDER)
-    lineage = Lineage(
-        recommender,
-        seed=seed,
-        options=asked,
-        data=str(dataset.path),
-        split=split,
-        size=wanted,
-        exclude_history=exclude,
+    asking = Asked("baseline", asked, {"data": dataset.hash}, makes, {"seed": seed, KEY: lineage.as_dict()})
+    results = perform(
+        run,
+        asking,
+        ready,
+        lambda seconds: _answer(chosen, dataset, asked, run.path, seconds),
+        resume=True,
+        overwrite=overwrite,
     )
-    facts = {"seed": seed, KEY: lineage.as_dict()}
-    asking = Asked("baseline", asked, {"data": dataset.hash}, makes, facts)
-    return {"out": str(run.path), **perform(run, asking, ready, work, resume=True, overwrite=overwrite)}
+    return {"out": str(run.path), **results}
+
+
+def _answer(
+    recommender: Recommender, dataset: PreparedDataset, asked: dict[str, Any], folder: Path, seconds: float
+) -> dict[str, Any]:
+    """Recommend to the rows of the split, write it down, and return the run's results."""
+    import time
+
+    from recalign.recommenders.assistants import RECOMMENDER, identity
+    from recalign.recommenders.recommend import recommend
+    from recalign.runs.predictions import write_predictions
+
+    started = time.perf_counter()
+    rows = dataset.rows(asked["split"])[:]
+    exclude = asked["exclude_history"]
+    predictions = recommend(recommender, rows, asked["size"], len(dataset.catalogue), exclude_history=exclude)
+    write_predictions(folder, predictions, rows, dataset.catalogue)
+    _save(recommender, folder / RECOMMENDER)
+    answering = time.perf_counter() - started
+    figures = "".join(f", {name} {value:.4g}" for name, value in recommender.fitted.items())
+    console.say(f"{folder}: {len(rows)} rows by {recommender.name} in {seconds + answering:.1f} s{figures}.")
+    return {
+        "decoder": recommender.name,
+        "oracle": False,
+        "task": dataset.task,
+        "rows": len(rows),
+        "seconds": seconds,
+        "cost": {"prompts": len(rows), "seconds": answering},
+        **identity(dataset.catalogue),
+        **({"fit": recommender.fitted} if recommender.fitted else {}),
+    }
 
 
 def _save(recommender: Recommender, folder: Path) -> None:

@@ -30,7 +30,10 @@ from recalign.errors import UserError
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
+    from recalign.api import Decoder
+    from recalign.data.dataset import PreparedDataset
     from recalign.models.policy import Policy
+    from recalign.runs.lineage import Lineage
 
 
 def decode(
@@ -75,22 +78,18 @@ def decode(
     from recalign.decoding.batches import check_task
     from recalign.decoding.decode_run import MAKES, DecodeRun
     from recalign.models.policy import load_policy
-    from recalign.models.weights import find_model_folder
     from recalign.params import parse_assignments
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, perform
-    from recalign.runs.lineage import KEY, of_model
-    from recalign.tasks import TASKS, find_task
+    from recalign.runs.lineage import KEY
+    from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
-    from recalign.workspace import file_hash
 
     name = model or _newest_model()
     dataset = PreparedDataset(data or home() / "data")
     task = find_task(dataset.task)
     chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
     check_task(chosen, task)
-    found = find_model_folder(name) if not name.startswith("builtin:") else None
-    exclude = dataset.excludes_history(exclude_history)
     asked = {
         "model": name,
         "data": str(dataset.path),
@@ -98,49 +97,55 @@ def decode(
         "params": chosen.params.model_dump(),
         "split": split,
         "size": size or task.list_size(dataset.list_length),
-        "exclude_history": exclude,
+        "exclude_history": dataset.excludes_history(exclude_history),
         "limit": limit,
         "batch_size": batch_size,
         "template_vars": parse_variables(template_var or []),
         "dtype": dtype,
         "seed": seed,
     }
-    read = {f"decoder {file}": file_hash(file) for file in chosen.files if file.exists()}
-    inputs = {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
     run = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
     rows = dataset.rows(split)
     rows = rows[: min(limit or len(rows), len(rows))]
 
-    lineage = of_model(name, data=str(dataset.path), split=split, size=asked["size"], exclude_history=exclude)
-    if chosen.name not in {each.default_decoder for each in TASKS.values()}:
-        lineage = replace(lineage, label=f"{lineage.label} + {chosen.name}")
-
     def work(policy: Policy) -> dict[str, Any]:
         decoding = DecodeRun(run.path, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
-        results = decoding(rows, exclude, token_budget)
+        results = decoding(rows, asked["exclude_history"], token_budget)
         console.say(policy.cached_trie.line)
         _summarise(run.path, results)
         return results
 
     def ready() -> Policy:
+        variables = asked["template_vars"]
         return load_policy(
-            name,
-            dataset,
-            template_vars=asked["template_vars"],
-            seed=seed,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
+            name, dataset, template_vars=variables, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code
         )
 
-    results = perform(
-        run,
-        Asked("decode", asked, inputs, MAKES, {"seed": seed, KEY: lineage.as_dict()}),
-        ready,
-        work,
-        resume=resume,
-        overwrite=overwrite,
-    )
-    return {"out": str(run.path), **results}
+    facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
+    asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
+    return {"out": str(run.path), **perform(run, asking, ready, work, resume=resume, overwrite=overwrite)}
+
+
+def _inputs(name: str, dataset: PreparedDataset, decoder: Decoder) -> dict[str, str]:
+    """Hashes of what decoding reads."""
+    from recalign.models.weights import find_model_folder
+    from recalign.workspace import file_hash
+
+    found = find_model_folder(name) if not name.startswith("builtin:") else None
+    read = {f"decoder {file}": file_hash(file) for file in decoder.files if file.exists()}
+    return {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
+
+
+def _lineage(asked: dict[str, Any]) -> Lineage:
+    """Where the predictions come from; a decoder that is no task's default stands in the name."""
+    from recalign.runs.lineage import of_model
+    from recalign.tasks import TASKS
+
+    facts = {name: asked[name] for name in ("data", "split", "size", "exclude_history")}
+    lineage = of_model(asked["model"], **facts)
+    if asked["decoder"] in {task.default_decoder for task in TASKS.values()}:
+        return lineage
+    return replace(lineage, label=f"{lineage.label} + {asked['decoder']}")
 
 
 def _newest_model() -> str:

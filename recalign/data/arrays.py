@@ -29,3 +29,13 @@ def renumber(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Drop unused codes: the codes that occur, in order, and for each element its place among them."""
     occurs = np.bincount(codes) > 0
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[codes]
+
+
+def previous_same(group: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """[E] position of the element before with the same group and value, or -1; both are not negative."""
+    previous = np.full(len(value), -1)
+    key = group * (int(value.max(initial=0)) + 1) + value
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(key[order][1:] == key[order][:-1])
+    previous[order[same + 1]] = order[same]
+    return previous

@@ -37,13 +37,13 @@ class Assistant(Metric):
         super().bind(catalogue, cutoff)
         if not self.params.run:
             raise UserError(
-                "The reward assistant needs the run of a conventional recommender.",
+                "The metric assistant needs the run of a conventional recommender.",
                 "Make one with `recalign baseline sasrec --out runs/sasrec`, then write assistant(run='runs/sasrec').",
             )
         self.assistant = load_assistant(Path(self.params.run), catalogue)
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         heads = cut_lists(lists, self.cutoff)
         rows, index = distinct_rows(lists.rows)
         scores = standardise(self.assistant.scores(rows))  # [U, I]

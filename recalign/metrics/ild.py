@@ -23,7 +23,7 @@ class ILD(Metric):
         self.genres = catalogue.genre_matrix.astype(np.float32)  # [I, C]
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         heads = cut_lists(lists, self.cutoff)
         genres = self.genres[heads.items]  # [N, k, C]; what INVALID picks is masked below
         common = genres @ genres.transpose(0, 2, 1)  # [N, k, k]

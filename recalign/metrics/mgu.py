@@ -29,7 +29,7 @@ class MGU(Metric):
         self.shares = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1.0)  # [I, C] what an item adds to a genre
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         rows, index = distinct_rows(lists.rows)
         heads = cut_lists(lists, self.cutoff)
         history, bounds = flatten([row.history for row in rows])
@@ -45,7 +45,7 @@ class MGU(Metric):
         return np.where(frequencies.any(axis=1), stray, 2.0) / len(self.catalogue.genre_names)
 
     def defined_for(self, row: Row) -> bool:
-        """Whether the history has any genre."""
+        """Return whether the history has any genre."""
         return bool(self.shares[row.history].any())
 
     def _frequencies(self, items: np.ndarray, bounds: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ class NDCG(Metric):
     reads = frozenset({"targets"})
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         rows, index = distinct_rows(lists.rows)
         relevance = Relevance.of(rows, len(self.catalogue))
         heads = cut_lists(lists, self.cutoff)
@@ -31,7 +31,7 @@ class NDCG(Metric):
         return np.divide(dcg, ideal, out=np.zeros_like(dcg), where=ideal > 0)
 
     def defined_for(self, row: Row) -> bool:
-        """Whether the row has a relevant target."""
+        """Return whether the row has a relevant target."""
         return bool((row.gains > 0).any())
 
 

@@ -23,11 +23,11 @@ class NDCGRule(Metric):
     reads = frozenset({"targets", "ranks"})
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         return rank_penalties(lists, self.cutoff, len(self.catalogue))
 
     def defined_for(self, row: Row) -> bool:
-        """Whether the row has a relevant target."""
+        """Return whether the row has a relevant target."""
         return bool((row.gains > 0).any())
 
 

@@ -20,7 +20,7 @@ class Ranking(NDCGRule):
     paper = "ReRe, ranking reward (Tan et al., 2025)"
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         size = len(self.catalogue)
         return hits(lists, self.cutoff, size).sum(axis=1) + rank_penalties(lists, self.cutoff, size)
 

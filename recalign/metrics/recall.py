@@ -17,7 +17,7 @@ class Recall(Metric):
     reads = frozenset({"targets"})
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         rows, index = distinct_rows(lists.rows)
         relevance = Relevance.of(rows, len(self.catalogue))
         found = (relevance.at(cut_lists(lists, self.cutoff), index) > 0).sum(axis=1)  # [N]
@@ -25,7 +25,7 @@ class Recall(Metric):
         return np.divide(found, wanted, out=np.zeros(len(lists)), where=wanted > 0)
 
     def defined_for(self, row: Row) -> bool:
-        """Whether the row has a relevant target."""
+        """Return whether the row has a relevant target."""
         return bool((row.gains > 0).any())
 
 

@@ -17,11 +17,11 @@ class Rule(Metric):
     reads = frozenset({"targets"})
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         return hits(lists, self.cutoff, len(self.catalogue)).sum(axis=1).astype(np.float64)
 
     def defined_for(self, row: Row) -> bool:
-        """Whether the row has a relevant target."""
+        """Return whether the row has a relevant target."""
         return bool((row.gains > 0).any())
 
 

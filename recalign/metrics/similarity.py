@@ -46,7 +46,7 @@ class Similarity(Metric):
         self.vectors = item_vectors(catalogue, Path(self.params.embeddings) if self.params.embeddings else None)
 
     def score(self, lists: ListBatch) -> np.ndarray:
-        """Values of N lists: float64 [N]."""
+        """Return the values of N lists: float64 [N]."""
         heads = cut_lists(lists, self.cutoff)
         rows, index = distinct_rows(lists.rows)
         values = np.zeros(heads.items.shape)
@@ -59,7 +59,7 @@ class Similarity(Metric):
         return values.sum(axis=1) / np.maximum(heads.lengths, 1)
 
     def defined_for(self, row: Row) -> bool:
-        """Whether the row has a relevant target."""
+        """Return whether the row has a relevant target."""
         return len(row.relevant) > 0
 
 

@@ -180,14 +180,34 @@ def plugin_error(kind: str, plugin: Plugin, what: str) -> UserError:
         plugin: that misbehaved; it is named with its package.
         what: it did, such as "returned no list".
     """
+    return UserError(
+        f"{_owner(kind, plugin)} {what.rstrip('.')}.",
+        f"This is the plugin's fault; report it to its authors, or choose another {kind}.",
+    )
+
+
+def data_error(source: Plugin, path: object, error: Exception) -> UserError:
+    """Say that a source could not read what the user named: the data are at fault, as far as can be told.
+
+    Args:
+        source: that read.
+        path: what the user named.
+        error: what the source, or the frames that it handed over, raised.
+    """
+    why = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+    return UserError(
+        f"{_owner('source', source)} cannot read {path}: {why}.",
+        "Check that this is what the source reads; if it is, tell the authors of the source.",
+    )
+
+
+def _owner(kind: str, plugin: Plugin) -> str:
+    """A plugin, named with its package."""
     top = type(plugin).__module__.partition(".")[0]
     entries = [entry for entry in list_plugins(kind) if entry.name == plugin.name]
     mine = [entry for entry in entries if entry.entry_point.module.partition(".")[0] == top]
     package = f"package {mine[0].package} {mine[0].version}" if mine else f"module {type(plugin).__module__}"
-    return UserError(
-        f"The {kind} '{plugin.name}' of {package} {what.rstrip('.')}.",
-        f"This is the plugin's fault; report it to its authors, or choose another {kind}.",
-    )
+    return f"The {kind} '{plugin.name}' of {package}"
 
 
 def _source(module: str) -> str | None:

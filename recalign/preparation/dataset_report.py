@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recalign.data.arrays import is_member, sorted_unique
+from recalign.preparation import findings
 from recalign.preparation.events import EventLog
-from recalign.preparation.items import CleanItems
 from recalign.preparation.sliding_windows import Windows
 from recalign.preparation.splits import Splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import polars as pl
     from rich.table import Table
 
     from recalign.preparation.prepare_options import PrepareOptions
 
 COLD_LIMIT = 0.05
 """Share of held-out targets that no training interaction contains, above which a warning is due."""
+
+REPEATS = (
+    ("exact duplicates, of those read", "exact_duplicates", "interactions_read"),
+    ("other repeats of an item, of those read", "repeated_items", "interactions_read"),
+    ("interactions tied in time", "tied_interactions", "interactions"),
+    ("duplicate windows, of those read", "duplicate_windows", "windows_read"),
+)
+"""Rows of the table: label, count, what it is a share of."""
 
 FEW_ROWS = 100
 LONG_TITLE = 64
@@ -29,8 +38,7 @@ LONG_TITLE = 64
 def count(
     log: EventLog,
     splits: Splits,
-    items: CleanItems,
-    titles: list[str],
+    items: pl.DataFrame,
     training: np.ndarray,
     length: Callable[[str], int],
 ) -> dict[str, Any]:
@@ -39,11 +47,11 @@ def count(
     Args:
         log: the events.
         splits: windows by split.
-        items: what became of the titles.
-        titles: [I] of the catalogue.
+        items: [I] the catalogue: title, genres.
         training: positions of the training interactions.
         length: words or tokens of a title.
     """
+    titles = items["title"].to_list()
     size = len(titles)
     given = len(log.owner) != len(log.users)  # windows overlap and tell of one interaction several times
     interactions = len(sorted_unique(log.user * size + log.item)) if given else len(log)
@@ -53,6 +61,7 @@ def count(
     rows = {name: _count_rows(part, popularity, seen, size) for name, part in splits.windows.items()}
     for name, part in rows.items():
         part["users"] = splits.facts["users_per_split"][name]
+        part["rows_cut_in_tie"] = 0 if splits.as_given else int(splits.windows[name].cut_in_tie().sum())
     return {
         "users": len(log.users),
         "items": size,
@@ -64,10 +73,24 @@ def count(
         "rows": rows,
         "title_length": {"mean": float(lengths.mean()), "max": int(lengths.max())},
         "longest_title": titles[int(lengths.argmax())],
-        "dropped_items": items.dropped,
-        "titles_mended": items.mended,
-        **items.collisions,
+        "genres": _count_genres(items["genres"]),
+        **({} if splits.as_given else {"tied_interactions": int(log.tied.sum())}),
         **{name: value for name, value in splits.facts.items() if name != "users_per_split"},
+    }
+
+
+def _count_genres(genres: pl.Series) -> dict[str, Any]:
+    """How many genres there are, how many an item has, and how many items have none.
+
+    Args:
+        genres: [I] lists of genres.
+    """
+    each = genres.list.len()
+    return {
+        "names": genres.explode().drop_nulls().n_unique(),
+        "mean": float(each.mean()),  # type: ignore[arg-type]
+        "max": int(each.max()),  # type: ignore[arg-type]
+        "items_without": int((each == 0).sum()),
     }
 
 
@@ -92,6 +115,7 @@ def _count_rows(part: Windows, popularity: np.ndarray, seen: np.ndarray, items: 
         "cold_targets": int((popularity[part.log.item[target]] == 0).sum()),
         "targets_in_own_training": int(is_member(key, seen).sum()),
         "rows_without_relevant_target": int((~relevant).sum()),
+        "rows_with_target_in_past": int(part.repeats_past().sum()),
         "rows_with_target_in_history": int(part.repeats_history().sum()),
         "relevant_share": float(relevant.sum() / rows),
     }
@@ -120,6 +144,7 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
                 f"{part['rows_without_relevant_target']} of {part['rows']} {name} rows have no relevant target "
                 f"(--relevance {options.relevance!r}); ndcg and recall leave them out."
             )
+    found += findings.of_items(counts) + findings.of_events(counts, options)
     if counts["told_apart_by_id"]:
         found.append(
             f"{counts['told_apart_by_id']} items are told apart from others of the same title by their ids only, which "
@@ -153,6 +178,11 @@ def table(counts: dict[str, Any], name: str, unit: str) -> Table:
     for column in grid.columns[1:]:
         column.justify = "right"
     rows = counts["rows"]
+    for file in counts["files"]:
+        grid.add_row(f"records of {file['file']}", f"{file['records']:,}", "", "", "")
+        grid.add_row("  read", f"{file['read']:,}", "", "", "")
+        for reason, refused in file["refused"].items():
+            grid.add_row(f"  refused: {reason}", f"{refused['count']:,}", "", "", "")
 
     def per_split(label: str, value: Callable[[dict[str, Any]], str], whole: str = "") -> None:
         grid.add_row(label, whole, *(value(rows[split]) for split in ("train", "valid", "test")))
@@ -170,8 +200,31 @@ def table(counts: dict[str, Any], name: str, unit: str) -> Table:
     per_split("cold targets", share("cold_targets"))
     per_split("rows without relevant target", share("rows_without_relevant_target"))
     per_split("rows with a target in their history", share("rows_with_target_in_history"))
+    if "tied_interactions" in counts:
+        per_split("rows whose targets depend on a tie in time", share("rows_cut_in_tie"))
+    for label, key, of in REPEATS:
+        if key in counts:
+            grid.add_row(label, f"{counts[key]:,} ({counts[key] / max(1, counts[of]):.1%})", "", "", "")
     grid.add_row("users dropped", f"{counts['dropped_users']:,}", "", "", "")
     grid.add_row("title collisions", f"{counts['collisions']:,}", "", "", "")
+    _add_genres(grid, counts)
+    if counts["item_rows_repeated"]:
+        grid.add_row("rows that repeat an item", f"{counts['item_rows_repeated']:,}", "", "", "")
     length = counts["title_length"]
     grid.add_row(f"{unit} a title, mean / max", f"{length['mean']:.1f} / {length['max']}", "", "", "")
     return grid
+
+
+def _add_genres(grid: Table, counts: dict[str, Any]) -> None:
+    """Add what there is to say of genres, where there are any or placeholders stand in their place."""
+    genres, separator = counts["genres"], counts["genre_separator"]
+    if genres["names"]:
+        grid.add_row("genres", f"{genres['names']:,}", "", "", "")
+        grid.add_row("genres an item, mean / max", f"{genres['mean']:.1f} / {genres['max']}", "", "", "")
+        if separator is not None:
+            how = "found in the column" if counts["genre_separator_found"] else "given"
+            grid.add_row("genre separator", f"{separator!r} ({how})", "", "", "")
+    if genres["names"] or counts["genre_placeholders"]:
+        without = f"{genres['items_without']:,} ({genres['items_without'] / counts['items']:.1%})"
+        grid.add_row("items without genres", without, "", "", "")
+        grid.add_row("placeholders of genres", f"{counts['genre_placeholders']:,}", "", "", "")

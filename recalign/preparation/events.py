@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recalign.data.arrays import renumber
+from recalign.data.arrays import previous_same, renumber
 from recalign.errors import UserError
+from recalign.preparation.forms import lookalikes
 from recalign.preparation.items import CleanItems
+from recalign.preparation.repeats import Duplicates, tied, without_repeats
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,12 +56,12 @@ class EventLog:
     @cached_property
     def previous(self) -> np.ndarray:
         """[E] position of the event before with the same item in the same sequence, or -1."""
-        previous = np.full(len(self), -1)
-        key = self.sequence * (int(self.item.max(initial=0)) + 1) + self.item
-        order = np.argsort(key, kind="stable")
-        same = np.flatnonzero(key[order][1:] == key[order][:-1])
-        previous[order[same + 1]] = order[same]
-        return previous
+        return previous_same(self.sequence, self.item)
+
+    @cached_property
+    def tied(self) -> np.ndarray:
+        """[E] whether an event has the time of another item's event in its sequence."""
+        return tied(self.sequence, self.item, self.time)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Filtered:
         rating: [E] or None.
         kept: [I] rows of the clean items that stay in the catalogue.
         unknown: how many events named no item of the catalogue and were left out.
+        facts: what the report should say: those of `without_repeats`, and `lookalike_user_ids`.
     """
 
     users: list[str]
@@ -83,18 +86,46 @@ class Filtered:
     rating: np.ndarray | None
     kept: np.ndarray
     unknown: int
+    facts: dict[str, Any]
 
 
 def read_events(
-    events: pl.LazyFrame, items: CleanItems, *, drop_invalid: bool, popularity_cut: float | None, k_core: int
+    events: pl.LazyFrame,
+    items: CleanItems,
+    *,
+    drop_invalid: bool,
+    popularity_cut: float | None,
+    k_core: int,
+    duplicates: Duplicates = "keep",
 ) -> Filtered:
-    """Stream events into arrays, match them with the catalogue, filter, and sort by user and time (ties: file order).
+    """Stream events into arrays, match them with the catalogue, sort by user and time, leave out repeats, filter.
+
+    Events of one user and time keep the order of the file.
 
     Raises:
         UserError: no events, unknown item ids, or nothing left after the filters.
     """
     users, user, item, time, rating, unknown = _collect(events, items, drop_invalid)
-    alive = popular(item, items.frame.height, popularity_cut)
+    order = np.lexsort((time, user))
+    user, item, time = user[order].astype(np.int64), item[order].astype(np.int32), time[order]
+    rating = None if rating is None else rating[order]
+    stays, facts = without_repeats(user, item, time, rating, duplicates)
+    if stays is not None:
+        user, item, time = user[stays], item[stays], time[stays]
+        rating = None if rating is None else rating[stays]
+    facts["lookalike_user_ids"] = lookalikes(users)
+    log = Filtered(users.to_list(), user, item, time, rating, np.arange(items.frame.height), unknown, facts)
+    return _filtered(log, popularity_cut, k_core)
+
+
+def _filtered(log: Filtered, popularity_cut: float | None, k_core: int) -> Filtered:
+    """Leave out unpopular items, then users and items with too few events; `log` has all items.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    user, item = log.user, log.item
+    alive = popular(item, len(log.kept), popularity_cut)
     alive = core(user, item, alive, k_core)
     if not alive.any():
         cut = "" if popularity_cut is None else f"--popularity-cut {popularity_cut} and "
@@ -102,22 +133,18 @@ def read_events(
             f"No interaction is left of {len(item)} after {cut}--k-core {k_core}.",
             "Lower --k-core or keep more items.",
         )
-    kept = np.arange(items.frame.height)
-    if not alive.all() or popularity_cut is not None or k_core > 1:
-        user, item, time = user[alive], item[alive], time[alive]
-        rating = None if rating is None else rating[alive]
-        kept, item = renumber(item)
-        present, user = renumber(user)
-        users = [users[index] for index in present]
-    order = np.lexsort((time, user))
-    return Filtered(
-        users,
-        user[order].astype(np.int64),
-        item[order].astype(np.int32),
-        time[order],
-        None if rating is None else rating[order],
-        kept,
-        unknown,
+    if alive.all() and popularity_cut is None and k_core <= 1:
+        return log
+    kept, item = renumber(item[alive])
+    present, user = renumber(user[alive])
+    return replace(
+        log,
+        users=[log.users[index] for index in present],
+        user=user.astype(np.int64),
+        item=item.astype(np.int32),
+        time=log.time[alive],
+        rating=None if log.rating is None else log.rating[alive],
+        kept=kept,
     )
 
 
@@ -150,7 +177,7 @@ def _collect(events: pl.LazyFrame, items: CleanItems, drop_invalid: bool) -> tup
         frame = frame.drop_nulls("item")
     row = items.aliases["item"].to_numpy()[frame["item"].to_numpy()]
     rating = frame["rating"].to_numpy() if has_rating else None
-    return users.to_list(), frame["user"].to_numpy(), row, frame["time"].to_numpy(), rating, unknown
+    return users, frame["user"].to_numpy(), row, frame["time"].to_numpy(), rating, unknown
 
 
 def _describe_unknown(events: pl.LazyFrame, items: CleanItems, unknown: int, total: int) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from recalign.data.arrays import sorted_unique
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import FORMAT_VERSION, SPLITS
 from recalign.data.item_vectors import existing_file
-from recalign.errors import UserError
+from recalign.errors import FULL, UserError
 from recalign.plugins import registry
 from recalign.preparation import dataset_report as report
+from recalign.preparation.accounts import check_accounts, counted, left_out
 from recalign.preparation.candidates import candidate_sets
 from recalign.preparation.cold_items import without_cold
 from recalign.preparation.events import EventLog, read_events, to_log
@@ -35,7 +37,7 @@ from recalign.runs.lifecycle import Asked, perform_whole
 if TYPE_CHECKING:
     import polars as pl
 
-    from recalign.api import RawData, Source
+    from recalign.api import FileAccount, RawData, Source
 
 DEFAULT_SOURCE = "synthetic"
 
@@ -50,7 +52,9 @@ class Prepared:
         cleaned: what was done to the titles.
         splits: windows by split.
         training: positions of the training interactions.
-        dropped_events: events (or windows) of unknown items that were left out.
+        facts: what the report should say of how the events were read, `dropped_events` (events or windows of unknown
+            items that were left out) among them.
+        accounts: what became of the records of each file that was read.
     """
 
     log: EventLog
@@ -58,7 +62,8 @@ class Prepared:
     cleaned: CleanItems
     splits: Splits
     training: np.ndarray
-    dropped_events: int
+    facts: dict[str, Any]
+    accounts: Sequence[FileAccount] = ()
 
 
 def prepare_dataset(
@@ -101,7 +106,7 @@ def prepare_dataset(
         "tokenizer": tokenizer,
         **settings.model_dump(),
     }
-    with registry.blamed("source", plugin, "files"):
+    with _reading(plugin, path, "files"):
         read = list(plugin.files(path)) if path else []
     if settings.semantic_embeddings is not None:
         read.append(existing_file(Path(settings.semantic_embeddings)))
@@ -135,13 +140,20 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     Raises:
         UserError: whatever is wrong with the input.
     """
-    with _reading(plugin):
+    with _reading(plugin, path):
         raw = plugin.read(path, seed)
-        cleaned = clean_items(raw.items, options.collisions, options.drop_invalid)
+        check_accounts(raw.accounts, options.drop_invalid)
+        cleaned = clean_items(
+            raw.items,
+            options.collisions,
+            options.drop_invalid,
+            per_event=raw.items_per_event,
+            genre_separator=raw.genre_separator,
+        )
     if raw.windows is not None:
-        prepared = _from_windows(plugin, raw.windows, cleaned, options)
+        prepared = _from_windows(plugin, path, raw.windows, cleaned, options)
     else:
-        prepared = _from_events(plugin, raw, cleaned, options, seed)
+        prepared = _from_events(plugin, path, raw, cleaned, options, seed)
     if options.drop_cold:
         log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
         prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
@@ -153,23 +165,30 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         },
     )
     _check_rows(splits, options)
-    return replace(prepared, splits=splits)
+    return replace(prepared, splits=splits, accounts=raw.accounts)
 
 
 @contextlib.contextmanager
-def _reading(plugin: Source) -> Iterator[None]:
-    """Name the source where it, or the lazy frames that it handed over, cannot be read."""
+def _reading(plugin: Source, path: Path | None, method: str = "read") -> Iterator[None]:
+    """Name the path where its data cannot be read, and the source where it misbehaves or hands over unfit frames."""
     import polars as pl
 
-    with registry.blamed("source", plugin, "read"):
+    of_data = (OSError, UnicodeError, json.JSONDecodeError, csv.Error, pl.exceptions.ComputeError)
+    with registry.blamed("source", plugin, method):
         try:
             yield
+        except (*of_data, pl.exceptions.NoDataError) as error:
+            if path is None or getattr(error, "errno", None) in FULL:
+                raise
+            raise registry.data_error(plugin, path, error) from error
         except pl.exceptions.PolarsError as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             raise registry.plugin_error("source", plugin, f"hands over frames that cannot be read: {why}") from error
 
 
-def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int) -> Prepared:
+def _from_events(
+    plugin: Source, path: Path | None, raw: RawData, cleaned: CleanItems, options: PrepareOptions, seed: int
+) -> Prepared:
     """Filter and split raw events."""
     if raw.events is None:
         raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
@@ -177,36 +196,38 @@ def _from_events(plugin: Source, raw: RawData, cleaned: CleanItems, options: Pre
         raise UserError(
             "--split provided needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
         )
-    with _reading(plugin):
+    with _reading(plugin, path):
         events = read_events(
             raw.events,
             cleaned,
             drop_invalid=options.drop_invalid,
             popularity_cut=options.popularity_cut,
             k_core=options.k_core,
+            duplicates=options.duplicates,
         )
     log = to_log(events, gains(options.relevance, events.rating, len(events.item)))
     splits = SPLITTERS[options.split](log, options, seed)
     if options.windows_per_user:
         splits.windows["train"] = splits.windows["train"].at_most(options.windows_per_user)
-    return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), events.unknown)
+    facts = {**events.facts, "dropped_events": events.unknown}
+    return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), facts)
 
 
 def _from_windows(
-    plugin: Source, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+    plugin: Source, path: Path | None, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
 ) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
-    if options.split != "provided" or reshaped:
+    if options.split != "provided" or reshaped or options.duplicates != "keep":
         raise UserError(
             "The source brings ready-made windows, which cannot be split again or filtered.",
-            "Leave out --split, --k-core and --popularity-cut.",
+            "Leave out --split, --k-core, --popularity-cut and --duplicates.",
         )
-    with _reading(plugin):
-        log, split_of, unknown = read_windows(windows, cleaned, options.drop_invalid)
+    with _reading(plugin, path):
+        log, split_of, facts = read_windows(windows, cleaned, options.drop_invalid)
     gains(options.relevance, None, len(log))
     splits = as_provided(log, options, split_of)
-    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), unknown)
+    return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), facts)
 
 
 def _check_rows(splits: Splits, options: PrepareOptions) -> None:
@@ -249,11 +270,12 @@ def _write(
     stated = json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)  # the codes stand for the file
     digest.texts([stated], measured=False)
     length, unit = _title_length(tokenizer)
-    counts = report.count(log, splits, prepared.cleaned, prepared.items["title"].to_list(), prepared.training, length)
-    counts["dropped_events"] = prepared.dropped_events
+    counts = report.count(log, splits, prepared.items, prepared.training, length)
+    counts |= {**prepared.cleaned.facts, **prepared.facts}
+    counts["files"] = counted(prepared.accounts)
     if codes is not None:
         counts["items_sharing_a_code"] = sum(len(code) > options.semantic_levels for code in codes)
-    found = report.warnings(counts, options, unit)
+    found = left_out(prepared.accounts) + report.warnings(counts, options, unit)
     console.show(report.table(counts, recorded["source"], unit))
     for line in found:
         console.warn(line)

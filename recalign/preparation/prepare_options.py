@@ -48,6 +48,11 @@ class PrepareOptions(Params):
     popularity_cut: float | None = Field(
         None, gt=0, le=100, description="keep this percentage of items, the most popular, before k-core; all by default"
     )
+    duplicates: Literal["keep", "drop", "first", "last"] = Field(
+        "keep",
+        description="repeated interactions: keep, drop (exact duplicates count once), or only a user's first or last "
+        "with an item; before the popularity cut and the k-core",
+    )
     candidates: int = Field(
         0, ge=0, description="size of candidate sets, such as 20 (1 target and 19 negatives); 0 makes none"
     )
@@ -68,12 +73,16 @@ class PrepareOptions(Params):
         "auto", description="never recommend items of the history: yes, no, or auto (as the training targets do)"
     )
     collisions: Literal["suffix", "merge", "refuse"] = Field(
-        "suffix", description="what becomes of items that share a title: suffix, merge or refuse"
+        "suffix", description="what becomes of items whose titles look alike: suffix, merge or refuse"
     )
     drop_cold: bool = Field(
         False, description="leave out items that no training interaction names, and the rows that name them"
     )
-    drop_invalid: bool = Field(False, description="leave out items with unusable titles, and events of unknown items")
+    drop_invalid: bool = Field(
+        False,
+        description="leave out records that cannot be read, items with unusable titles and events of unknown items; of "
+        "contradicting rows of an item, the first counts",
+    )
 
 
 def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:

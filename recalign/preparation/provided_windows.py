@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def read_windows(
     windows: Mapping[str, pl.LazyFrame], items: CleanItems, drop_invalid: bool
-) -> tuple[EventLog, np.ndarray, int]:
+) -> tuple[EventLog, np.ndarray, dict[str, Any]]:
     """Turn ready-made windows into a log.
 
     Args:
@@ -27,7 +27,9 @@ def read_windows(
         drop_invalid: leave out windows that name unknown items.
 
     Returns:
-        The log, the split of each sequence [S] (0 train, 1 valid, 2 test), and how many windows were left out.
+        The log, the split of each sequence [S] (0 train, 1 valid, 2 test), and the facts: `windows_read`,
+        `duplicate_windows` (those with the user, items and time of an earlier one of their split), `dropped_events`
+        (windows of unknown items, left out).
 
     Raises:
         UserError: no windows, or unknown item ids.
@@ -69,7 +71,13 @@ def read_windows(
         rating=None,
         gain=np.ones(len(code)),
     )
-    return log, frame["split"].to_numpy(), bad.height
+    distinct = frame.select("user_id", "timestamp", "split", items=pl.col("item").hash()).n_unique()
+    facts = {
+        "windows_read": frame.height,
+        "duplicate_windows": frame.height - distinct,
+        "dropped_events": bad.height,
+    }
+    return log, frame["split"].to_numpy(), facts
 
 
 def once(log: EventLog, training: np.ndarray) -> np.ndarray:

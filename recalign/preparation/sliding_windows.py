@@ -70,6 +70,14 @@ class Windows:
         previous = self.log.previous[self.target_positions]
         return ((previous >= self.lo[:, None]) & (previous < self.cut[:, None])).any(axis=1)
 
+    def cut_in_tie(self) -> np.ndarray:
+        """[W] whether interactions of one time stand on both sides of where the targets begin, or of where they end."""
+        log, end = self.log, self.cut + self.targets
+        inner = np.minimum(end, len(log) - 1)
+        goes_on = (end < len(log)) & (log.sequence[inner] == log.sequence[self.cut])
+        begins = log.tied[self.cut] & (log.time[self.cut - 1] == log.time[self.cut])
+        return begins | (goes_on & log.tied[inner] & (log.time[end - 1] == log.time[inner]))
+
 
 def slide(log: EventLog, first: np.ndarray, last: np.ndarray, *, history: int, targets: int, stride: int) -> Windows:
     """Windows of every sequence whose targets lie in [first, last), aligned at the end: the last one ends at `last`.

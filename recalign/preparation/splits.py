@@ -5,7 +5,7 @@ In every mode the training interactions (all that models and baselines may see) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,12 +28,14 @@ class Splits:
         training: [E] bool, the training interactions.
         dropped_users: users without any window.
         facts: what the report should say: cut times, numbers of users.
+        as_given: whether the windows are ready-made, their order the source's.
     """
 
     windows: dict[str, Windows]
     training: np.ndarray
     dropped_users: int
     facts: dict[str, Any]
+    as_given: bool = False
 
 
 def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
@@ -154,7 +156,7 @@ def as_provided(log: EventLog, options: PrepareOptions, split_of: np.ndarray) ->
         for code, name in enumerate(("train", "valid", "test"))
     }
     facts["windows_too_short"] = int((~long_enough).sum())
-    return _without_dropped(log, windows, (split_of == 0)[log.sequence], facts)
+    return replace(_without_dropped(log, windows, (split_of == 0)[log.sequence], facts), as_given=True)
 
 
 def _without_dropped(log: EventLog, windows: dict[str, Windows], training: np.ndarray, facts: dict[str, Any]) -> Splits:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.reading import existing, require, scan, typed
+from recalign.api import Field, FileAccount, Params, RawData, Source, UserError, hookimpl
+from recalign.sources.reading import Column, Records, existing, open_table, require, typed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,7 +22,9 @@ class RecboleParams(Params):
     user: str = Field("user_id", description="field of the user id (.inter)")
     item: str = Field("item_id", description="field of the item id (.inter and .item)")
     timestamp: str = Field("timestamp", description="field of the time (.inter)")
-    rating: str | None = Field(None, description="field of the rating (.inter); `rating` where there is one")
+    rating: str | None = Field(
+        None, description="field of the rating (.inter); `rating` where there is one; `none`: no ratings"
+    )
     title: str | None = Field(None, description=f"field of the title (.item); the first of {', '.join(TITLES)}")
     year: str | None = Field(
         None, description=f"field that tells apart items of one title; the first of {', '.join(YEARS)}"
@@ -30,6 +32,7 @@ class RecboleParams(Params):
     genres: str | None = Field(None, description=f"field of the genres (.item); the first of {', '.join(GENRES)}")
     genre_separator: str = Field(" ", min_length=1, description="between genres; RecBole's token_seq uses a space")
     text: str | None = Field(None, description="field of further text (.item)")
+    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
 
 
 class Recbole(Source):
@@ -60,57 +63,61 @@ class Recbole(Source):
         """Read both files.
 
         Raises:
-            UserError: missing files or fields, unparseable rows.
+            UserError: missing files or fields, or files that cannot be read at all.
         """
         assert path is not None  # `prepare` sees to it: needs_path
         p, (inter, *rest) = self.params, self.files(path)
-        frame = _open(inter)
-        require(frame, inter, {"user": p.user, "item": p.item, "timestamp": p.timestamp})
-        columns = {"user_id": (p.user, "id"), "item_id": (p.item, "id"), "timestamp": (p.timestamp, "time")}
-        rating = _choose(frame, inter, "rating", p.rating, ("rating",))
+        table = self._open(inter)
+        require(table, {"user": p.user, "item": p.item, "timestamp": p.timestamp})
+        columns = {
+            "user_id": Column(p.user, "id"),
+            "item_id": Column(p.item, "id"),
+            "timestamp": Column(p.timestamp, "time"),
+        }
+        rating = None if p.rating == "none" else _choose(table, "rating", p.rating, ("rating",))
         if rating:
-            columns["rating"] = (rating, "number")
-        events = typed(frame, inter, columns, separator="\t", quote=None)
-        items = self._items(rest[0]) if rest else _ids_as_titles(events)
-        return RawData(items=items, events=events)
+            columns["rating"] = Column(rating, "number", "Or ignore the field: -p rating=none.")
+        events, genres = typed(table, columns), p.genre_separator
+        if not rest:
+            return RawData(items=_ids_as_titles(events.frame), events=events.frame, accounts=[events.account])
+        items, account = self._items(rest[0])
+        accounts = [events.account, account]
+        return RawData(items=items, events=events.frame, accounts=accounts, genre_separator=genres)
 
-    def _items(self, file: Path) -> pl.LazyFrame:
-        """Items with title, genres, text and the suffix that tells apart items of one title."""
+    def _open(self, file: Path) -> Records:
+        """Open an atomic file; the types of its header are dropped."""
+        return open_table(
+            file, separator="\t", quote=None, encoding=self.params.encoding, header=lambda cell: cell.partition(":")[0]
+        )
+
+    def _items(self, file: Path) -> tuple[pl.LazyFrame, FileAccount]:
+        """Items, with the suffix that tells apart items of one title, and the account of their file."""
         import polars as pl
 
-        p, frame = self.params, _open(file)
-        require(frame, file, {"item": p.item})
-        title = _choose(frame, file, "title", p.title, TITLES) or p.item
-        year = _choose(frame, file, "year", p.year, YEARS)
-        genres = _choose(frame, file, "genres", p.genres, GENRES)
-        text = _choose(frame, file, "text", p.text, ())
-        typed(frame, file, {"item_id": (p.item, "id")}, separator="\t", quote=None)
+        p, table = self.params, self._open(file)
+        require(table, {"item": p.item})
+        title = _choose(table, "title", p.title, TITLES) or p.item
+        year = _choose(table, "year", p.year, YEARS)
+        genres = _choose(table, "genres", p.genres, GENRES)
+        text = _choose(table, "text", p.text, ())
+        read = typed(table, {"item_id": Column(p.item, "id")})
         empty = pl.lit("")
-        return frame.select(
+        items = read.rows.select(
             item_id=pl.col(p.item),
             title=pl.col(title).fill_null(""),
-            genres=(pl.col(genres) if genres else empty)
-            .fill_null("")
-            .str.split(p.genre_separator)
-            .list.eval(pl.element().filter(pl.element() != "")),
+            genres=pl.col(genres) if genres else empty,
             text=(pl.col(text) if text else empty).fill_null(""),
             suffix=pl.col(year) if year else pl.lit(None, dtype=pl.String),
         )
+        return items, read.account
 
 
-def _open(file: Path) -> pl.LazyFrame:
-    """Open an atomic file and drop the types from its header."""
-    frame = scan(file, separator="\t", quote=None)
-    return frame.rename({column: column.partition(":")[0] for column in frame.collect_schema().names()})
-
-
-def _choose(frame: pl.LazyFrame, file: Path, option: str, wanted: str | None, usual: tuple[str, ...]) -> str | None:
+def _choose(table: Records, option: str, wanted: str | None, usual: tuple[str, ...]) -> str | None:
     """Return the field asked for (an error where it is missing), or the first of the usual ones that is there."""
     if wanted is not None:
-        require(frame, file, {option: wanted})
+        require(table, {option: wanted})
         return wanted
-    known = frame.collect_schema().names()
-    return next((name for name in usual if name in known), None)
+    return next((name for name in usual if name in table.schema), None)
 
 
 def _ids_as_titles(events: pl.LazyFrame) -> pl.LazyFrame:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recalign.api import Field, Params, RawData, Source, hookimpl
-from recalign.sources.reading import existing_file, require, scan, typed
+from recalign.sources.reading import Column, Read, Records, existing_file, open_table, require, typed
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+NONE = "none"
 
 
 class TableParams(Params):
@@ -21,18 +24,35 @@ class TableParams(Params):
         "timestamp",
         description="column of the time (a number, date or ISO date-time); `row`: the order of rows is the time",
     )
-    rating: str | None = Field(None, description="column of the rating; `rating` where there is one")
+    rating: str | None = Field(
+        None, description="column of the rating; `rating` where there is one; `none`: there are no ratings"
+    )
     items: Path | None = Field(
         None, description="table of items; without it, item columns are looked for among the interactions"
     )
     title: str = Field("title", description="column of the title; without such a column, the id is the title")
-    genres: str = Field("genres", description="column of the genres, if there is one: a list, or text with separators")
-    genre_separator: str = Field("|", min_length=1, description="between genres in text")
+    genres: str = Field(
+        "genres", description="column of the genres, if there is one: a list, a list as text, or text with separators"
+    )
+    genre_separator: str | None = Field(
+        None, min_length=1, description="between genres in text; found over the whole column where not given"
+    )
     text: str = Field("text", description="column of further text, if there is one")
     suffix: str = Field("year", description="column that tells apart items of one title, if there is one")
     separator: str | None = Field(
         None, min_length=1, max_length=1, description="of delimited files; by the suffix of the file"
     )
+    quote: str = Field(
+        '"', description="quotation mark of delimited files; `none`: quotation marks are plain text, not syntax"
+    )
+    escape: str | None = Field(
+        None, min_length=1, max_length=1, description="character that takes the meaning of the next one, such as \\"
+    )
+    encoding: str = Field("utf-8", description="of text files without a byte order mark, such as latin-1")
+    columns: str | None = Field(
+        None, description="names of the columns of a file without a header: user_id,item_id,rating,timestamp"
+    )
+    item_columns: str | None = Field(None, description="the same for the table of items")
 
 
 class Table(Source):
@@ -48,52 +68,76 @@ class Table(Source):
         """Read the tables.
 
         Raises:
-            UserError: missing files or columns, unparseable rows.
+            UserError: missing files or columns, or files that cannot be read at all.
         """
+        import polars as pl
+
         assert path is not None  # `prepare` sees to it: needs_path
         p = self.params
-        frame = scan(path, separator=p.separator)
+        table = self._open(path, p.columns)
         ordered = p.timestamp == "row"
-        if ordered:
-            frame = frame.with_row_index("row")
-        require(frame, path, {"user": p.user, "item": p.item, "timestamp": p.timestamp})
-        columns = {"user_id": (p.user, "id"), "item_id": (p.item, "id"), "timestamp": (p.timestamp, "time")}
-        rating = p.rating or ("rating" if "rating" in frame.collect_schema().names() else None)
-        if rating:
-            require(frame, path, {"rating": rating})
-            columns["rating"] = (rating, "number")
-        events = typed(frame, path, columns, separator=p.separator)
+        require(table, {"user": p.user, "item": p.item, **({} if ordered else {"timestamp": p.timestamp})})
+        columns = {
+            "user_id": Column(p.user, "id"),
+            "item_id": Column(p.item, "id"),
+            "timestamp": Column(p.timestamp, "order" if ordered else "time"),
+        }
+        rating = p.rating or ("rating" if "rating" in table.schema else NONE)
+        if rating != NONE:
+            require(table, {"rating": rating})
+            columns["rating"] = Column(rating, "number", "Or ignore the column: -p rating=none.")
+        events = typed(table, columns)
         if p.items is None:
-            return RawData(items=self._items(frame).unique("item_id", keep="first", maintain_order=True), events=events)
-        items = scan(p.items, separator=p.separator)
-        require(items, p.items, {"item": p.item, "title": p.title})
-        typed(items, p.items, {"item_id": (p.item, "id")}, separator=p.separator)
-        return RawData(items=self._items(items), events=events)
+            rows = events.rows  # read again, unless the ids are all that the table tells of its items
+            if not {p.title, p.genres, p.text, p.suffix} & set(table.schema):
+                rows = events.frame.select(pl.col("item_id").alias(p.item))
+            return RawData(
+                items=self._items(rows),
+                events=events.frame,
+                accounts=[events.account],
+                items_per_event=True,
+                genre_separator=p.genre_separator,
+            )
+        read = self._read_items(p.items)
+        return RawData(
+            items=self._items(read.rows),
+            events=events.frame,
+            accounts=[events.account, read.account],
+            genre_separator=p.genre_separator,
+        )
+
+    def _open(self, file: Path, columns: str | None) -> Records:
+        """Open one of the tables."""
+        p = self.params
+        return open_table(
+            file,
+            separator=p.separator,
+            columns=columns.split(",") if columns else None,
+            quote=None if p.quote == NONE else p.quote,
+            escape=p.escape,
+            encoding=p.encoding,
+        )
+
+    def _read_items(self, file: Path) -> Read:
+        """Read the table of items."""
+        p = self.params
+        table = self._open(file, p.item_columns)
+        require(table, {"item": p.item, "title": p.title})
+        return typed(table, {"item_id": Column(p.item, "id")})
 
     def _items(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Items from whatever item columns a table has."""
         import polars as pl
 
         p, schema = self.params, frame.collect_schema()
-        genres = pl.lit([], dtype=pl.List(pl.String))
-        if p.genres in schema:
-            column = pl.col(p.genres)
-            parts = (
-                column if isinstance(schema[p.genres], pl.List) else column.cast(pl.String).str.split(p.genre_separator)
-            )
-            genres = parts.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars()).fill_null([])
-            genres = genres.list.eval(pl.element().filter(pl.element() != ""))
-
-        def text_of(column: str, default: pl.Expr) -> pl.Expr:
-            return pl.col(column).cast(pl.String).fill_null("") if column in schema else default
-
-        return frame.select(
-            item_id=pl.col(p.item).cast(pl.String),
-            title=text_of(p.title, pl.col(p.item).cast(pl.String)),
-            genres=genres,
-            text=text_of(p.text, pl.lit("")),
-            suffix=pl.col(p.suffix).cast(pl.String) if p.suffix in schema else pl.lit(None, dtype=pl.String),
-        )
+        columns = {name: getattr(p, name) for name in ("title", "genres", "text", "suffix")}
+        cells = {
+            name: pl.col(column) if schema[column].is_nested() else pl.col(column).cast(pl.String)
+            for name, column in columns.items()
+            if column in schema
+        }
+        item_id = pl.col(p.item).cast(pl.String)
+        return frame.select(item_id=item_id, **{"title": item_id, **cells})
 
 
 @hookimpl

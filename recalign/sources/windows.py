@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.reading import existing_file, existing_folder, require, scan, typed
+from recalign.sources.reading import Column, Read, existing_file, existing_folder, open_table, require, typed
+from recalign.sources.reading.files import blocks, codec
 
 if TYPE_CHECKING:
     import polars as pl
 
 FILES = {"train": "train.csv", "valid": "valid.csv", "test": "test.csv"}
-LIST = r"^\s*\[\s*([^\[\],]+(\s*,\s*[^\[\],]+)*)?\s*\]\s*$"
 
 
 class WindowsParams(Params):
@@ -25,6 +25,7 @@ class WindowsParams(Params):
     user: str = Field("user_id", description="column of the user id")
     items: str = Field("item_ids", description="column of the item ids, a list literal, oldest first, targets last")
     timestamp: str = Field("timestamp", description="column of the time of the target")
+    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
 
 
 class Windows(Source):
@@ -57,37 +58,44 @@ class Windows(Source):
         """Read windows and titles.
 
         Raises:
-            UserError: missing files or columns, unparseable rows.
+            UserError: missing files or columns, or files that cannot be read at all.
         """
         assert path is not None  # `prepare` sees to it: needs_path
         *tables, titles = self.files(path)
         splits = {name: split for split, name in FILES.items()}
-        return RawData(items=_titles(titles), windows={splits[file.name]: self._windows(file) for file in tables})
+        read = {splits[file.name]: self._windows(file) for file in tables}
+        return RawData(
+            items=_titles(titles, self.params.encoding),
+            windows={split: self._item_ids(each.frame) for split, each in read.items()},
+            accounts=[each.account for each in read.values()],
+        )
 
-    def _windows(self, file: Path) -> pl.LazyFrame:
-        """Windows of one file; list literals are split by hand, never evaluated."""
+    def _windows(self, file: Path) -> Read:
+        """Windows of one file, the ids of each still as the text of a list."""
+        p, table = self.params, open_table(file, encoding=self.params.encoding)
+        require(table, {"user": p.user, "items": p.items, "timestamp": p.timestamp})
+        columns = {
+            "user_id": Column(p.user, "id"),
+            "items": Column(p.items, "list"),
+            "timestamp": Column(p.timestamp, "time"),
+        }
+        return typed(table, columns)
+
+    @staticmethod
+    def _item_ids(windows: pl.LazyFrame) -> pl.LazyFrame:
+        """List literals are split by hand, never evaluated."""
         import polars as pl
 
-        p, frame = self.params, scan(file)
-        require(frame, file, {"user": p.user, "items": p.items, "timestamp": p.timestamp})
-        columns = {"user_id": (p.user, "id"), "items": (p.items, "id"), "timestamp": (p.timestamp, "time")}
-        rows = typed(frame, file, columns)
-        wrong = rows.with_row_index("row").filter(~pl.col("items").str.contains(LIST)).head(1).collect()
-        if wrong.height:
-            raise UserError(
-                f"{file}, row {wrong['row'][0] + 1}: {p.items} = {wrong['items'][0]!r} is not a list of ids.",
-                "Write it as [1, 2, 3]. Rows are counted from 1 after the header.",
-            )
         ids = pl.col("items").str.strip_chars(" []").str.split(",").list.eval(pl.element().str.strip_chars(" \"'"))
-        return rows.select("user_id", "timestamp", item_ids=ids.list.eval(pl.element().filter(pl.element() != "")))
+        return windows.select("user_id", "timestamp", item_ids=ids.list.eval(pl.element().filter(pl.element() != "")))
 
 
-def _titles(file: Path) -> pl.LazyFrame:
+def _titles(file: Path, encoding: str) -> pl.LazyFrame:
     """Items from a JSON object id -> title, or id -> list of titles."""
     import polars as pl
 
     try:
-        names = json.loads(file.read_text(encoding="utf-8"))
+        names = json.loads(b"".join(blocks(file, codec(encoding))))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not readable JSON: {error}.") from None
     if not isinstance(names, dict):

@@ -84,3 +84,24 @@ def test_previous_names_the_last_time_of_the_same_item_in_the_same_sequence():
         ["a", "b"], np.arange(2), start, np.array([7, 3, 7, 7, 3, 7], np.int32), np.zeros(6), None, np.ones(6)
     )
     assert log.previous.tolist() == [-1, -1, 0, 2, -1, -1]
+
+
+def test_repeats_go_before_the_filters_and_are_counted_before_them():
+    rows = [("a", "i1", 1.0), ("a", "i1", 1.0), ("a", "i2", 2.0), ("b", "i2", 1.0), ("b", "i3", 2.0), ("b", "i3", 3.0)]
+    assert read(rows, k_core=2).item.tolist() == [0, 0, 1, 1, 2, 2]
+    assert read(rows).facts["exact_duplicates"] == 1
+    assert read(rows).facts["repeated_items"] == 1
+    with pytest.raises(UserError, match="--k-core 2"):
+        read(rows, k_core=2, duplicates="first")
+    kept = read(rows, duplicates="last")
+    assert list(zip(kept.user.tolist(), kept.item.tolist(), kept.time.tolist(), strict=True)) == [
+        (0, 1, 1.0),
+        (0, 2, 2.0),
+        (1, 2, 1.0),
+        (1, 3, 3.0),
+    ]
+
+
+def test_user_ids_that_look_alike_are_told():
+    rows = [("u1", "i1", 1.0), ("U1", "i2", 1.0), ("u2", "i2", 1.0)]
+    assert read(rows).facts["lookalike_user_ids"] == {"count": 2, "example": ["U1", "u1"]}

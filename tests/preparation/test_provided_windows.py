@@ -21,13 +21,13 @@ def windows(*rows):
 
 def test_each_window_is_a_sequence_of_its_user():
     train = windows(("u2", ["a", "b"], 5.0), ("u1", ["c"], 6.0), ("u2", ["a", "b", "d"], 7.0))
-    log, split_of, unknown = read_windows({"train": train, "test": windows(("u9", ["d", "a"], 8.0))}, items(), False)
+    log, split_of, facts = read_windows({"train": train, "test": windows(("u9", ["d", "a"], 8.0))}, items(), False)
     assert log.users == ["u1", "u2", "u9"]
     assert log.owner.tolist() == [1, 0, 1, 2]
     assert log.item.tolist() == [0, 1, 2, 0, 1, 3, 3, 0]
     assert log.time.tolist() == [5, 5, 6, 7, 7, 7, 8, 8]
     assert split_of.tolist() == [0, 0, 0, 2]
-    assert unknown == 0
+    assert facts == {"windows_read": 4, "duplicate_windows": 0, "dropped_events": 0}
 
 
 def test_an_interaction_that_several_windows_tell_of_counts_once_with_the_earliest_time():
@@ -43,10 +43,16 @@ def test_unknown_items_are_named_with_split_and_row_or_their_windows_left_out():
     with pytest.raises(UserError) as error:
         read_windows(parts, items(), False)
     assert "row 2 of test" in error.value.what and "'zz'" in error.value.what
-    log, split_of, unknown = read_windows(parts, items(), True)
-    assert (len(log.owner), split_of.tolist(), unknown) == (2, [0, 2], 1)
+    log, split_of, facts = read_windows(parts, items(), True)
+    assert (len(log.owner), split_of.tolist(), facts["dropped_events"]) == (2, [0, 2], 1)
 
 
 def test_no_windows_are_refused():
     with pytest.raises(UserError, match="no windows"):
         read_windows({"train": windows(), "test": windows()}, items(), False)
+
+
+def test_a_window_that_repeats_another_of_its_split_is_counted():
+    train = windows(("u", ["a", "b"], 1.0), ("u", ["a", "b"], 1.0), ("u", ["b", "a"], 1.0), ("v", ["a", "b"], 1.0))
+    parts = {"train": train, "test": windows(("u", ["a", "b"], 1.0))}
+    assert read_windows(parts, items(), False)[2]["duplicate_windows"] == 1

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,13 @@ def test_at_most_spreads_the_kept_windows_evenly_and_keeps_the_last():
     assert np.bincount(windows.user).tolist() == [11, 2]
     assert np.bincount(kept.user).tolist() == [3, 2]  # a short log keeps all
     assert [targets for _, targets in shown(kept)][:3] == [[4], [8], [11]]
+
+
+def test_windows_whose_targets_depend_on_a_tie_in_time():
+    log = replace(log_of([1, 2, 3, 4, 5, 6], [7, 8]), time=np.array([1, 2, 2, 3, 4, 4, 4, 4.0]))
+    windows = slide(log, log.start[:-1] + 1, log.start[1:], history=9, targets=1, stride=1)
+    # targets 2, 3 (tied with each other), 4 (alone), 5, 6 (tied), and 8, which is tied with 7, its whole history
+    assert windows.cut_in_tie().tolist() == [True, True, False, True, True, True]
+    both = slide(log, log.start[:-1] + 1, log.start[1:], history=9, targets=2, stride=2)
+    assert shown(both) == [([1, 2], [3, 4]), ([1, 2, 3, 4], [5, 6])]
+    assert both.cut_in_tie().tolist() == [True, False]  # 5 and 6 are both targets, whatever their order

@@ -5,6 +5,8 @@ from recalign.errors import UserError
 from recalign.plugins import registry
 from recalign.preparation.pipeline import prepare_dataset
 
+from .reads import items_of
+
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\ti1\t3\t10\nu1\ti2\t5\t20\n"
 ITEM = (
     "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
@@ -21,7 +23,7 @@ def folder(tmp_path, **files):
 
 def read(path, **params):
     raw = registry.create("source", "recbole", params).read(path, 0)
-    return raw.items.collect().to_dicts(), raw.events.collect().to_dicts()
+    return items_of(raw), raw.events.collect().to_dicts()
 
 
 def test_typed_headers_titles_years_and_genres(tmp_path):
@@ -56,9 +58,20 @@ def test_missing_files_and_fields(tmp_path):
         read(path, timestamp="when")
 
 
-def test_an_unparseable_row_is_named(tmp_path):
-    with pytest.raises(UserError, match="row 3: rating = 'x'"):
-        read(folder(tmp_path, x_inter=INTER + "u1\ti1\tx\t30\n", x_item=ITEM))
+def test_rows_of_both_files_are_read_or_refused(tmp_path):
+    path = folder(tmp_path, x_inter=INTER + "u1\ti1\tx\t30\nu1\ti1\n", x_item=ITEM + "\tNameless\t\t\n")
+    raw = registry.create("source", "recbole").read(path, 0)
+    events, items = raw.accounts
+    assert (events.read, events.records, items.read, items.records) == (2, 4, 2, 3)
+    assert events.refused["rating is not a number"].first == ("row 3: rating = 'x' is not a number",)
+    assert events.refused["a wrong number of fields"].first == ("row 4: 2 fields, but the header has 4",)
+    assert items.refused["item_id is not an id"].count == 1
+    assert raw.items.collect()["item_id"].to_list() == ["i1", "i2"]
+
+
+def test_ratings_can_be_ignored(tmp_path):
+    items, events = read(folder(tmp_path, x_inter=INTER + "u1\ti1\tx\t30\n", x_item=ITEM), rating="none")
+    assert len(events) == 3 and "rating" not in events[0]
 
 
 def test_ml_100k_is_whole_and_its_titles_are_told_apart(shared_data, tmp_path):
@@ -70,7 +83,9 @@ def test_ml_100k_is_whole_and_its_titles_are_told_apart(shared_data, tmp_path):
     titles = dataset.catalogue.titles
     assert {"Toy Story", "Sabrina (1995)", "Sabrina (1954)", "Chasing Amy (1997) [246]"} <= set(titles)
     assert len(set(titles)) == 1682
-    assert len(dataset.catalogue.genre_names) == 19
+    assert len(dataset.catalogue.genre_names) == 18  # the genre "unknown" of two items is none
+    assert (counts["genre_separator"], counts["genre_placeholders"], counts["genres"]["items_without"]) == (" ", 2, 2)
+    assert (counts["exact_duplicates"], counts["repeated_items"], counts["lookalike_titles"]["count"]) == (0, 0, 0)
     assert (len(dataset.rows("valid")), len(dataset.rows("test"))) == (94, 189)
     assert dataset.excludes_history()
 

@@ -32,6 +32,14 @@ def test_list_literals_are_split_and_ids_stay_strings(tmp_path):
     assert windows["test"][0]["item_ids"] == ["3", "1"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_no_part_of_columns_and_titles(tmp_path, encoding):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding=encoding)
+    items, windows = read(tmp_path)
+    assert items["title"].to_list()[1] == "C" and len(windows["train"]) == 4
+
+
 def test_prepared_windows_keep_the_last_item_as_the_target(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -57,9 +65,22 @@ def test_a_valid_file_is_used_where_there_is_one(tmp_path):
 
 @pytest.mark.parametrize("text", ["1, 2", "[1, 2", "[1,,2]", "{1, 2}", "[[1], 2]", "__import__('os')"])
 def test_a_broken_list_is_named_with_its_row(tmp_path, text):
-    with pytest.raises(UserError) as error:
-        read(write(tmp_path, test_csv=f'user_id,item_ids,timestamp\n7,"[1]",3\n7,"{text}",3\n'))
-    assert "row 2" in error.value.what and "not a list" in error.value.what
+    path = write(tmp_path, test_csv=f'user_id,item_ids,timestamp\n7,"[1]",3\n7,"{text}",3\n')
+    train, test = registry.create("source", "windows").read(path, 0).accounts
+    assert (train.read, train.records, test.read, test.records) == (4, 4, 1, 2)
+    (refused,) = test.refused.values()
+    assert refused.first[0].startswith("row 2: item_ids = ") and "not a list" in refused.first[0]
+    with pytest.raises(UserError, match=r"test\.csv, row 2: item_ids"):
+        prepare_dataset("windows", path, tmp_path / "out")
+
+
+def test_a_lone_quote_in_another_column_hides_no_window(tmp_path):
+    rows = "".join(f'{n},"[1, 2, 3]",{n},{"7 inch" if n % 3 else chr(34) + "7"}\n' for n in range(9))
+    path = write(tmp_path, train_csv="user_id,item_ids,timestamp,note\n" + rows)
+    raw = registry.create("source", "windows").read(path, 0)
+    account = raw.accounts[0]
+    assert (account.read, account.records) == (6, 9)
+    assert raw.windows["train"].collect()["user_id"].to_list() == [str(n) for n in range(9) if n % 3]
 
 
 @pytest.mark.parametrize(

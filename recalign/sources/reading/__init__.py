@@ -1,0 +1,20 @@
+"""One reading layer for the files of all sources: records in batches, every record read or refused, none lost."""
+
+from recalign.sources.reading.cells import Column, Kind, Read, typed
+from recalign.sources.reading.files import existing, existing_file, existing_folder
+from recalign.sources.reading.records import Batch, Records
+from recalign.sources.reading.tables import open_table, require
+
+__all__ = [
+    "Batch",
+    "Column",
+    "Kind",
+    "Read",
+    "Records",
+    "existing",
+    "existing_file",
+    "existing_folder",
+    "open_table",
+    "require",
+    "typed",
+]

@@ -1,0 +1,209 @@
+"""Cells of known meaning: ids, numbers and times; a record with a cell that has no such meaning is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from recalign.api.sources import FileAccount
+from recalign.errors import UserError
+from recalign.sources.reading.records import NAMED, Batch, Reason, Records, Refusal, Tally
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Kind = Literal["id", "list", "number", "time", "order"]
+
+DATE_TIMES = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
+MISSING = ("", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil")
+LIST = r"^\s*\[\s*([^\[\],]+(\s*,\s*[^\[\],]+)*)?\s*\]\s*$"
+MEANINGS = {"id": "an id", "list": "a list of ids, such as [1, 2, 3]", "number": "a number", "time": "a time"}
+MEND = "Mend or delete the row."
+
+
+@dataclass
+class Column:
+    """A column of a table.
+
+    Args:
+        name: in the file.
+        kind: what its cells are. An id is a non-empty string, a `list` the text of a list of ids. A number is finite,
+            or missing (an empty cell, NaN, NA, null and the like). A time is a number, a date or an ISO date-time, in
+            seconds since 1970 in the result; a column has numbers or dates, not both. An `order` has no cells: the
+            records' order is the time.
+        hint: what else to do about a cell without that meaning.
+    """
+
+    name: str
+    kind: Kind
+    hint: str = ""
+    dated: bool | None = field(default=None, init=False)  # whether the times are dates, as the first one tells
+
+
+@dataclass(frozen=True)
+class Read:
+    """What `typed` made of a table.
+
+    Args:
+        frame: the columns asked for, of all records that could be read.
+        account: of the table's file.
+        rows: every column, of the same records, as they are in the file.
+    """
+
+    frame: pl.LazyFrame
+    account: FileAccount
+    rows: pl.LazyFrame
+
+
+def typed(table: Records, columns: Mapping[str, Column]) -> Read:
+    """Read the file once and parse columns. Ids are kept as codes meanwhile: a record takes 8 bytes a column at most.
+
+    Args:
+        table: the records.
+        columns: name in the result -> column.
+
+    Returns:
+        Strings and float64 numbers (null where missing) by column, and the account.
+
+    Raises:
+        UserError: the file cannot be read at all.
+    """
+    import polars as pl
+
+    _check_types(table, columns)
+    needed = list(dict.fromkeys(column.name for column in columns.values() if column.kind != "order"))
+    tally, parts, without = Tally(table), [], []
+    for batch in table.batches(needed):
+        frame, refused, bad = _parse(batch, columns)
+        tally.add(frame.height, [*batch.refused, *refused])
+        parts.append(frame)
+        without.append(bad)
+    ids = [name for name, column in columns.items() if column.kind == "id"]
+    whole = pl.concat(parts, rechunk=False) if parts else _empty(columns)
+    rows = table.lazy(np.concatenate(without) if without else np.zeros(0, np.int64))
+    return Read(whole.lazy().with_columns(pl.col(ids).cast(pl.String)), tally.account(), rows)
+
+
+def _check_types(table: Records, columns: Mapping[str, Column]) -> None:
+    """Refuse columns whose type has no such meaning at all, such as lists."""
+    for column in columns.values():
+        dtype = table.schema.get(column.name)
+        if column.kind != "order" and dtype is not None and dtype.is_nested():
+            raise UserError(
+                f"{table.file}: the column '{column.name}' holds {dtype}, which is not {MEANINGS[column.kind]}.",
+                f"{column.hint or 'Name another column.'}",
+            )
+
+
+def _empty(columns: Mapping[str, Column]) -> pl.DataFrame:
+    """No records."""
+    import polars as pl
+
+    dtypes = {"id": pl.Categorical, "list": pl.String}
+    return pl.DataFrame(schema={name: dtypes.get(column.kind, pl.Float64) for name, column in columns.items()})
+
+
+def _parse(batch: Batch, columns: Mapping[str, Column]) -> tuple[pl.DataFrame, list[Refusal], np.ndarray]:
+    """Parse a batch; returns the typed records, the refusals, and the numbers of the refused records."""
+    import polars as pl
+
+    parsed: dict[str, pl.Series] = {}
+    good = np.ones(batch.frame.height, bool)
+    refusals = []
+    for name, column in columns.items():
+        if column.kind == "order":
+            parsed[name] = pl.Series(batch.number - 1, dtype=pl.Float64)
+            continue
+        cells = batch.frame[column.name]
+        values, bad = {"id": _ids, "list": _lists, "number": _numbers, "time": _times}[column.kind](cells, column)
+        parsed[name] = values
+        index = np.flatnonzero(bad & good)
+        if len(index):
+            mixed = column.dated is not None and column.kind == "time"
+            said = f"{column.name} is not {MEANINGS[column.kind]}"
+            hint = f"{MEND} {column.hint}".strip()
+            first = [(int(batch.number[i]), _complaint(cells[int(i)], column, mixed)) for i in index[:NAMED]]
+            refusals.append(Refusal(Reason(said, hint), len(index), first))
+            good &= ~bad
+    frame = pl.DataFrame(parsed)
+    return (frame if good.all() else frame.filter(good)), refusals, batch.number[~good]
+
+
+def _complaint(cell: object, column: Column, told: bool) -> str:
+    """What a message says of a cell."""
+    form = ""
+    if told and cell is not None and str(cell).strip():
+        form = " of the kind that the column begins with, a " + ("date" if column.dated else "number")
+    return f"{column.name} = {cell!r} is not {MEANINGS[column.kind]}{form}"
+
+
+def _ids(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
+    """Ids as codes, and where there is none."""
+    import polars as pl
+
+    text = cells.cast(pl.String)
+    bad = (text.is_null() | (text.str.strip_chars() == "").fill_null(True)).to_numpy()
+    return text.cast(pl.Categorical), bad
+
+
+def _lists(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
+    """Texts of lists, and where there is none."""
+    import polars as pl
+
+    text = cells.cast(pl.String)
+    return text, (~text.str.contains(LIST).fill_null(False)).to_numpy()
+
+
+def _numbers(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
+    """Numbers, null where missing, and where there is something else."""
+    import polars as pl
+
+    if cells.dtype == pl.String:
+        cells = cells.str.strip_chars()
+        number = cells.cast(pl.Float64, strict=False)
+        missing = cells.is_null()
+        if number.null_count() > missing.sum() or number.is_nan().any():
+            missing = missing | cells.str.to_lowercase().is_in(list(MISSING)).fill_null(True)
+    else:
+        number = cells.cast(pl.Float64, strict=False)
+        missing = cells.is_null() | number.is_nan().fill_null(False)
+    finite = number.is_finite().fill_null(False)
+    number = number.set(~finite, None) if not finite.all() else number
+    return number, (~(finite | missing)).to_numpy()
+
+
+def _times(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
+    """Seconds since 1970, and where there is no time, or one of the other form than the column's first."""
+    import polars as pl
+
+    if cells.dtype.is_temporal():
+        seconds = cells.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+        return seconds, seconds.is_null().to_numpy()
+    if cells.dtype == pl.String:
+        cells = cells.str.strip_chars()
+    number = cells.cast(pl.Float64, strict=False)
+    finite = number.is_finite().fill_null(False)
+    if column.dated or (column.dated is None and not finite.all() and cells.dtype == pl.String):
+        dates = _dates(cells)
+        readable = dates.is_not_null() | finite
+        if column.dated is None and readable.any():
+            column.dated = not finite[readable.arg_max()]
+        if column.dated:
+            return dates, dates.is_null().to_numpy()
+    elif finite.any():
+        column.dated = False
+    number = number if finite.all() else number.set(~finite, None)
+    return number, (~finite).to_numpy()
+
+
+def _dates(cells: pl.Series) -> pl.Series:
+    """Seconds since 1970 of dates and ISO date-times, null where there is none."""
+    import polars as pl
+
+    plain = pl.col("cell").str.strip_suffix("Z").str.strip_suffix("+00:00")
+    read = [plain.str.to_datetime(form, time_unit="us", strict=False) for form in DATE_TIMES]
+    read.append(plain.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")))
+    return pl.DataFrame({"cell": cells}).select(pl.coalesce(read).dt.epoch("us") / 1e6).to_series()
