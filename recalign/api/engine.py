@@ -149,6 +149,25 @@ class Engine(Protocol):
         """Find the true top K titles of each of U rows: items and scores [U, K], and nodes opened [U]."""
 
     def hidden(
-        self, rows: Sequence[Row], responses: Sequence[np.ndarray] | None = None, *, gradients: bool = False
+        self,
+        rows: Sequence[Row],
+        responses: Sequence[np.ndarray] | None = None,
+        *,
+        owners: Sequence[int] | np.ndarray | None = None,
+        positions: Sequence[np.ndarray] | None = None,
+        gradients: bool = False,
     ) -> torch.Tensor:
-        """Return the last hidden states [U, H] at the end of each prompt, or of a response's tokens after it."""
+        """Return the model's last hidden states after the prompts of U rows, or at tokens of responses that follow.
+
+        Prompts are encoded once however many responses follow, where the model allows it.
+
+        Args:
+            rows: U rows.
+            responses: [N] token ids, one or more each; None: nothing follows.
+            owners: [N] which row's prompt each response follows; None: one response per row, in their order.
+            positions: [N] places in each response, E in all; None: each response's last token.
+            gradients: let them flow; dropout is then as the model's mode says.
+
+        Returns:
+            [U, H] at the prompts' last tokens, or [E, H] response by response, on the model's device.
+        """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from recalign.decoding.beam_thresholds import Thresholds, ThresholdSearch
 from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, tell
 from recalign.decoding.constraint import ListConstraint
 from recalign.decoding.exact_search import ExactSearch
-from recalign.decoding.hidden_states import last_hidden_states
+from recalign.decoding.hidden_states import follow, last_hidden_states, takes_tree_mask
 from recalign.decoding.prepacked import prepacked
 from recalign.decoding.prompt_cache import CHAIN, TREE, Cost, PromptCache, SharedPromptCache, room
 from recalign.decoding.sampling import Sampler, join
@@ -218,30 +219,41 @@ class Engine:
         return items, scores, opened
 
     def hidden(
-        self, rows: Sequence[Row], responses: Sequence[np.ndarray] | None = None, *, gradients: bool = False
+        self,
+        rows: Sequence[Row],
+        responses: Sequence[np.ndarray] | None = None,
+        *,
+        owners: Sequence[int] | np.ndarray | None = None,
+        positions: Sequence[np.ndarray] | None = None,
+        gradients: bool = False,
     ) -> torch.Tensor:
-        """Return the model's last hidden states where its answers begin, or where given ones end.
+        """Return the model's last hidden states after the prompts of U rows, or at tokens of responses that follow.
+
+        Prompts are encoded once however many responses follow, where the model allows it.
 
         Args:
             rows: U rows.
-            responses: [U] token ids that follow each row's prompt; None: nothing follows.
-            gradients: let them flow, in one pass whatever the token budget; dropout is as the model's mode says.
+            responses: [N] token ids, one or more each; None: nothing follows.
+            owners: [N] which row's prompt each response follows; None: one response per row, in their order.
+            positions: [N] places in each response, E in all; None: each response's last token.
+            gradients: let them flow; dropout is then as the model's mode says.
 
         Returns:
-            [U, H] on the model's device, at the last token of each prompt and response.
+            [U, H] at the prompts' last tokens, or [E, H] response by response, on the model's device.
         """
-        sequences = [self.policy.prompter.encode(row) for row in rows]
-        if responses is not None:
-            sequences = [np.concatenate(pair) for pair in zip(sequences, responses, strict=True)]
-        if gradients:
-            return last_hidden_states(self.policy.model, sequences)
-        order: list[int] = []
-        parts = []
+        prompts = [self.policy.prompter.encode(row) for row in rows]
+        completions = follow(prompts, responses, owners)
+        places = list(completions.lengths[:, None] - 1) if positions is None else positions
+        self.cost.prompts += len(prompts)
+        self.cost.prompt_tokens += sum(map(len, prompts))
         with self.inference():
-            for batch in self.batches(sequences, 0):
-                parts.append(last_hidden_states(self.policy.model, [sequences[i] for i in batch]))
-                order.extend(batch)
-        return torch.cat(parts)[torch.argsort(torch.tensor(order))]
+            tree_mask = responses is not None and self._takes_tree_mask
+        with contextlib.nullcontext() if gradients else self.inference():
+            return last_hidden_states(self.policy.model, completions, places, self.token_budget, tree_mask)
+
+    @cached_property
+    def _takes_tree_mask(self) -> bool:
+        return takes_tree_mask(self.policy.model)
 
     def _search(
         self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], slots: int

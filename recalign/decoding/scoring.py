@@ -1,10 +1,20 @@
-"""From logits to the distribution that is sampled from; decoding and the training pass share these lines."""
+"""From hidden states to logits and the distribution that is sampled from; decoding and training share these lines."""
 
 from __future__ import annotations
 
 import inspect
 
 import torch
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+
+def logits_of(model: PreTrainedModel, hidden: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Logits [D, C] of some tokens; only these rows of the head are used where the head is a linear layer."""
+    head = model.get_output_embeddings()
+    if type(head) is torch.nn.Linear:
+        return linear(hidden, head.weight[columns], None if head.bias is None else head.bias[columns])
+    return head(hidden)[:, columns]
 
 
 def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:

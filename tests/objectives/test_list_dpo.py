@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from recalign.api import PolicyBatch
+from recalign.decoding.microbatches import microbatches
 from recalign.objectives.list_dpo import ListDpo, ListDpoParams
-from recalign.training.logprobs.completions import microbatches
 
 
 def policy_batch(ratios, signs, groups):

@@ -5,18 +5,14 @@ import pytest
 import torch
 
 from recalign.decoding.engine import Engine
+from recalign.decoding.hidden_states import hidden_before, takes_tree_mask
+from recalign.decoding.microbatches import microbatches
 from recalign.decoding.prompt_cache import SharedPromptCache
 from recalign.metrics.expression import parse_expression
 from recalign.models.policy import load_policy, reference_policy
 from recalign.plugins.registry import create
 from recalign.runs.cost import MemoryWatch, peak_memory_mb
-from recalign.training.logprobs.completions import (
-    Sampled,
-    completion_logps,
-    hidden_before,
-    microbatches,
-    takes_tree_mask,
-)
+from recalign.training.logprobs.completions import Sampled, completion_logps
 from recalign.training.online.prompt_order import PromptOrder
 from recalign.training.online.rollout_step import RolloutStep
 from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
@@ -47,7 +43,7 @@ def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, pr
         reference_policy(policy),
         token_budget=budget,
     )
-    step.packed = step.packed and packed
+    step.tree_mask = step.tree_mask and packed
     held = []
 
     def count(_, inputs, __):
@@ -149,7 +145,7 @@ def test_what_a_step_takes_is_watched():
 def test_models_that_share_no_prompts_are_trained_on_what_they_would_say(kind, options, said):
     model = tiny_model(kind, vocabulary=VOCABULARY, **options)
     sampled, constraint, bars = sampled_lists(temperature=0.8, list_length=4)
-    assert sampled.reach > 15
+    assert sampled.layout.reach > 15
     expected = plain_logps(model, sampled, constraint, bars)
     actual = completion_logps(model, sampled, tree_mask=takes_tree_mask(model))
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
@@ -170,7 +166,7 @@ def test_a_window_wider_than_the_sequences_is_none(said):
 
 def test_the_reach_is_the_longest_prompt_with_its_own_completion():
     sampled = Sampled([np.zeros(9), np.zeros(2)], np.zeros((3, 8)), np.array([3, 1, 8]), np.array([0, 0, 1]), None)
-    assert sampled.reach == 12
+    assert sampled.layout.reach == 12
 
 
 def test_a_step_of_a_model_with_a_window_says_so_once_and_holds_the_budget(dataset, tmp_path, said):
@@ -189,7 +185,7 @@ def test_hidden_states_of_a_packed_call_beyond_the_window_are_those_of_plain_row
     model = tiny_model("mistral", vocabulary=VOCABULARY, sliding_window=8)
     sampled, _, _ = sampled_lists()
     rows, positions = sampled.decisions.rows.numpy(), sampled.decisions.positions.numpy()
-    one, two = (hidden_before(model, sampled, rows, positions, tree_mask=packed) for packed in (True, False))
+    one, two = (hidden_before(model, sampled.layout, rows, positions, tree_mask=packed) for packed in (True, False))
     torch.testing.assert_close(one[0][one[1]], two[0][two[1]])
 
 

@@ -13,9 +13,11 @@ from torch.utils.data import Dataset
 from recalign.api import INVALID, PreferenceBatch, PreferenceObjective, ValidTokens
 from recalign.decoding.constraint import Decisions
 from recalign.decoding.engine import Engine
+from recalign.decoding.hidden_states import hidden_before, takes_tree_mask
+from recalign.decoding.scoring import logits_of
 from recalign.models.policy import Policy
 from recalign.training.accumulation import Accumulation, weighed_loss
-from recalign.training.logprobs.completions import Sampled, hidden_before, logits_of, takes_tree_mask
+from recalign.training.logprobs.completions import Sampled
 from recalign.training.offline.examples import AnswerExamples, Example
 from recalign.training.offline.negatives import Negatives, Rejected
 
@@ -153,7 +155,7 @@ class PreferenceStep:
         if not len(rows):  # every token is forced: each title has probability 1
             first = next(model.parameters())
             return TitleScores(logps + 0.0 * first.sum(), logps.clone(), torch.zeros_like(logps, dtype=torch.bool))
-        hidden, site_of = hidden_before(model, titles, rows, positions, tree_mask=self.tree_mask)
+        hidden, site_of = hidden_before(model, titles.layout, rows, positions, tree_mask=self.tree_mask)
         score = _among_valid if self.objective.needs.constrained else _among_all
         own, thresholds = score(model, hidden, site_of, decisions, rank)  # [E]
         place = (decisions.rows.to(device), decisions.positions.to(device))

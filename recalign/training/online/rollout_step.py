@@ -12,9 +12,11 @@ import torch
 
 from recalign.api import PolicyBatch
 from recalign.decoding.compatibility import beyond_window
+from recalign.decoding.hidden_states import takes_tree_mask
+from recalign.decoding.microbatches import microbatches
 from recalign.runs.cost import MemoryWatch
 from recalign.training.accumulation import Accumulation, weighed_loss
-from recalign.training.logprobs.completions import completion_logps, microbatches, takes_tree_mask
+from recalign.training.logprobs.completions import completion_logps
 from recalign.training.online import diagnostics
 from recalign.training.online.rollouts import Rollout, make_rollout
 from recalign.training.processes import process
@@ -133,7 +135,7 @@ class RolloutStep:
         asked, referred = self.reference_logps is None and measure_kl, self.reference_logps
         if asked:
             referred = torch.zeros(sampled.tokens.shape, device=device)
-        tree_mask = self.tree_mask and not beyond_window(self.policy.model, sampled.reach)
+        tree_mask = self.tree_mask and not beyond_window(self.policy.model, sampled.layout.reach)
         layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
         parts = microbatches(*layout, whole=self.objective.needs.whole_groups, tree_mask=tree_mask)
         figures["pass_tokens"] = max((part.tokens for part in parts), default=0)

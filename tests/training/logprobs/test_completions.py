@@ -7,10 +7,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from recalign.decoding.constraint import ListConstraint
+from recalign.decoding.hidden_states import obstacle_to_tree_mask
+from recalign.decoding.microbatches import microbatches
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.trie import TitleTrie
 from recalign.training.logprobs import completions as logps_module
-from recalign.training.logprobs.completions import Sampled, completion_logps, microbatches, obstacle_to_tree_mask
+from recalign.training.logprobs.completions import Sampled, completion_logps
 
 VOCABULARY, END, SEPARATOR = 24, 1, 2
 PATHS = [[5, 6], [5, 7, 8], [5, 7, 9], [10], [11, 5], [11, 6, 6], [12, 13, 14], [15, 3]]

@@ -45,7 +45,7 @@ def items_of(step, batch):
 @pytest.mark.parametrize("packed", [True, False])
 def test_full_log_probabilities_are_those_of_plain_forward_passes(dataset, packed):
     step, batch = lesson(dataset, Dpo(Dpo.Params(negatives=3)))
-    step.packed = packed
+    step.tree_mask = packed
     preferences = step.preferences(batch)
     rows, items = items_of(step, batch)
     for place, row in enumerate(rows):

@@ -6,15 +6,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from recalign.training.logprobs import completions as logps_module
-from recalign.training.logprobs import shared_prompt
-from recalign.training.logprobs.completions import Sampled, hidden_before
-from recalign.training.logprobs.shared_prompt import (
+from recalign.decoding import hidden_states, shared_prompt
+from recalign.decoding.hidden_states import hidden_before
+from recalign.decoding.shared_prompt import (
     hidden_beside_prompts,
     sharing_is_cheaper,
     takes_shared_prompts,
     tokens_needed,
 )
+from recalign.training.logprobs.completions import Sampled
 
 SIZES = dict(
     vocab_size=30,
@@ -69,7 +69,9 @@ def test_hidden_states_and_gradients_equal_plain_rows(family, lora):
     model = build(family, lora=lora)
     sampled, rows, positions = completions()
     layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
-    wanted, wanted_gradient = values(model, lambda: hidden_before(model, sampled, rows, positions, tree_mask=False))
+    wanted, wanted_gradient = values(
+        model, lambda: hidden_before(model, sampled.layout, rows, positions, tree_mask=False)
+    )
     found, gradient = values(model, lambda: hidden_beside_prompts(model, *layout))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gradient, wanted_gradient, atol=1e-5, rtol=1e-4)
@@ -80,7 +82,7 @@ def test_predictions_at_first_tokens_alone_need_no_lane():
     sampled, _, _ = completions()
     rows, positions = np.arange(6), np.zeros(6, dtype=np.int64)
     layout = (sampled.prompts, sampled.tokens, sampled.groups, rows, positions)
-    wanted, _ = values(model, lambda: hidden_before(model, sampled, rows, positions, tree_mask=False))
+    wanted, _ = values(model, lambda: hidden_before(model, sampled.layout, rows, positions, tree_mask=False))
     found, _ = values(model, lambda: hidden_beside_prompts(model, *layout))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
@@ -108,10 +110,10 @@ def test_shared_prompts_are_chosen_for_long_completions_that_differ(distinct, mo
     sampled, rows, positions = long_completions(distinct)
     calls = []
     real = hidden_beside_prompts
-    monkeypatch.setattr(logps_module, "hidden_beside_prompts", lambda *a: calls.append(1) or real(*a))
-    found, site_of = hidden_before(model, sampled, rows, positions)
+    monkeypatch.setattr(hidden_states, "hidden_beside_prompts", lambda *a: calls.append(1) or real(*a))
+    found, site_of = hidden_before(model, sampled.layout, rows, positions)
     assert bool(calls) == distinct
-    wanted, wanted_site = hidden_before(model, sampled, rows, positions, tree_mask=False)
+    wanted, wanted_site = hidden_before(model, sampled.layout, rows, positions, tree_mask=False)
     torch.testing.assert_close(found[site_of], wanted[wanted_site], atol=1e-4, rtol=1e-3)
 
 
