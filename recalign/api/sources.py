@@ -54,9 +54,10 @@ class RawData:
     """Raw interactions, as polars lazy frames.
 
     Args:
-        events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
-        items: item_id (str), title (str); optionally genres (list[str], or text as `recalign.data.genres` reads it),
-            text (str) and suffix (str, such as a year), which tells apart items of the same title.
+        events: user_id and item_id (str, or categories), timestamp (float64), rating (float64, null where there is
+            none).
+        items: item_id (str), title (str), genres (list[str], or text as `recalign.data.genres` reads it), text (str);
+            optionally suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
             oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
         accounts: of the files that were read; `prepare` refuses a dataset whose files have refused records, unless
