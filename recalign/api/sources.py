@@ -54,7 +54,8 @@ class RawData:
     """Raw interactions, as polars lazy frames.
 
     Args:
-        events: user_id (str), item_id (str), timestamp (float64), rating (float64, null where there is none).
+        events: user_id and item_id (str, or categories), timestamp (float64), rating (float64, null where there is
+            none).
         items: item_id (str), title (str); optionally genres (list[str], or text that `preparation.genres` reads),
             text (str) and suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],

@@ -17,6 +17,8 @@ from recalign.preparation.repeats import Duplicates, tied, without_repeats
 if TYPE_CHECKING:
     import polars as pl
 
+ID_COLUMNS = ("user_id", "item_id")
+
 
 @dataclass(frozen=True)
 class EventLog:
@@ -153,13 +155,13 @@ def _collect(events: pl.LazyFrame, items: CleanItems, drop_invalid: bool) -> tup
     import polars as pl
 
     has_rating = "rating" in events.collect_schema()
-    users = events.select(pl.col("user_id").unique().sort()).collect(engine="streaming")["user_id"]
+    ids = {name: events.select(pl.col(name).unique()).collect(engine="streaming")[name] for name in ID_COLUMNS}
+    users = ids["user_id"].cast(pl.String).sort()
     if not len(users):
         raise UserError("The source has no interactions.", "Check the path and the columns.")
-    known = pl.Enum(items.aliases["raw"])
     frame = events.select(
-        user=pl.col("user_id").cast(pl.Enum(users)).to_physical(),
-        item=pl.col("item_id").cast(known, strict=False).to_physical(),
+        user=_place(ids["user_id"], pl.Enum(users)),
+        item=_place(ids["item_id"], pl.Enum(items.aliases["raw"])),
         time="timestamp",
         **({"rating": pl.col("rating").fill_null(float("nan"))} if has_rating else {}),
     ).collect(engine="streaming")
@@ -180,10 +182,27 @@ def _collect(events: pl.LazyFrame, items: CleanItems, drop_invalid: bool) -> tup
     return users, frame["user"].to_numpy(), row, frame["time"].to_numpy(), rating, unknown
 
 
+def _place(ids: pl.Series, known: pl.Enum) -> pl.Expr:
+    """Place of a column's ids among the known ones, null where an id is none of them.
+
+    Args:
+        ids: the different ids of the column, of its type and name; categories are compared by their numbers.
+        known: ids in order.
+    """
+    import polars as pl
+
+    if ids.dtype != pl.Categorical:
+        return pl.col(ids.name).cast(known, strict=False).to_physical()
+    place = ids.cast(pl.String).cast(known, strict=False).to_physical()
+    return pl.col(ids.name).to_physical().replace_strict(ids.to_physical(), place, return_dtype=place.dtype)
+
+
 def _describe_unknown(events: pl.LazyFrame, items: CleanItems, unknown: int, total: int) -> str:
     """Name the first unknown item id and its row."""
+    import polars as pl
+
     first = (
-        events.select("item_id")
+        events.select(pl.col("item_id").cast(pl.String))
         .with_row_index("row")
         .join(items.aliases.lazy(), left_on="item_id", right_on="raw", how="anti")
         .sort("row")

@@ -125,7 +125,8 @@ def _ids_as_titles(events: pl.LazyFrame) -> pl.LazyFrame:
     import polars as pl
 
     genres = pl.lit([], dtype=pl.List(pl.String))
-    return events.select(item_id="item_id", title="item_id", genres=genres, text=pl.lit("")).unique().sort("item_id")
+    item = pl.col("item_id").unique().cast(pl.String).sort()
+    return events.select(item).select("item_id", title="item_id", genres=genres, text=pl.lit(""))
 
 
 @hookimpl

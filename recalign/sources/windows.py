@@ -87,7 +87,11 @@ class Windows(Source):
         import polars as pl
 
         ids = pl.col("items").str.strip_chars(" []").str.split(",").list.eval(pl.element().str.strip_chars(" \"'"))
-        return windows.select("user_id", "timestamp", item_ids=ids.list.eval(pl.element().filter(pl.element() != "")))
+        return windows.select(
+            pl.col("user_id").cast(pl.String),
+            "timestamp",
+            item_ids=ids.list.eval(pl.element().filter(pl.element() != "")),
+        )
 
 
 def _titles(file: Path, encoding: str) -> pl.LazyFrame:

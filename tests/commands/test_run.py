@@ -275,3 +275,18 @@ def test_interrupting_several_jobs_stops_them_all(tmp_path):
     running.send_signal(signal.SIGINT)
     assert running.wait() == 130
     assert not (tmp_path / "runs/x/recipe.lock").exists()
+
+
+@pytest.mark.parametrize("stated", ['separator = "\\t", ', ""])
+def test_parameters_of_blank_characters_survive_in_a_recipe(call, tmp_path, stated):
+    """Stated in TOML, or set to a tab character on the command line."""
+    (tmp_path / "log.dat").write_text("".join(f"{n // 5}\t{n * 7 % 11}\t{n}\n" for n in range(100)))
+    columns = 'columns = "user_id,item_id,timestamp"'
+    (tmp_path / "x.toml").write_text(
+        '[[step]]\nname = "data"\ncommand = "prepare"\nsource = "table"\npath = "log.dat"\nsplit = "leave-one-out"\n'
+        f"params = {{ {stated}{columns} }}\n"
+    )
+    code, _, told = call("--out", "runs", *([] if stated else ["--set", "data.params.separator=\t"]))
+    assert code == 0, told
+    counts = json.loads((tmp_path / "runs/data/dataset.json").read_text())["counts"]
+    assert [(each["records"], each["read"]) for each in counts["files"]] == [(100, 100)]

@@ -105,3 +105,14 @@ def test_repeats_go_before_the_filters_and_are_counted_before_them():
 def test_user_ids_that_look_alike_are_told():
     rows = [("u1", "i1", 1.0), ("U1", "i2", 1.0), ("u2", "i2", 1.0)]
     assert read(rows).facts["lookalike_user_ids"] == {"count": 2, "example": ["U1", "u1"]}
+
+
+def test_ids_may_be_categories():
+    rows = [("b", "i2", 1.0), ("a", "gone", 2.0), ("a", "i0", 1.0), ("c", "i3", 1.0), ("b", "i2", 0.0)]
+    events = pl.LazyFrame(rows, schema=SCHEMA, orient="row")
+    options = {"drop_invalid": True, "popularity_cut": None, "k_core": 0}
+    text = read_events(events, items(4), **options)
+    coded = read_events(events.cast({"user_id": pl.Categorical, "item_id": pl.Categorical}), items(4), **options)
+    assert (coded.users, coded.user.tolist(), coded.item.tolist()) == (["a", "b", "c"], [0, 1, 1, 2], [0, 2, 2, 3])
+    assert (text.users, text.user.tolist(), text.item.tolist()) == (coded.users, [0, 1, 1, 2], [0, 2, 2, 3])
+    assert coded.unknown == text.unknown == 1

@@ -59,14 +59,14 @@ class Read:
 
 
 def typed(table: Records, columns: Mapping[str, Column]) -> Read:
-    """Read the file once and parse columns. Ids are kept as codes meanwhile: a record takes 8 bytes a column at most.
+    """Read the file once and parse columns. Ids become categories: a record takes 8 bytes a column at most.
 
     Args:
         table: the records.
         columns: name in the result -> column.
 
     Returns:
-        Strings and float64 numbers (null where missing) by column, and the account.
+        Categories and float64 numbers (null where missing) by column, and the account.
 
     Raises:
         UserError: the file cannot be read at all.
@@ -81,10 +81,9 @@ def typed(table: Records, columns: Mapping[str, Column]) -> Read:
         tally.add(frame.height, [*batch.refused, *refused])
         parts.append(frame)
         without.append(bad)
-    ids = [name for name, column in columns.items() if column.kind == "id"]
     whole = pl.concat(parts, rechunk=False) if parts else _empty(columns)
     rows = table.lazy(np.concatenate(without) if without else np.zeros(0, np.int64))
-    return Read(whole.lazy().with_columns(pl.col(ids).cast(pl.String)), tally.account(), rows)
+    return Read(whole.lazy(), tally.account(), rows)
 
 
 def _check_types(table: Records, columns: Mapping[str, Column]) -> None:
