@@ -216,12 +216,12 @@ def test_recipes_with_typing_errors(call, tmp_path, text, said):
         ("    def score(self, lists):\n        return 1 / 0\n", "raised ZeroDivisionError in score"),
     ],
 )
-def test_rewards(call, start, plugin, tmp_path, body, said):
+def test_metrics(call, start, plugin, tmp_path, body, said):
     plugin("metric", "Metric", body)
     code, told = call("align", *model_and_data(start), "--reward", "ndcg + bad", *ALIGN, "--out", tmp_path / "out")
     assert code == 2
     assert said in told
-    assert "The reward 'bad' of package bad-reward 1.2" in told
+    assert "The metric 'bad' of package bad-metric 1.2" in told
 
 
 def test_a_source_that_raises(call, plugin, tmp_path):
@@ -409,7 +409,7 @@ def test_ctrl_c_while_evaluating_and_comparing(call, tmp_path, monkeypatch):
     dataset = write_small(tmp_path / "data")
     folder = write_decoded(tmp_path / "sft", dataset, [[1, 3, 2]] * 4)
     for command, where in [
-        (["eval", folder], "recalign.evaluation.evaluate.measure_baselines"),
+        (["eval", folder], "recalign.evaluation.evaluate.recommend_beside"),
         (["compare", folder], "recalign.comparison.report.write_report"),
     ]:
         with monkeypatch.context() as patch:

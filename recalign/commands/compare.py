@@ -24,7 +24,7 @@ RunsArgument = Annotated[
 GroupOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--group", help="Pool runs into one row: seeds are averaged, folds joined.", metavar="NAME=RUN,RUN,..."
+        "--group", help="Aggregate runs into one row: seeds are averaged, folds joined.", metavar="NAME=RUN,RUN,..."
     ),
 ]
 ReferenceOption = Annotated[

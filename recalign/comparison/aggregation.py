@@ -1,4 +1,4 @@
-"""Pool runs into systems: seeds are averaged, folds joined, and what does not fit together is refused."""
+"""Aggregate runs into systems: seeds are averaged, folds joined, and what does not fit together is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class System:
         name: as shown.
         frame: per-user values: data, row, user_id and metrics; seeds averaged, folds one below the other, sorted.
         summary: mean and interval of each metric.
-        runs: the runs that were pooled.
+        runs: the runs that were aggregated.
         baseline: whether it is a simple baseline.
         oracle: whether its decoder read the targets.
         corpus: measures of all lists of a run together, averaged over the runs.
@@ -70,7 +70,7 @@ def metrics_of(groups: Mapping[str, Sequence[Evaluation]], wanted: Sequence[str]
     return list(found if wanted is None else wanted)
 
 
-def pool(name: str, runs: Sequence[Evaluation], metrics: Sequence[str], seed: int) -> System:
+def aggregate(name: str, runs: Sequence[Evaluation], metrics: Sequence[str], seed: int) -> System:
     """Average the seeds and join the folds of one group."""
     first = runs[0]
     for run in runs[1:]:
@@ -91,7 +91,7 @@ def pool(name: str, runs: Sequence[Evaluation], metrics: Sequence[str], seed: in
     return System(name, frame, summarise(frame, seed), tuple(runs), False, oracle, corpus, cost)
 
 
-def pool_baselines(
+def aggregate_baselines(
     groups: Mapping[str, Sequence[Evaluation]], model: System, metrics: Sequence[str], seed: int
 ) -> list[System]:
     """Join the folds of each baseline that was measured for every dataset; seeds of models do not concern them."""
@@ -121,8 +121,8 @@ def _average(frames: Sequence[pl.DataFrame], metrics: Sequence[str]) -> pl.DataF
 
 
 def _check_same_family(first: Evaluation, other: Evaluation) -> None:
-    """Refuse to pool runs of different splits, or of datasets that are not folds of one."""
-    hint = "A group pools folds of one dataset and seeds of one configuration."
+    """Refuse to aggregate runs of different splits, or of datasets that are not folds of one."""
+    hint = "A group aggregates folds of one dataset and seeds of one configuration."
     if first.results["split"] != other.results["split"]:
         raise UserError(
             f"{first.folder} is on the split '{first.results['split']}', {other.folder} on '{other.results['split']}'.",
@@ -140,13 +140,13 @@ def _check_same_family(first: Evaluation, other: Evaluation) -> None:
 
 
 def _check_tested_once(name: str, frame: pl.DataFrame) -> None:
-    """Refuse to pool folds that test a user twice: the paired tests would count them twice."""
+    """Refuse to aggregate folds that test a user twice: the paired tests would count them twice."""
     folds = frame.select("data", "user_id").unique()
     twice = folds.filter(folds["user_id"].is_duplicated())
     if twice.height:
         raise UserError(
             f"The runs of '{name}' test user '{twice['user_id'].sort()[0]}' in more than one fold.",
-            "Pool folds of one `prepare --split user --folds N`, which test every user once.",
+            "Aggregate folds of one `prepare --split user --folds N`, which test every user once.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Compare evaluated runs: pool folds, average seeds, test paired differences to a reference."""
+"""Compare evaluated runs: join folds, average seeds, test paired differences to a reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recalign.comparison.aggregation import System, check_same_rows, metrics_of, pool, pool_baselines
+from recalign.comparison.aggregation import System, aggregate, aggregate_baselines, check_same_rows, metrics_of
 from recalign.comparison.evaluations import Evaluation
 from recalign.errors import UserError, did_you_mean
 from recalign.evaluation.significance import Paired, holm
@@ -84,7 +84,7 @@ def compare(
     """Compare groups of runs.
 
     Args:
-        groups: name -> the runs that are pooled: folds of one dataset, seeds of one configuration.
+        groups: name -> the runs that are aggregated: folds of one dataset, seeds of one configuration.
         reference: name of a group or baseline; by default the first group.
         metrics: names; by default all. A system that lacks one has no value there.
         seed: of the bootstrap.
@@ -93,10 +93,10 @@ def compare(
         UserError: runs of different datasets, splits or rows, both named; an unknown metric or reference.
     """
     names = metrics_of(groups, metrics)
-    systems = [pool(name, runs, names, seed) for name, runs in groups.items()]
+    systems = [aggregate(name, runs, names, seed) for name, runs in groups.items()]
     for other in systems[1:]:
         check_same_rows(systems[0], other)
-    systems += pool_baselines(groups, systems[0], names, seed)
+    systems += aggregate_baselines(groups, systems[0], names, seed)
     by_name = {system.name: system for system in systems}
     chosen = systems[0].name if reference is None else reference
     if chosen not in by_name:

@@ -14,7 +14,7 @@ from recalign.data.dataset import Rows
 def fewest_available(
     rows: Sequence[Row],
     needed: int,
-    pool: np.ndarray,
+    candidates: np.ndarray,
     barred: Callable[[Row], np.ndarray],
     indices: np.ndarray | None = None,
 ) -> tuple[Row, int] | None:
@@ -23,7 +23,7 @@ def fewest_available(
     Args:
         rows: a split, or some rows.
         needed: how many items each row needs.
-        pool: [I] bool, the items to choose from.
+        candidates: [I] bool, the items to choose from.
         barred: items of a row that do not count: at most those of its history, earlier history and targets, and those
             that are no candidates.
         indices: look at these rows only.
@@ -31,12 +31,12 @@ def fewest_available(
     Returns:
         The first such row and how many items it has left, or None where all rows have enough.
     """
-    if isinstance(rows, Rows) and _longest(rows) is not None and int(pool.sum()) - _longest(rows) >= needed:
+    if isinstance(rows, Rows) and _longest(rows) is not None and int(candidates.sum()) - _longest(rows) >= needed:
         return None  # without a look at every row
     fewest: tuple[Row, int] | None = None
     for index in range(len(rows)) if indices is None else indices:
         row = rows[int(index)]
-        left = int(pool.sum()) - int(pool[np.unique(barred(row))].sum())
+        left = int(candidates.sum()) - int(candidates[np.unique(barred(row))].sum())
         if left < (needed if fewest is None else fewest[1]):
             fewest = row, left
     return fewest

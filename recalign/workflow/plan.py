@@ -203,10 +203,10 @@ class _Planner:
         folders = [f"{step.out}{rest}" for step in steps]
         if match["label"] is None:
             return folders, steps
-        pooled: dict[str, list[str]] = {}
+        aggregated: dict[str, list[str]] = {}
         for step, folder in zip(steps, folders, strict=True):
-            pooled.setdefault(_filled(match["label"], {**place, **step.axes}, where), []).append(folder)
-        return [label + ",".join(members) for label, members in pooled.items()], steps
+            aggregated.setdefault(_filled(match["label"], {**place, **step.axes}, where), []).append(folder)
+        return [label + ",".join(members) for label, members in aggregated.items()], steps
 
     def _family(self, name: str, where: str) -> _Family:
         if name not in self.families:

@@ -45,8 +45,8 @@ class Negatives:
             )
         popularity = engine.catalogue.popularity
         self.log_popularity = np.log(popularity, where=popularity > 0, out=np.full(len(popularity), -np.inf))
-        self.pool = popularity > 0 if source == "popularity" else np.ones(len(popularity), dtype=bool)  # [I]
-        available = int(self.pool.sum())
+        self.candidates = popularity > 0 if source == "popularity" else np.ones(len(popularity), dtype=bool)  # [I]
+        available = int(self.candidates.sum())
         if available <= count:
             which = "items with training interactions" if source == "popularity" else "items"
             raise UserError(
@@ -61,7 +61,7 @@ class Negatives:
             UserError: one has fewer than D; `batch` and `greedy` may find fewer.
         """
         if self.source not in ("batch", "greedy"):
-            found = fewest_available(rows, self.count, self.pool, self.barred)
+            found = fewest_available(rows, self.count, self.candidates, self.barred)
             if found is not None:
                 raise self._too_few(*found)
 
@@ -84,7 +84,7 @@ class Negatives:
         return items
 
     def generator(self, row: Row, epoch: int) -> np.random.Generator:
-        """Return the row's own stream."""
+        """Return the row's own random numbers."""
         return np.random.default_rng([self.seed, 5, epoch, row.index])
 
     def barred(self, row: Row) -> np.ndarray:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recalign.decoding.engine import Engine
 
 EPOCH = 2**32
-"""The sampling streams' epoch of reference lists: no training step has it, so that rollouts never repeat them."""
+"""The epoch of reference lists: no training step has it, so that rollouts never repeat them."""
 CHUNK = 64
 """Prompts a stored file: what an interruption can lose."""
 

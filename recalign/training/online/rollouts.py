@@ -132,7 +132,7 @@ def make_rollout(
         expression: the reward, bound to the catalogue.
         references: [P, M, K] reference lists, or None.
         list_length: K.
-        seed: of the sampling streams.
+        seed: of the sampling.
         step: another step samples anew.
 
     Raises:
