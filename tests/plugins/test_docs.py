@@ -4,11 +4,15 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from recalign.api import AnswerBatch, Decoder
 from recalign.plugins.check.plugin import check
 from recalign.plugins.kinds import KINDS
 from recalign.plugins.registry import find_entry
+from tests.decoding.doubles import make_engine, row
 from tests.fake_distribution import install
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -34,3 +38,40 @@ def test_it_passes_the_check(source, tmp_path, monkeypatch):
         assert check(find_entry(kind.name, name)) == []
     finally:
         sys.modules.pop(module, None)
+
+
+def shown(name):
+    source = next(source for source in SOURCES if source[3:].partition(":")[0] == name)
+    namespace = {}
+    exec(compile(source, name, "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("name", ["popular", "coherent"])
+def test_the_decoders_shown_rank_items_that_a_beam_finds(name):
+    engine = make_engine([np.array([3, 4 + item]) for item in range(12)])
+    rows = [row(0, [0, 1]), row(1, [2, 3, 4])]
+    decoder = next(
+        cls for cls in shown(name).values() if isinstance(cls, type) and issubclass(cls, Decoder) and cls is not Decoder
+    )
+    found = decoder().decode(engine, rows, 5)
+    assert found.items.shape == found.scores.shape == (2, 5)
+    assert found.lengths.tolist() == [5, 5]
+    assert (np.diff(found.scores) <= 0).all()
+    if name == "coherent":
+        items, _ = engine.beam(rows, width=5, size=5)
+        assert [set(each) for each in found.items.tolist()] == [set(each) for each in items.tolist()]
+
+
+def test_the_objective_with_a_head_trains_it():
+    objective = shown("foresight")["Foresight"]()
+    objective.modules = {name: make(4) for name, make in objective.module_makers.items()}
+    hidden = torch.ones(3, 4)
+    answers = AnswerBatch(torch.zeros(3, 5), torch.tensor([1, 2, 3]), torch.tensor([0, 0, 1]), hidden=hidden)
+    loss, figures = objective.loss(answers)
+    said = objective.modules["foresight"](hidden[:1]).item()
+    head = np.mean([(said - np.log(left)) ** 2 for left in (2, 1, 1)])
+    assert float(loss) == pytest.approx(np.log(5) + 0.1 * head)
+    assert figures == {"foresight_loss": pytest.approx(head)}
+    loss.backward()
+    assert objective.modules["foresight"].weight.grad.abs().sum() > 0

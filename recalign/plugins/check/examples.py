@@ -8,7 +8,7 @@ import numpy as np
 
 from recalign.api import INVALID, Catalogue, ListBatch, Row
 
-ITEMS, GROUPS, SAMPLES, REFERENCES, TOKENS, VOCABULARY = 8, 2, 4, 6, 5, 11
+ITEMS, GROUPS, SAMPLES, REFERENCES, TOKENS, VOCABULARY, HIDDEN = 8, 2, 4, 6, 5, 11, 8
 
 
 def catalogue() -> Catalogue:

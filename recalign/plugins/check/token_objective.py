@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from recalign.api import AnswerBatch, TokenObjective, ValidTokens
-from recalign.plugins.check.examples import TOKENS, VOCABULARY
+from recalign.plugins.check.examples import HIDDEN, TOKENS, VOCABULARY
 from recalign.plugins.check.losses import loss_problems
 
 
@@ -27,6 +27,7 @@ def problems(objective: TokenObjective) -> Iterator[str]:
             valid_tokens=valid_tokens if objective.needs.valid_tokens or objective.needs.beam_width else None,
             logits_without_history=bare[tokens] if objective.needs.without_history else None,
             beam_thresholds=thresholds[tokens] if objective.needs.beam_width else None,
+            hidden=logits[tokens, :HIDDEN] if objective.needs.hidden_states else None,
         )
 
     first, second = torch.tensor([1, 2]), torch.tensor([0, 4, 7])  # valid tokens at the beginnings of both answers
