@@ -189,7 +189,7 @@ def _times(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
         dates = _dates(cells)
         readable = dates.is_not_null() | finite
         if column.dated is None and readable.any():
-            column.dated = not finite[readable.arg_max()]
+            column.dated = not finite[readable.arg_max()]  # type: ignore[index]
         if column.dated:
             return dates, dates.is_null().to_numpy()
     elif finite.any():

@@ -179,6 +179,6 @@ class Delimited(Records):
             delimiter=self.dialect.separator,
             quotechar=self.dialect.quote or '"',
             escapechar=self.dialect.escape,
-            quoting=quoting,
+            quoting=quoting,  # type: ignore[arg-type]
         )
         return stop, next(reader)
