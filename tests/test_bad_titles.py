@@ -97,7 +97,7 @@ def test_titles_that_spell_control_tokens_are_taught_and_listed_like_any_other(c
     train = ["--model", model, "--epochs", "1", "--out", tmp_path / "sft"]
     code, told = call("sft", "--data", data.path, *train)
     assert code == 0, told
-    arguments = ["--data", data.path, "--model", tmp_path / "sft", "--keep-history", "--size", "10"]
+    arguments = ["--data", data.path, "--model", tmp_path / "sft", "--exclude-history", "no", "--size", "10"]
     assert call("decode", *arguments, "--out", tmp_path / "out")[0] == 0
     items, shown = predictions(tmp_path / "out")
     assert all(sorted(row) == list(range(10)) for row in items)
