@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from recalign.api.backbones import Backbone
 from recalign.api.base import INVALID, NoParams, Plugin, hookimpl
 from recalign.api.decoders import Decoder, Predictions, Rescorer, ValidContinuations
 from recalign.api.engine import Completions, Engine, Scoring, TitleTree
@@ -37,7 +38,7 @@ from recalign.api.sources import FileAccount, RawData, Refused, Source
 from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjective, ValidTokens
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
-from recalign.data.item_vectors import item_vectors
+from recalign.data.item_vectors import item_vectors, truncated_svd
 from recalign.data.saved_arrays import read_arrays, write_arrays
 from recalign.data.vectors import cooccurrence, tfidf
 from recalign.errors import UserError
@@ -46,6 +47,7 @@ from recalign.params import Params
 __all__ = [
     "AnswerBatch",
     "AnyMetric",
+    "Backbone",
     "Catalogue",
     "Completions",
     "CorpusMetric",
@@ -99,5 +101,6 @@ __all__ = [
     "item_vectors",
     "read_arrays",
     "tfidf",
+    "truncated_svd",
     "write_arrays",
 ]

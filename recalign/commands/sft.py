@@ -97,6 +97,21 @@ def sft(
     lora_rank: LoraRankOption = None,
     lora_alpha: LoraAlphaOption = None,
     lora_target: LoraTargetOption = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="A backbone, which computes the embeddings of item tokens: item-vectors, or a plugin's; needs "
+            "atomic identifiers."
+        ),
+    ] = None,
+    backbone_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone-param",
+            help="Parameter key=value of the backbone; `recalign plugins show NAME` lists them.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     log_every: Annotated[int, typer.Option(help="Number of updates between two lines of log.jsonl.", min=1)] = 10,
@@ -145,6 +160,8 @@ def sft(
         template=template,
         template_vars=parse_variables(template_var or []),
         lora=adapter(lora, lora_rank, lora_alpha, lora_target),
+        backbone=backbone,
+        backbone_params=parse_assignments(backbone_param or []),
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         max_length=max_length,

@@ -35,8 +35,8 @@ def item_embeddings(texts: Sequence[str], users: np.ndarray, items: np.ndarray, 
     Returns:
         [I, D] float64.
     """
-    text = _unit_rows(_svd(tfidf(texts), DIMENSIONS, seed))
-    together = _unit_rows(_svd(cooccurrence(users, items, len(texts)), DIMENSIONS, seed))
+    text = _unit_rows(truncated_svd(tfidf(texts), DIMENSIONS, seed))
+    together = _unit_rows(truncated_svd(cooccurrence(users, items, len(texts)), DIMENSIONS, seed))
     known = together.any(axis=1)
     if known.any() and not known.all():
         seen = text[known]
@@ -93,19 +93,17 @@ def item_vectors(catalogue: Catalogue, embeddings: Path | None = None) -> csr_ar
     return tfidf([" ".join([title, *genres, text]) for title, genres, text in described])
 
 
-def existing_file(path: Path) -> Path:
-    """Return the path of an embedding file.
+def truncated_svd(matrix: csr_array, dimensions: int, seed: int) -> np.ndarray:
+    """Project the rows of a matrix on its leading right singular vectors.
 
-    Raises:
-        UserError: there is none.
+    Args:
+        matrix: [I, words].
+        dimensions: maximum number of singular vectors.
+        seed: of the start vector.
+
+    Returns:
+        [I, D] float64, D at most `dimensions`; columns of (nearly) no variance are 0.
     """
-    if not path.is_file():
-        raise UserError(f"The embedding file {path} does not exist.", "Mend the path, or leave it out.")
-    return path
-
-
-def _svd(matrix: csr_array, dimensions: int, seed: int) -> np.ndarray:
-    """Project rows on the leading singular vectors: [I, <= dimensions]."""
     from scipy.sparse.linalg import svds
 
     small = min(matrix.shape)
@@ -117,6 +115,17 @@ def _svd(matrix: csr_array, dimensions: int, seed: int) -> np.ndarray:
         left, values, _ = svds(matrix, k=dimensions, v0=start)
         left, values = left[:, ::-1], values[::-1]
     return left * np.where(values > 1e-9 * max(values.max(initial=0.0), 1.0), values, 0.0)
+
+
+def existing_file(path: Path) -> Path:
+    """Return the path of an embedding file.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"The embedding file {path} does not exist.", "Mend the path, or leave it out.")
+    return path
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from recalign.errors import UserError
+from recalign.models.modules import PLACE, attached, swapped
 
 REFERENCE = "reference"
 
@@ -83,25 +84,27 @@ def reference_model(model: PreTrainedModel | PeftModel) -> Callable[[], contextl
 
     Returns:
         A factory of context managers: `with reference() as model:` yields the reference. Where an adapter is trained,
-        that is the same model with the adapter off, or with a frozen copy of the adapter that it started from; else it
-        is a frozen copy of the model.
+        that is the same model with the adapter off, or with a frozen copy of the adapter that it started from, and a
+        frozen copy of the modules beside it; else it is a frozen copy of the model.
     """
     if not isinstance(model, PeftModel):
         frozen = copy.deepcopy(model).requires_grad_(False).eval()
         return lambda: contextlib.nullcontext(frozen)
     started_from_adapter = REFERENCE in model.peft_config
+    beside = copy.deepcopy(getattr(model, PLACE)).requires_grad_(False) if attached(model) else None
 
     @contextlib.contextmanager
     def reference() -> Iterator[nn.Module]:
         training = model.training
         model.eval()
         try:
-            if started_from_adapter:
-                model.set_adapter(REFERENCE, inference_mode=True)
-                yield model
-            else:
-                with model.disable_adapter():
+            with contextlib.nullcontext() if beside is None else swapped(model, beside):
+                if started_from_adapter:
+                    model.set_adapter(REFERENCE, inference_mode=True)
                     yield model
+                else:
+                    with model.disable_adapter():
+                        yield model
         finally:
             if started_from_adapter:
                 model.set_adapter("default")

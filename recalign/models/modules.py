@@ -6,7 +6,8 @@ lie in a file of their own, so that the model's files stay what transformers and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -48,12 +49,43 @@ def attach(model: Model, name: str, make: Callable[[int], nn.Module], *, seed: i
             torch.manual_seed(seed)
             module = make(int(model.config.get_text_config().hidden_size))
         beside[name] = module.to(next(model.parameters()).device)
-        if folder is not None and (folder / MODULES_FILE).is_file():
-            mine = f"{name}."
-            stored = {key.removeprefix(mine): value for key, value in _read(folder).items() if key.startswith(mine)}
-            if stored:
-                _fill(beside[name], stored, name, folder)
+        known = {} if folder is None else stored(folder, name)
+        if known:
+            _fill(beside[name], known, name, folder)
     return beside[name]
+
+
+def stored(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Return the weights that a model's folder has for one module; none where it has no such module.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    if not (folder / MODULES_FILE).is_file():
+        return {}
+    mine = f"{name}."
+    return {key.removeprefix(mine): value for key, value in _read(folder).items() if key.startswith(mine)}
+
+
+@contextlib.contextmanager
+def swapped(model: Model, modules: nn.ModuleDict) -> Iterator[None]:
+    """Let the modules beside a model have the weights of a copy of them; no tensor is changed.
+
+    Args:
+        model: the language model.
+        modules: a copy of all modules beside it.
+    """
+    pairs = list(zip(getattr(model, PLACE).modules(), modules.modules(), strict=True))
+
+    def swap() -> None:
+        for one, other in pairs:
+            one._parameters, other._parameters = other._parameters, one._parameters
+
+    swap()
+    try:
+        yield
+    finally:
+        swap()
 
 
 def attached(model: Model) -> dict[str, nn.Module]:

@@ -16,9 +16,16 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from recalign import console
+from recalign.api import Backbone
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.models.builtin import PREFIX, builtin_model, builtin_tokenizer, parse_builtin
+from recalign.models.item_embeddings import (
+    attach_backbone,
+    backbone_settings,
+    check_identifier,
+    write_into_weights,
+)
 from recalign.models.lora import LoraOptions, reference_model
 from recalign.models.modules import MODULES_FILE, attach
 from recalign.models.tokenizers import add_item_tokens
@@ -123,6 +130,7 @@ def load_policy(
     seed: int = 0,
     trainable: bool = False,
     max_length: int | None = None,
+    backbone: Backbone | None = None,
 ) -> Policy:
     """Load a model and bind it to a dataset's catalogue.
 
@@ -139,6 +147,7 @@ def load_policy(
         seed: of new weights.
         trainable: whether it will be trained.
         max_length: maximum number of tokens of prompt and response together (default: the model's context).
+        backbone: computes the embeddings of item tokens; default: the one that the model was trained with, if any.
 
     Raises:
         UserError: no such model, a broken or half-written one, one without tokenizer, one trained on another catalogue.
@@ -176,11 +185,16 @@ def load_policy(
                 source, tokenizer, new_tokens, dtype=weights_dtype, trust_remote_code=trust_remote_code, lora=lora,
                 trainable=trainable,
             )  # fmt: skip
+    computed = _backbone(recorded, backbone, dataset, name)
+    if computed is not None:
+        attach_backbone(model, computed, dataset.catalogue, titles.paths, seed=seed, folder=folder)
     model.to(default_device()).train(trainable)
     limit_threads(model)
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
+    if computed is not None:
+        settings["backbone"] = computed
     return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES, folder)
 
 
@@ -228,17 +242,37 @@ def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overw
 
     def work(loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel], temporary: Path) -> dict[str, Any]:
         tokenizer, model = loaded
+        recorded = read_json(folder / SETTINGS_FILE) if folder and (folder / SETTINGS_FILE).is_file() else {}
+        if "backbone" in recorded:
+            attach_backbone(model, recorded["backbone"], None, (), seed=0, folder=folder)
+            write_into_weights(model)
         save_weights(model, temporary)
         tokenizer.save_pretrained(temporary)
         if folder and (folder / MODULES_FILE).is_file():
             (temporary / MODULES_FILE).write_bytes((folder / MODULES_FILE).read_bytes())
-        if folder and (folder / SETTINGS_FILE).is_file():
-            write_json(temporary / SETTINGS_FILE, read_json(folder / SETTINGS_FILE))
+        if recorded:
+            write_json(temporary / SETTINGS_FILE, recorded)
         return {"parameters": int(model.num_parameters())}
 
     asked = Asked("export", {"model": name}, {"model": model_hash(name)})
     results, reused = perform_whole(RunFolder(out), asked, ready, work, overwrite=overwrite)
     return {**results, "reused": reused}
+
+
+def _backbone(
+    recorded: dict[str, Any], asked: Backbone | None, dataset: PreparedDataset, name: str | Path
+) -> dict[str, Any] | None:
+    """The settings of the model's backbone: that of its training, or the one asked for."""
+    known = recorded.get("backbone")
+    if asked is None:
+        return known
+    check_identifier(asked.name, dataset.identifier)
+    if known not in (None, backbone_settings(asked)):
+        raise UserError(
+            f"{name} was trained with the backbone '{known['name']}' and {known['params']}.",
+            "Leave --backbone out: the model brings its own.",
+        )
+    return backbone_settings(asked)
 
 
 def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: str | Path) -> None:

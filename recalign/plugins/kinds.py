@@ -30,6 +30,7 @@ class Kind:
         trial: dotted path of the function that tries a plugin on made-up data, `module:function`; it takes the plugin
             and yields one line per problem. Empty: `plugins check` looks at the declarations alone.
         words: other names that users may type for the kind: a reward is a metric.
+        assignments: the option of commands that holds the parameters of such a plugin.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Kind:
     argument: str
     trial: str = ""
     words: tuple[str, ...] = ()
+    assignments: str = "param"
 
     @property
     def group(self) -> str:
@@ -78,6 +80,13 @@ KINDS: dict[str, Kind] = {
             "recommender",
             trial="recalign.plugins.check.recommenders:problems",
             words=("baseline",),
+        ),
+        Kind(
+            "backbone",
+            "recalign.api:Backbone",
+            "backbone",
+            trial="recalign.plugins.check.backbones:problems",
+            assignments="backbone_param",
         ),
     )
 }

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from recalign import console
-from recalign.api import Objective
+from recalign.api import Backbone, Objective
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import Engine
 from recalign.errors import UserError
 from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_expression
+from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy, is_builtin, load_policy
 from recalign.models.weights import Dtype, model_hash
@@ -29,7 +30,7 @@ from recalign.training.setup import TrainingSetup
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.training.validation import evenly_spaced
-from recalign.workspace import RunFolder, home
+from recalign.workspace import RunFolder, file_hash, home
 
 MODEL_FOLDER = "model"
 MAKES = (MODEL_FOLDER, CHECKPOINTS, LOG_FILE, ROUNDS, CURVES)
@@ -56,6 +57,8 @@ class SftOptions:
         max_length: most tokens of prompt and response; None: the model's context.
         shuffle_targets: a fresh order of each row's targets every epoch (see Augmentation).
         history_dropout: share of each history's items left out every epoch.
+        backbone: name of a backbone that computes the embeddings of item tokens; None: that of the model, if any.
+        backbone_params: its parameters.
         metric: validation metric besides the losses; None: ndcg over the list (next task: ndcg@10); "" for none.
         valid_rows: how many validation rows to use at most.
     """
@@ -73,6 +76,8 @@ class SftOptions:
     max_length: int | None = None
     shuffle_targets: bool = False
     history_dropout: float = 0.0
+    backbone: str | None = None
+    backbone_params: Mapping[str, Any] = field(default_factory=dict)
     metric: str | None = None
     valid_rows: int = 512
 
@@ -101,7 +106,10 @@ def train_supervised(
     family.check_supervised(objective, options.loss_on)
     family.check(objective, dataset, options.model)
     options = replace(options, training=_with_defaults(options, objective))
+    backbone = _backbone(options, dataset)
     inputs = {"data": dataset.hash, "model": model_hash(options.model)}
+    if backbone is not None:
+        inputs |= {str(file): file_hash(file) for file in backbone.files if file.exists()}
 
     def ready() -> TrainingSetup:
         policy = load_policy(
@@ -115,6 +123,7 @@ def train_supervised(
             seed=options.training.seed,
             trainable=True,
             max_length=options.max_length,
+            backbone=backbone,
         )
         objective.modules = policy.attach(objective.module_makers, options.training.seed)
         return _setup(policy, dataset, objective, options)
@@ -127,6 +136,17 @@ def train_supervised(
         resume=resume,
         overwrite=overwrite,
     )
+
+
+def _backbone(options: SftOptions, dataset: PreparedDataset) -> Backbone | None:
+    """Make the backbone that the options name, and refuse one that does not fit before a model is loaded."""
+    if options.backbone is None:
+        if options.backbone_params:
+            raise UserError("There are parameters of a backbone, and no backbone.", "Name it with --backbone.")
+        return None
+    check_identifier(options.backbone, dataset.identifier)
+    backbone: Backbone = registry.create("backbone", options.backbone, options.backbone_params)
+    return backbone
 
 
 def _trained(setup: TrainingSetup, out: Path, options: SftOptions, resume: bool) -> dict[str, Any]:

@@ -226,8 +226,10 @@ class _Planner:
 
     def _check_plugins(self, parsed: Mapping[str, Any], where: str) -> None:
         """Find the plugins and metrics that a step names, and try its parameters on them, before anything runs."""
-        params = tuple(parsed.get("param") or ())
-        named = [(kind.name, str(parsed.get(kind.argument) or ""), *params) for kind in KINDS.values()]
+        named = [
+            (kind.name, str(parsed.get(kind.argument) or ""), *(parsed.get(kind.assignments) or ()))
+            for kind in KINDS.values()
+        ]
         for plugin in [each for each in named if each[1] and each not in self._checked]:
             try:
                 _check_plugin(*plugin)

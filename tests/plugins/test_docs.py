@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from recalign.api import AnswerBatch, Decoder
+from recalign.models.modules import attached
+from recalign.models.policy import load_policy
 from recalign.plugins.check.plugin import check
 from recalign.plugins.kinds import KINDS
 from recalign.plugins.registry import find_entry
+from recalign.training.supervised import SftOptions, train_supervised
+from recalign.training.training_options import TrainingOptions
 from tests.decoding.doubles import make_engine, row
+from tests.fake_dataset import write_dataset
 from tests.fake_distribution import install
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -23,8 +28,8 @@ def kind_of(source):
     return KINDS[re.search(r"def recalign_(\w+)", source)[1]]
 
 
-def test_metrics_objectives_decoders_and_recommenders_are_shown():
-    assert {"metric", "objective", "decoder", "recommender"} <= {kind_of(source).name for source in SOURCES}
+def test_plugins_of_every_kind_but_sources_are_shown():
+    assert {"metric", "objective", "decoder", "recommender", "backbone"} <= {kind_of(source).name for source in SOURCES}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source[3:].partition(":")[0])
@@ -75,3 +80,21 @@ def test_the_objective_with_a_head_trains_it():
     assert figures == {"foresight_loss": pytest.approx(head)}
     loss.backward()
     assert objective.modules["foresight"].weight.grad.abs().sum() > 0
+
+
+def test_a_model_is_trained_on_the_embeddings_of_the_backbone_shown(tmp_path, monkeypatch):
+    source = next(source for source in SOURCES if kind_of(source).name == "backbone")
+    install(
+        tmp_path, "shown", {"recalign.backbones": {"genre-popularity": "shown_backbone"}}, {"shown_backbone": source}
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dataset = write_dataset(tmp_path / "data", identifier="atomic", task="next")
+    training = TrainingOptions(epochs=1, batch_size=12, learning_rate=1e-2)
+    options = {"backbone": "genre-popularity", "backbone_params": {"width": 4}, "training": training}
+    try:
+        train_supervised(dataset, tmp_path / "out", SftOptions(**options))
+        policy = load_policy(str(tmp_path / "out"), dataset)
+    finally:
+        sys.modules.pop("shown_backbone", None)
+    assert policy.settings["backbone"] == {"name": "genre-popularity", "params": {"width": 4}}
+    assert sum(each.requires_grad for each in attached(policy.model)["item_embeddings"].parameters()) == 4

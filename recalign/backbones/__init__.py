@@ -1,0 +1,1 @@
+"""Built-in backbones: what computes the embeddings of added item tokens."""
