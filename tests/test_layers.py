@@ -43,6 +43,7 @@ ORDER = [
     "models",
     "decoding",
     "objectives",
+    "backbones",
     "decoders",
     "sources",
     "evaluation",
@@ -55,7 +56,7 @@ ORDER = [
 ]
 PLACE = {room: place for place, room in enumerate(ORDER)}
 
-BUILT_IN = {"metrics", "objectives", "decoders", "sources", "recommenders"}
+BUILT_IN = {"metrics", "objectives", "decoders", "sources", "recommenders", "backbones"}
 TORCH_BELONGS = {"objectives", "training", "decoding", "decoders", "models", "text", "recommenders"}
 TRANSFORMERS_BELONG = {"training", "models", "decoding"}
 

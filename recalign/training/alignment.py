@@ -14,7 +14,7 @@ from recalign.decoding.engine import Engine
 from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import SETTINGS_FILE, Policy, is_builtin, load_policy
+from recalign.models.policy import SETTINGS_FILE, Policy, is_builtin
 from recalign.models.weights import Dtype, find_model_folder, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
@@ -23,6 +23,7 @@ from recalign.text.chat_templates import Scalar
 from recalign.training.families import family_of
 from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect
+from recalign.training.starting_policy import starting_policy
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
 from recalign.workspace import RunFolder, read_json
@@ -125,20 +126,7 @@ def train_aligned(
 
     def ready() -> Policy:
         connect()
-        policy = load_policy(
-            options.model,
-            dataset,
-            template=options.template,
-            template_vars=options.template_vars,
-            lora=options.lora,
-            trust_remote_code=options.trust_remote_code,
-            dtype=options.dtype,
-            seed=options.training.seed,
-            trainable=True,
-            max_length=options.max_length,
-        )
-        objective.modules = policy.attach(objective.module_makers, options.training.seed)
-        return policy
+        return starting_policy(options, dataset, objective)
 
     return perform(
         RunFolder(out),

@@ -15,7 +15,7 @@ from recalign.errors import UserError
 from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_expression
 from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import Policy, is_builtin, load_policy
+from recalign.models.policy import Policy, is_builtin
 from recalign.models.weights import Dtype, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
@@ -27,6 +27,7 @@ from recalign.training.offline.examples import Augmentation
 from recalign.training.offline.self_play import FOLDER as ROUNDS
 from recalign.training.online.diagnostics import CURVES
 from recalign.training.setup import TrainingSetup
+from recalign.training.starting_policy import starting_policy
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.training.validation import evenly_spaced
@@ -112,20 +113,7 @@ def train_supervised(
         inputs |= {str(file): file_hash(file) for file in backbone.files if file.exists()}
 
     def ready() -> TrainingSetup:
-        policy = load_policy(
-            options.model,
-            dataset,
-            template=options.template,
-            template_vars=options.template_vars,
-            lora=options.lora,
-            trust_remote_code=options.trust_remote_code,
-            dtype=options.dtype,
-            seed=options.training.seed,
-            trainable=True,
-            max_length=options.max_length,
-            backbone=backbone,
-        )
-        objective.modules = policy.attach(objective.module_makers, options.training.seed)
+        policy = starting_policy(options, dataset, objective, backbone=backbone)
         return _setup(policy, dataset, objective, options)
 
     return perform(

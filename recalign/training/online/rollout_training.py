@@ -76,25 +76,10 @@ def align_policy(
     *,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Align the engine's policy in place; checkpoints, `log.jsonl` and `curves.png` are written to the run folder.
+    """Align the engine's policy in place by rollouts; arguments, result and errors are those of `Family.align`.
 
-    Args:
-        engine: the starting policy, trainable.
-        dataset: prompts and targets.
-        objective: credit and loss.
-        expression: the reward, bound to the dataset's catalogue.
-        out: the run folder.
-        training: learning rate, updates or epochs, validation; batch size and best metric are this function's own.
-        options: rollouts.
-        resume: go on from the newest checkpoint.
-
-    Returns:
-        What run.json records: updates, validation before and best, diagnostics, seconds, rows left out.
-
-    Raises:
-        UserError: the reward or the objective misbehaves, or the reward is defined for no row; a row has fewer items
-            left than a group has ranked titles.
-        KeyboardInterrupt: after Ctrl-C, when the present update is done and a checkpoint is saved.
+    Besides, `curves.png` is written to the run folder, and a row with fewer items left than a group has ranked titles
+    is a UserError.
     """
     schedule, left_out = _schedule(dataset, expression, options, training.seed)
     if training.eval_every == 0:
