@@ -39,6 +39,7 @@ ORDER = [
     "preparation",
     "text",
     "recommenders",
+    "backbones",
     "metrics",
     "models",
     "decoding",
@@ -55,7 +56,7 @@ ORDER = [
 ]
 PLACE = {room: place for place, room in enumerate(ORDER)}
 
-BUILT_IN = {"metrics", "objectives", "decoders", "sources", "recommenders"}
+BUILT_IN = {"metrics", "objectives", "decoders", "sources", "recommenders", "backbones"}
 TORCH_BELONGS = {"objectives", "training", "decoding", "decoders", "models", "text", "recommenders"}
 TRANSFORMERS_BELONG = {"training", "models", "decoding"}
 
