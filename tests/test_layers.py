@@ -39,6 +39,7 @@ ORDER = [
     "preparation",
     "text",
     "recommenders",
+    "backbones",
     "metrics",
     "models",
     "decoding",

@@ -90,3 +90,20 @@ def test_two_processes_train_one_model_and_speak_once(data, tmp_path):
     losses = [line["loss"] for line in read_log(out) if "loss" in line]
     assert len(losses) == result["updates"] and losses[-1] < losses[0]
     assert (out / "model" / "model.safetensors").is_file()
+
+
+def test_a_backbone_and_its_parameters_are_recorded_with_the_model(tmp_path, capsys):
+    write_dataset(tmp_path / "atomic", identifier="atomic", task="next")
+    options = ("--data", tmp_path / "atomic", "--epochs", 1, "--batch-size", 8, "--out", tmp_path / "run", "--json")
+    assert run("sft", *options, "--backbone", "item-vectors", "--backbone-param", "dimensions=5") == 0
+    recorded = json.loads((tmp_path / "run" / "model" / "recalign.json").read_text())
+    assert recorded["backbone"] == {"name": "item-vectors", "params": {"embeddings": None, "dimensions": 5}}
+    capsys.readouterr()
+    assert run("sft", *options[:-1], "--overwrite", "--backbone", "item-vector") == 2
+    assert "item-vectors" in capsys.readouterr().err
+
+
+def test_a_backbone_does_not_fit_titles(data, tmp_path, capsys):
+    assert run("sft", "--data", data, "--out", tmp_path / "run", "--backbone", "item-vectors") == 2
+    assert "--identifier atomic" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

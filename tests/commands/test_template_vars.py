@@ -56,7 +56,7 @@ def test_a_run_that_goes_on_the_next_day_sees_the_same_prompts(call, monkeypatch
     assert settings["template_variables"] == {"enable_thinking": False}
     assert settings["template_date"] == "2024-07-26"
     on_day(monkeypatch, 2)
-    align = ["--objective", "grpo", "--steps", "1", "--prompts-per-step", "2", "-p", "group_size=2", "--no-report"]
+    align = ["--objective", "grpo", "--max-steps", "1", "--prompts-per-step", "2", "-p", "group_size=2", "--no-report"]
     code, told = call("align", "--data", data, "--model", tmp_path / "sft", *align, "--out", tmp_path / "aligned")
     assert code == 0, told
     assert "thinking block" not in told

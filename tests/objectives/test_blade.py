@@ -81,7 +81,7 @@ def test_nothing_to_compare_with_is_refused():
 
 def test_defaults_are_the_papers():
     objective = create("objective", "blade")
-    assert (objective.reference_lists, objective.params.tau, objective.params.group_size) == (128, 0.3, 16)
+    assert (objective.needs.reference_lists, objective.params.tau, objective.params.group_size) == (128, 0.3, 16)
 
 
 @pytest.mark.parametrize(("name", "value"), [("tau", -0.1), ("reference_lists", -1), ("best_of", 1), ("group_size", 1)])

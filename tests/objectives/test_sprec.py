@@ -30,7 +30,7 @@ def test_its_loss_is_that_of_dpo_and_with_several_negatives_of_s_dpo():
 
 
 def test_five_rounds_of_2048_rows_against_greedy_titles():
-    assert Sprec().rounds == Rounds(5, 2048)
+    assert Sprec().needs.rounds == Rounds(5, 2048)
     assert (Sprec().params.source, Sprec().params.negatives, Sprec().params.beta) == ("greedy", 1, 0.1)
 
 

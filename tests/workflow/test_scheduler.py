@@ -122,7 +122,7 @@ def test_another_run_by_hand_in_a_steps_folder_is_not_taken_for_the_steps():
     folder.begin("sft", {"epochs": 9}, {}, overwrite=True)
     folder.finish({})
     assert states()["sft/seed=0"] == "unfinished"
-    with pytest.raises(UserError, match=r"RecipeStep 'sft/seed=0': .* holds another run") as error:
+    with pytest.raises(UserError, match=r"Step 'sft/seed=0': .* holds another run") as error:
         run()
     assert "--overwrite" not in error.value.hint  # `recalign run` takes none
     assert folder.record["options"] == {"epochs": 9}
@@ -156,7 +156,7 @@ def test_a_finished_step_is_kept_when_the_ledger_is_lost():
 
 def test_a_users_error_names_the_step():
     fail["seed=0"] = UserError("too few rows", "take more")
-    with pytest.raises(UserError, match="RecipeStep 'sft/seed=0': too few rows") as error:
+    with pytest.raises(UserError, match="Step 'sft/seed=0': too few rows") as error:
         run()
     assert error.value.hint == "take more"
     assert [out for _, out in calls] == ["x/data", "x/sft/seed=0"]
