@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recalign.data.forms import appearance, visible
-from recalign.data.genres import read_genres
+from recalign.data.genres import PLACEHOLDERS, read_genres
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ COLUMNS = ("title", "genres", "text", "suffix")
 def one_row_each(
     items: pl.LazyFrame, *, per_event: bool, drop_invalid: bool, genre_separator: str | None
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Merge the rows of each item: every column takes the first value of which something is visible.
+    """Merge the rows of each item: every column takes the first value that says something.
+
+    A value says something where a character of it is visible and, among genres, where it is no placeholder. What is
+    held in memory grows with the number of items, not with that of rows.
 
     Args:
         items: as `RawData.items`.
@@ -28,82 +31,113 @@ def one_row_each(
 
     Returns:
         The items in the order of their first mention, with `row` (of that mention, from 1), and the facts:
-        `item_rows_repeated` (rows beyond the first of their item), `items_differing` (column -> how many items have
-        several values, in which share of the items, and an example), and those of `read_genres`.
+        `item_rows_repeated` (rows beyond the first of their item), `items_differing` (column -> what `_differing`
+        tells), and those of `read_genres`.
 
     Raises:
         UserError: rows of one item contradict each other.
     """
     import polars as pl
 
-    if "suffix" not in items.collect_schema():
-        items = items.with_columns(suffix=pl.lit(None, dtype=pl.String))
-    rows = (  # equal rows are one before anything is looked at: a log of millions names few items
-        items.select("item_id", *COLUMNS)
-        .with_row_index("row", offset=1)
-        .group_by("item_id", *COLUMNS)
-        .agg(pl.col("row").min(), mentions=pl.len())
+    known = items.collect_schema()
+    missing = {name: pl.lit(None, dtype=pl.String) for name in COLUMNS if name not in known}
+    rows = items.with_columns(**missing).select("item_id", *COLUMNS).with_row_index("row", offset=1)
+    said = rows.with_columns(
+        first_title="title", first_genres="genres", **{name: _saying(rows, name) for name in COLUMNS}
+    )
+    hashes = {f"{name}_hash": pl.when(pl.col(name).is_not_null()).then(pl.col(name).hash()) for name in COLUMNS}
+    merged = (
+        said.with_columns(**hashes)
+        .group_by("item_id")
+        .agg(
+            pl.col("row").min(),
+            pl.col("first_title", "first_genres").first(),
+            *(pl.col(name).drop_nulls().first() for name in COLUMNS),
+            *((pl.col(code).min() != pl.col(code).max()).fill_null(False) for code in hashes),
+            mentions=pl.len(),
+        )
         .sort("row")
         .collect(engine="streaming")
     )
-    genres, facts = read_genres(rows["genres"], genre_separator)
-    rows = rows.with_columns(genres, pl.col("title", "text").fill_null(""))
-    first = rows.unique("item_id", keep="first", maintain_order=True).drop("mentions")
-    total = int(rows["mentions"].sum())
-    facts |= {"item_rows_repeated": 0 if per_event else total - first.height, "items_differing": {}}
-    if first.height == rows.height:
-        return first, facts
-    present = {
-        name: pl.when(pl.col(name).list.len() > 0 if name == "genres" else visible(pl.col(name))).then(pl.col(name))
-        for name in COLUMNS
-    }
-    best = (
-        rows.with_columns(**present)
-        .group_by("item_id", maintain_order=True)
-        .agg(pl.col(name).drop_nulls().first() for name in COLUMNS)
-    )
-    merged = first.select("item_id", "row", *(pl.col(name).alias(f"{name}_first") for name in COLUMNS))
-    merged = merged.join(best, on="item_id", how="left", maintain_order="left").select(
-        "item_id", "row", *(pl.coalesce(name, f"{name}_first").alias(name) for name in COLUMNS)
-    )
-    several = rows.filter(pl.col("item_id").is_duplicated()).with_columns(**present)
+    genres, facts = read_genres(merged.select(pl.coalesce("genres", "first_genres")).to_series(), genre_separator)
+    repeated = int(merged["mentions"].sum()) - merged.height
+    facts |= {"item_rows_repeated": 0 if per_event else repeated, "items_differing": {}}
     for name in COLUMNS:
-        told = _differing(several, name, first.height)
-        if not told:
+        several = merged.filter(f"{name}_hash")["item_id"]
+        told = _differing(said, name, several, facts["genre_separator"]) if len(several) else None
+        if told is None:
             continue
         if not per_event and not drop_invalid:
-            (one, place), (other, where) = told["example"]["values"]
-            more = f"; {told['items']} items are like that" if told["items"] > 1 else ""
-            raise UserError(
-                f"The item {told['example']['item_id']!r} is given twice, and its {name} differs: {one!r} in item row "
-                f"{place}, {other!r} in row {where}{more}.",
-                "Give every item one row, or pass --drop-invalid to take what stands first.",
-            )
-        facts["items_differing"][name] = told
-    return merged, facts
+            raise _contradiction(name, told)
+        facts["items_differing"][name] = {**told, "share": told["items"] / merged.height}
+    texts = {"title": pl.coalesce("title", "first_title", pl.lit("")), "text": pl.col("text").fill_null("")}
+    return merged.with_columns(genres=genres, **texts).select("item_id", "row", *COLUMNS), facts
 
 
-def _differing(several: pl.DataFrame, name: str, items: int) -> dict[str, Any] | None:
-    """How many items have values of a column that do not look alike, and the first of them; None where none has.
+def _saying(rows: pl.LazyFrame, name: str) -> pl.Expr:
+    """A column, with nulls where a cell says nothing."""
+    import polars as pl
+
+    cell, dtype = pl.col(name), rows.collect_schema()[name]
+    if isinstance(dtype, pl.List):
+        return pl.when(cell.list.len() > 0).then(cell)
+    if dtype != pl.String:
+        return cell
+    says = visible(cell)
+    if name == "genres":
+        says &= ~cell.str.strip_chars().str.to_lowercase().is_in(sorted(PLACEHOLDERS))
+    return pl.when(says).then(cell)
+
+
+def _differing(said: pl.LazyFrame, name: str, several: pl.Series, genre_separator: str | None) -> dict[str, Any] | None:
+    """Say which items have values of a column that differ in what one sees; None where none has.
 
     Args:
-        several: rows of the items that have more than one, with nulls where nothing is visible.
+        said: all rows, with nulls where a cell says nothing.
         name: of the column.
-        items: how many items there are.
+        several: ids of the items with more than one value.
+        genre_separator: between genres in text.
+
+    Returns:
+        items: how many there are; mentions: how many rows have another value than the first one of their item;
+        example: item_id, and two values of it with their rows.
     """
     import polars as pl
 
-    key = pl.col(name).list.sort().list.join("\x1f") if name == "genres" else appearance(pl.col(name))
-    values = several.drop_nulls(name).select("item_id", "row", "mentions", value=name, key=key)
-    other = values.filter(pl.col("key") != pl.col("key").first().over("item_id"))
-    if not other.height:
+    cells = said.filter(pl.col("item_id").is_in(several.implode()), pl.col(name).is_not_null())
+    cells = cells.select("item_id", "row", cell=name, code=pl.col(name).hash())
+    if name == "genres":
+        distinct = cells.select("code", "cell").unique("code").collect(engine="streaming")
+        genres, _ = read_genres(distinct["cell"], genre_separator)
+        keys = distinct.select("code", key=genres.list.sort().list.join("\x1f").hash())
+        cells = cells.join(keys.lazy(), on="code", how="left")
+    elif name == "text":  # is long: whether two texts look alike is not worth the time
+        cells = cells.with_columns(key=pl.col("cell").str.strip_chars().hash())
+    else:
+        cells = cells.with_columns(key=appearance(pl.col("cell")).hash())
+    values = cells.group_by("item_id", "key").agg(pl.col("row").min(), rows=pl.len()).sort("row")
+    others = (
+        values.with_columns(first=pl.col("row").first().over("item_id"))
+        .filter(pl.col("row") != pl.col("first"))
+        .collect(engine="streaming")
+    )
+    if not others.height:
         return None
-    item_id, where, value = other.select("item_id", "row", "value").row(0)
-    place, first = values.filter(pl.col("item_id") == item_id).select("row", "value").row(0)
-    count = other["item_id"].n_unique()
+    item_id, first, other = others.select("item_id", "first", "row").row(0)
+    shown = cells.filter(pl.col("row").is_in([first, other])).select("cell", "row").sort("row").collect()
     return {
-        "items": count,
-        "share": count / items,
-        "mentions": int(other["mentions"].sum()),
-        "example": {"item_id": item_id, "values": [[first, place], [value, where]]},
+        "items": others["item_id"].n_unique(),
+        "mentions": int(others["rows"].sum()),
+        "example": {"item_id": item_id, "values": [list(pair) for pair in shown.iter_rows()]},
     }
+
+
+def _contradiction(name: str, told: dict[str, Any]) -> UserError:
+    """Name an item whose rows contradict each other."""
+    (one, place), (other, where) = told["example"]["values"]
+    more = f"; {told['items']} items are like that" if told["items"] > 1 else ""
+    return UserError(
+        f"The item {told['example']['item_id']!r} is given twice, and its {name} differs: {one!r} in item row {place}, "
+        f"{other!r} in row {where}{more}.",
+        "Give every item one row, or pass --drop-invalid to take what stands first.",
+    )

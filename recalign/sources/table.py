@@ -130,19 +130,14 @@ class Table(Source):
         import polars as pl
 
         p, schema = self.params, frame.collect_schema()
-
-        def text_of(column: str, default: pl.Expr) -> pl.Expr:
-            return pl.col(column).cast(pl.String) if column in schema else default
-
-        nested = p.genres in schema and schema[p.genres].is_nested()
-        none = pl.lit(None, dtype=pl.String)
-        return frame.select(
-            item_id=pl.col(p.item).cast(pl.String),
-            title=text_of(p.title, pl.col(p.item).cast(pl.String)),
-            genres=pl.col(p.genres) if nested else text_of(p.genres, none),
-            text=text_of(p.text, none),
-            suffix=text_of(p.suffix, none),
-        )
+        columns = {name: getattr(p, name) for name in ("title", "genres", "text", "suffix")}
+        cells = {
+            name: pl.col(column) if schema[column].is_nested() else pl.col(column).cast(pl.String)
+            for name, column in columns.items()
+            if column in schema
+        }
+        item_id = pl.col(p.item).cast(pl.String)
+        return frame.select(item_id=item_id, **{"title": item_id, **cells})
 
 
 @hookimpl
