@@ -261,7 +261,7 @@ def test_a_source_whose_frames_cannot_be_read(call, plugin, tmp_path, events, sa
 @pytest.mark.parametrize(
     "code",
     [
-        "pl.scan_csv(path)",
+        "pl.scan_csv(path).with_columns(genres=pl.lit(''), text=pl.lit(''))",
         "pl.read_csv(path).lazy()",
         "path.read_text(encoding='utf-8')",
         "json.loads(path.read_bytes())",

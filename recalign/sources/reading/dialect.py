@@ -11,6 +11,7 @@ import numpy as np
 from recalign.errors import UserError
 
 LF, CR = 10, 13
+CODE = re.compile(rb"(?=\D*\d)\S+")
 LINE_END = re.compile(rb"\r\n|\r|\n")
 LONGEST = 1 << 20  # bytes of a record of several lines; a quotation mark that is open for longer was never closed
 
@@ -88,40 +89,51 @@ class Dialect:
         Raises:
             UnclosedError: a quotation mark is never closed.
         """
-        quote, position, fields = (self.quote or "").encode(), start, 0
+        quote, position = (self.quote or "").encode(), start
+        cells: list[bytes | None] = []  # None: of several lines
         while True:
-            fields += 1
-            lines = False
+            begin, lines = position, False
             if quote and data.startswith(quote, position):
                 field = self._quoted.match(data, position, position + LONGEST)
                 if field is None:
                     raise UnclosedError(yet=len(data) - position < LONGEST)
-                lines = LINE_END.search(data, position, field.end()) is not None
                 position = field.end()
+                lines = LINE_END.search(data, begin, position) is not None
             rest = self._plain.match(data, position)
             assert rest is not None  # it matches nothing, too
             if lines and rest.end() > position:
                 raise UnclosedError
             position = rest.end()
+            cells.append(None if lines else data[begin:position])
             if position >= len(data) or data[position] in (LF, CR):
                 break
             position += 1
         line_end = LINE_END.match(data, position)
         stop = line_end.end() if line_end else position
-        if width and self._swallowed(data[start:stop], fields, width):
+        if width and None in cells and self._swallowed(data[start:stop], cells, width):
             raise UnclosedError
-        return stop, fields
+        return stop, len(cells)
 
-    def _swallowed(self, record: bytes, fields: int, width: int) -> bool:
-        """Whether a record of several lines has not `width` fields, or its lines look like records themselves."""
+    def _swallowed(self, record: bytes, cells: list[bytes | None], width: int) -> bool:
+        """Whether a record of several lines has not `width` cells, or most of its lines look like records themselves.
+
+        A line looks like one if it has as many cells, none of which begins with a blank as words after a comma do, and
+        codes, such as ids, numbers and dates, in the columns in which the record itself has codes.
+        """
+        if len(cells) != width:
+            return True
+        separator, quote = self.separator.encode(), (self.quote or "").encode()
         lines = [line for line in LINE_END.split(record)[1:] if line]
-        separator = self.separator.encode()
-
-        def alike(line: bytes) -> bool:
-            cells = line.split(separator)
-            return len(cells) == width and not any(cell.startswith((b" ", b"\t")) for cell in cells[1:])
-
-        return bool(lines) and (fields != width or (width > 1 and 2 * sum(map(alike, lines)) > len(lines)))
+        alike = [line.split(separator) for line in lines if line.count(separator) == width - 1]
+        if width == 1 or 2 * len(alike) <= len(lines):
+            return False
+        codes = [column for column, cell in enumerate(cells) if cell is not None and CODE.fullmatch(cell.strip(quote))]
+        records = sum(
+            not any(cell.startswith((b" ", b"\t")) for cell in line[1:])
+            and all(CODE.fullmatch(line[column].strip(quote)) or not line[column] for column in codes)
+            for line in alike
+        )
+        return 2 * records > len(lines)
 
 
 @dataclass
@@ -191,19 +203,31 @@ class Layout:
 
     def _follow(self, suspicious: np.ndarray) -> None:
         """Follow the records of suspicious lines one by one: some go on for lines, some never close."""
-        until = 0
-        for line in suspicious.tolist():
-            start = int(self.start[line])
-            if start < until or not self.begins[line]:
+        suspicious = suspicious[self.begins[suspicious]]
+        until, found = 0, []
+        for line, start in zip(suspicious.tolist(), self.start[suspicious].tolist(), strict=True):
+            if start < until:
                 continue
             try:
-                until, self.fields[line] = self.dialect.record(self.data, start, self.width)
-                self.begins[line + 1 : np.searchsorted(self.stop, until) + 1] = False
+                until, fields = self.dialect.record(self.data, start, self.width)
+                found.append((line, until, fields))
             except UnclosedError as error:
                 if error.yet and not self.last:
+                    self._settle(found)
                     self._leave(line)
                     return
                 self.unclosed[line] = True
+        self._settle(found)
+
+    def _settle(self, found: list[tuple[int, int, int]]) -> None:
+        """Note the fields of records (line, end, fields); the lines that they go on for begin none."""
+        if found:
+            line, until, fields = np.array(found).T
+            self.fields[line] = fields
+            change = np.zeros(len(self.stop) + 1, np.int64)
+            change[line + 1] += 1
+            np.subtract.at(change, np.searchsorted(self.stop, until) + 1, 1)
+            self.begins &= np.cumsum(change)[:-1] == 0
 
     def _leave(self, line: int) -> None:
         """Leave a line and all after it to the next block."""

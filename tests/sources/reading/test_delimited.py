@@ -115,6 +115,24 @@ def test_a_mark_that_opens_and_never_closes_is_refused_alone(tmp_path):
     )
 
 
+@pytest.mark.parametrize("words", ["well, fine", "no,really,not,so,good", "3,4 yes,a,b,c\n1,2"])
+def test_prose_of_several_lines_is_no_record_though_it_has_as_many_commas(tmp_path, words):
+    rows = [(f"u{n}", f"i{n}", n, f"so\n{words}", 5) for n in range(5)]
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([("user", "item", "time", "review", "stars"), *rows])
+    got, _, refused = records(open_table(write(tmp_path, stream.getvalue())))
+    assert (got, refused) == ([tuple(map(str, row)) for row in rows], {})
+
+
+def test_a_mark_that_another_row_closes_by_chance_is_refused(tmp_path):
+    """A title that begins with a lone mark, and one that ends with a lone mark for inches, are syntax by chance."""
+    titles = ["Emma", '"Dune', "Heat the film", "It", 'Tablet 7"', "Jaws"]
+    text = "item,title,year\n" + "".join(f"i{n},{title},{1990 + n}\n" for n, title in enumerate(titles))
+    got, _, refused = records(open_table(write(tmp_path, text)))
+    assert [row[0] for row in got] == ["i0", "i2", "i3", "i4", "i5"]
+    assert (got[3][1], refused) == ('Tablet 7"', {QUOTE.text: 1})
+
+
 def test_a_mark_is_not_open_beyond_the_longest_record(tmp_path, monkeypatch):
     monkeypatch.setattr("recalign.sources.reading.dialect.LONGEST", 50)
     monkeypatch.setattr(files, "BLOCK", 30)
