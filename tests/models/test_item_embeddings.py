@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from recalign.api import Row, UserError
 from recalign.decoding.engine import PolicyEngine
+from recalign.models.export import export_model
 from recalign.models.item_embeddings import NAME, ItemEmbeddings
 from recalign.models.lora import LoraOptions, reference_model
 from recalign.models.modules import MODULES_FILE, attached
-from recalign.models.policy import export_model, load_policy
+from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
 from recalign.training.supervised import SftOptions, train_supervised
 from recalign.training.trainer import RecalignTrainer
