@@ -15,7 +15,7 @@ from machine import gemm_ceiling, generated_paths
 from peers import DictTrie, generate_beams
 from recalign.api import Catalogue, Row
 from recalign.decoding import prepacked as kernels
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.prompts import Prompter
 from setting import Setting
@@ -51,7 +51,7 @@ def _median(work: Callable[[], Any], repeats: int = 3) -> float:
     return float(np.median([timed(work)[0] for _ in range(repeats)]))
 
 
-def _beams(engine: Engine, rows: list[Row], width: int) -> dict[str, float]:
+def _beams(engine: PolicyEngine, rows: list[Row], width: int) -> dict[str, float]:
     return {
         f"{scoring} s": _median(partial(engine.beam, rows, width=width, size=width, scoring=scoring))
         for scoring in ("full", "renormalised")
@@ -80,7 +80,7 @@ def _catalogue_size(setting: Setting, size: int, plan: Any) -> dict[str, Any]:
     tokenizer = setting.policy.tokenizer
     prompter = Prompter("compact", tokenizer, catalogue, titles, task="next", list_length=1)
     policy = replace(setting.policy, titles=titles, prompter=prompter)
-    build, engine = timed(lambda: Engine(policy, catalogue, exclude_history=False))
+    build, engine = timed(lambda: PolicyEngine(policy, catalogue, exclude_history=False))
     generator = np.random.default_rng(0)
     rows = [
         Row(index, str(index), generator.choice(size, 10), np.zeros(1, dtype=np.int64), np.ones(1), 0.0)
@@ -109,7 +109,7 @@ class _Resized:
 
 def _prompt_length(setting: Setting, tokens: int, plan: Any) -> dict[str, Any]:
     policy = replace(setting.policy, prompter=_Resized(setting.policy.prompter, tokens))
-    rows, engine = setting.test[-plan.prompts :], Engine(policy, setting.catalogue, exclude_history=False)
+    rows, engine = setting.test[-plan.prompts :], PolicyEngine(policy, setting.catalogue, exclude_history=False)
     return {
         "tokens": tokens,
         **_beams(engine, rows, min(10, len(setting.catalogue))),

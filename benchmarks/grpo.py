@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from peers import DictTrie, left_padded
 from recalign.api import PolicyBatch, Row
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
 from recalign.models.policy import reference_policy
 from recalign.objectives.grpo import Grpo
@@ -215,7 +215,7 @@ def mean_length(setting: Setting, rows: list[Row], group_size: int) -> float:
 def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[float]) -> Callable[[], None]:
     """Return one whole update of ours, as `recalign align` runs it."""
     policy = replace(setting.policy, model=copy.deepcopy(setting.policy.model))
-    engine = Engine(policy, setting.catalogue, exclude_history=False)
+    engine = PolicyEngine(policy, setting.catalogue, exclude_history=False)
     step = RolloutStep(
         policy,
         engine,

@@ -15,7 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recalign.api import Catalogue, Row
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import Policy
 from recalign.models.tokenizers import train_tokenizer
 from recalign.text.item_tokens import title_tokens
@@ -66,9 +66,9 @@ class Setting:
         """Token ids of each row's prompt."""
         return [self.policy.prompter.encode(row) for row in rows]
 
-    def engine(self) -> Engine:
+    def engine(self) -> PolicyEngine:
         """A new engine that rules nothing out but what is no title."""
-        return Engine(self.policy, self.catalogue, exclude_history=False)
+        return PolicyEngine(self.policy, self.catalogue, exclude_history=False)
 
     def for_lists(self, list_length: int) -> Setting:
         """The same for responses of several titles."""

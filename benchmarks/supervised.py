@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from recalign.api import Row
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.plugins import registry
 from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import AnswerExamples, collate
@@ -36,7 +36,7 @@ def objective_over_sft(setting: Setting, rows: list[Row], objective: str, *, rep
 def update(setting: Setting, rows: list[Row], objective: str) -> Callable[[], None]:
     """Return one update with an objective: batch, forward, backward, optimiser."""
     policy = replace(setting.policy, model=copy.deepcopy(setting.policy.model))
-    engine = Engine(policy, setting.catalogue, exclude_history=False)
+    engine = PolicyEngine(policy, setting.catalogue, exclude_history=False)
     step = TokenStep(policy, registry.create("objective", objective), engine)
     examples = AnswerExamples(policy, rows, 1)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6)

@@ -1,6 +1,6 @@
 """The engine as plugins see it: a model bound to a catalogue, which samples, decodes greedily and searches titles.
 
-`recalign.decoding.engine.Engine` is the one that the commands make; whatever has these methods may stand in for it.
+`recalign.decoding.engine.PolicyEngine` is the one that the commands make; whatever has these methods may replace it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def export(
     Example: recalign export --model runs/align-blade-ndcg --out exported
     """
     from recalign import console
-    from recalign.models.policy import export_model
+    from recalign.models.export import export_model
 
     exported = export_model(model, out, trust_remote_code=trust_remote_code, overwrite=overwrite)
     if exported["reused"]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from recalign.api import Decoder, Field, Params, Predictions, Row, hookimpl
+from recalign.api import Decoder, Engine, Field, Params, Predictions, Row, hookimpl
 from recalign.decoders.lists import scored_predictions
-
-if TYPE_CHECKING:
-    from recalign.api import Engine
 
 
 class Beam(Decoder):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recalign.api import INVALID, Decoder, Field, ListBatch, Predictions, Row, UserError, hookimpl
+from recalign.api import INVALID, Decoder, Engine, Field, ListBatch, Predictions, Row, UserError, hookimpl
 from recalign.api import Params as AnyParams
 from recalign.decoders.lists import SampledListParams, as_predictions, writable_length
-
-if TYPE_CHECKING:
-    from recalign.api import Engine
 
 ROUNDING = 1e-12
 """Rewards that differ by less than this share of the largest of them differ by rounding."""

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from recalign.api import Catalogue, Decoder, Field, Predictions, Rescorer, Row, UserError, ValidContinuations, hookimpl
+from recalign.api import (
+    Catalogue,
+    Decoder,
+    Engine,
+    Field,
+    Predictions,
+    Rescorer,
+    Row,
+    UserError,
+    ValidContinuations,
+    hookimpl,
+)
 from recalign.api import Params as AnyParams
 from recalign.decoders.rescored import SearchParams, search_titles
 
 if TYPE_CHECKING:
-    from recalign.api import Engine
     from recalign.recommenders.assistants import Assistant
 
 ALPHA = 0.7

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 
-from recalign.api import Decoder, Field, Predictions, Rescorer, Row, ValidContinuations, hookimpl
+from recalign.api import Decoder, Engine, Field, Predictions, Rescorer, Row, ValidContinuations, hookimpl
 from recalign.decoders.rescored import SearchParams, search_titles
-
-if TYPE_CHECKING:
-    from recalign.api import Engine
 
 ROUNDING = 1e-12  # nats; information gains closer than that are alike
 

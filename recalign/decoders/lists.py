@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recalign.api import INVALID, Field, Params, Predictions
+from recalign.api import INVALID, Engine, Field, Params, Predictions
 from recalign.tasks import find_task
 
 if TYPE_CHECKING:
     import torch
-
-    from recalign.api import Engine
 
 
 class ListParams(Params):

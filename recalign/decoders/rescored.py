@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from recalign.api import Field, Params, Predictions, Rescorer, Row, UserError
+from recalign.api import Engine, Field, Params, Predictions, Rescorer, Row, UserError
 from recalign.decoders.lists import scored_predictions
-
-if TYPE_CHECKING:
-    from recalign.api import Engine
 
 
 class SearchParams(Params):

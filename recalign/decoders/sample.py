@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from recalign.api import Decoder, Field, Predictions, Row, hookimpl
+from recalign.api import Decoder, Engine, Field, Predictions, Row, hookimpl
 from recalign.decoders.lists import SampledListParams, as_predictions, writable_length
-
-if TYPE_CHECKING:
-    from recalign.api import Engine
 
 
 class Sample(Decoder):

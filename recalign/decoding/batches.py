@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from recalign.api import Decoder, Predictions, Row
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.plugins.registry import blamed, plugin_error
 from recalign.tasks import Task
 
 
 def decode_rows(
-    engine: Engine,
+    engine: PolicyEngine,
     decoder: Decoder,
     rows: Sequence[Row],
     size: int,
@@ -55,7 +55,7 @@ def concatenate(parts: Sequence[Predictions], size: int) -> Predictions:
     )
 
 
-def _decode(engine: Engine, decoder: Decoder, rows: Sequence[Row], size: int) -> Predictions:
+def _decode(engine: PolicyEngine, decoder: Decoder, rows: Sequence[Row], size: int) -> Predictions:
     """Decode one batch and hold the decoder to its contract."""
     with blamed("decoder", decoder, "decode"):
         found = decoder.decode(engine, rows, size)

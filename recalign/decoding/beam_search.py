@@ -28,7 +28,7 @@ from recalign.decoding.hypotheses import Hypotheses, HypothesisScorer
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class BeamSearch:
         rescorer: changes the log-probabilities of tokens that are a choice, or None.
     """
 
-    engine: Engine
+    engine: PolicyEngine
     width: int
     scoring: Scoring
     length_penalty: float

@@ -13,7 +13,7 @@ from recalign.decoding.beam_search import BeamSearch, BeamStep
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ThresholdSearch:
         width: B.
     """
 
-    engine: Engine
+    engine: PolicyEngine
     width: int
 
     def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from recalign.data.dataset import PreparedDataset
-    from recalign.decoding.engine import Cost, Engine
+    from recalign.decoding.engine import Cost, PolicyEngine
     from recalign.models.policy import Policy
 
 
@@ -58,9 +58,9 @@ class DecodeRun:
     def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
         """Answer the rows, write `predictions.parquet`; return the run's results."""
         from recalign.decoding.batches import concatenate
-        from recalign.decoding.engine import Engine
+        from recalign.decoding.engine import PolicyEngine
 
-        engine = Engine(
+        engine = PolicyEngine(
             self.policy,
             self.dataset.catalogue,
             exclude_history=exclude_history,
@@ -85,7 +85,7 @@ class DecodeRun:
         }
 
     def _part(
-        self, engine: Engine, rows: Sequence[Row], start: int, advance: Callable[[int], None]
+        self, engine: PolicyEngine, rows: Sequence[Row], start: int, advance: Callable[[int], None]
     ) -> tuple[Predictions, Cost, int]:
         """Decode one batch, or read it where an interrupted run left it: lists, cost, and how many prompts were cut."""
         from recalign.decoding.batches import decode_rows

@@ -36,7 +36,7 @@ FULL_EXACT = 80
 """The same of exact search over full-vocabulary scores, by item."""
 
 
-class Engine:
+class PolicyEngine:
     """Generates lists with a policy.
 
     Args:

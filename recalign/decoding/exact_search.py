@@ -19,7 +19,7 @@ from recalign.decoding.hypotheses import Hypotheses, HypothesisScorer
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ExactSearch:
         rescorer: as in beam search; what it returns must not exceed 0, or the bound does not hold.
     """
 
-    engine: Engine
+    engine: PolicyEngine
     size: int
     scoring: Scoring
     breadth: int

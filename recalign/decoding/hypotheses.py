@@ -15,7 +15,7 @@ from recalign.decoding.scoring import masked_log_softmax
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
 
 """Log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole vocabulary (as
 transformers' `prefix_allowed_tokens_fn` decodes)."""
@@ -74,7 +74,7 @@ class HypothesisScorer:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: PolicyEngine,
         rows: Sequence[Row],
         prompts: Sequence[np.ndarray],
         scoring: Scoring,

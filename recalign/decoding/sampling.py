@@ -16,7 +16,7 @@ from recalign.decoding.scoring import draw, masked_log_softmax, penalise
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
     from recalign.text.item_tokens import TitleTokens
 
 
@@ -85,7 +85,7 @@ class Sampler:
         constrained: follow the trie.
     """
 
-    engine: Engine
+    engine: PolicyEngine
     list_length: int
     temperature: float | None
     repetition_penalty: float

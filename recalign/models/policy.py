@@ -24,10 +24,9 @@ from recalign.models.item_embeddings import (
     attach_backbone,
     backbone_settings,
     check_identifier,
-    write_into_weights,
 )
 from recalign.models.lora import LoraOptions, reference_model
-from recalign.models.modules import MODULES_FILE, attach
+from recalign.models.modules import attach
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
     Dtype,
@@ -36,18 +35,16 @@ from recalign.models.weights import (
     limit_threads,
     load_model,
     load_tokenizer,
-    model_hash,
     quieten_libraries,
     resolve_dtype,
     save_weights,
 )
-from recalign.runs.lifecycle import Asked, perform_whole
 from recalign.text.chat_templates import DATE, Scalar
 from recalign.text.item_tokens import TitleTokens, title_tokens
 from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.text.trie_cache import FOLDER as TRIES
 from recalign.text.trie_cache import CachedTrie, cached_trie
-from recalign.workspace import RunFolder, atomic, read_json, write_json
+from recalign.workspace import atomic, read_json, write_json
 
 SETTINGS_FILE = "recalign.json"
 
@@ -210,53 +207,6 @@ def reference_policy(policy: Policy) -> Callable[[], contextlib.AbstractContextM
         A factory of context managers: `with reference() as model:` gives the reference's model. See `reference_model`.
     """
     return reference_model(policy.model)
-
-
-def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overwrite: bool = False) -> dict[str, Any]:
-    """Write a Hugging Face folder, an adapter merged, that `AutoModelForCausalLM.from_pretrained` loads by itself.
-
-    Args:
-        name: a run folder, Hugging Face folder or hub name.
-        out: folder to write.
-        trust_remote_code: run code that comes with the model.
-        overwrite: replace the export that `out` holds.
-
-    Returns:
-        How many parameters the model has, and whether the same export was there already (`reused`).
-
-    Raises:
-        UserError: see `RunFolder.plan`; no such model, or a broken one.
-    """
-    if is_builtin(name):
-        raise UserError(f"{name} is not trained yet.", "Export the run folder of `recalign sft` or `recalign align`.")
-    quieten_libraries()
-    folder = find_model_folder(name)
-    source = str(folder or name)
-
-    def ready() -> tuple[PreTrainedTokenizerBase, PreTrainedModel | PeftModel]:
-        tokenizer = load_tokenizer(source, trust_remote_code)
-        loaded = load_model(
-            source, tokenizer, [], dtype="auto", trust_remote_code=trust_remote_code, lora=None, trainable=False
-        )
-        return tokenizer, loaded.merge_and_unload() if isinstance(loaded, PeftModel) else loaded
-
-    def work(loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel], temporary: Path) -> dict[str, Any]:
-        tokenizer, model = loaded
-        recorded = read_json(folder / SETTINGS_FILE) if folder and (folder / SETTINGS_FILE).is_file() else {}
-        if "backbone" in recorded:
-            attach_backbone(model, recorded["backbone"], None, (), seed=0, folder=folder)
-            write_into_weights(model)
-        save_weights(model, temporary)
-        tokenizer.save_pretrained(temporary)
-        if folder and (folder / MODULES_FILE).is_file():
-            (temporary / MODULES_FILE).write_bytes((folder / MODULES_FILE).read_bytes())
-        if recorded:
-            write_json(temporary / SETTINGS_FILE, recorded)
-        return {"parameters": int(model.num_parameters())}
-
-    asked = Asked("export", {"model": name}, {"model": model_hash(name)})
-    results, reused = perform_whole(RunFolder(out), asked, ready, work, overwrite=overwrite)
-    return {**results, "reused": reused}
 
 
 def _backbone(

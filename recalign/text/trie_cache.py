@@ -48,7 +48,7 @@ class CachedTrie:
 
     @property
     def line(self) -> str:
-        """For people."""
+        """One line that tells the user the size of the trie and how long it took."""
         how = "read" if self.read else "built"
         return (
             f"title trie: {self.trie.items:,} titles, {self.trie.nodes:,} nodes, {self.trie.bytes / 2**20:.1f} MB, "

@@ -10,7 +10,7 @@ from typing import Any
 from recalign import console
 from recalign.api import Objective
 from recalign.data.dataset import ExcludeHistory, PreparedDataset
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.lora import LoraOptions
@@ -149,7 +149,9 @@ def _aligned(
 ) -> dict[str, Any]:
     """Align, between two looks at the test split, and save the model; the results."""
     exclude = dataset.excludes_history(options.exclude_history)
-    engine = Engine(policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget)
+    engine = PolicyEngine(
+        policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget
+    )
     rows = list(dataset.rows("test")) if options.report else []
     task = find_task(dataset.task)
     before = task.decode(engine, rows) if rows else None

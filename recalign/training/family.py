@@ -14,7 +14,7 @@ from recalign.models.policy import is_builtin
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
     from recalign.metrics.expression import MetricExpression
     from recalign.training.offline.examples import Augmentation
     from recalign.training.online.rollout_training import RolloutOptions
@@ -39,7 +39,7 @@ class SupervisedData:
         augmentation: how rows vary from epoch to epoch.
     """
 
-    engine: Engine
+    engine: PolicyEngine
     rows: Sequence[Row]
     valid: Sequence[Row]
     metric: MetricExpression | None
@@ -137,7 +137,7 @@ class Family(ABC, Generic[AnObjective]):
     @abstractmethod
     def align(
         self,
-        engine: Engine,
+        engine: PolicyEngine,
         dataset: PreparedDataset,
         objective: AnObjective,
         expression: MetricExpression,

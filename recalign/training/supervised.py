@@ -10,7 +10,7 @@ from typing import Any
 from recalign import console
 from recalign.api import Backbone, Objective
 from recalign.data.dataset import PreparedDataset
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_expression
 from recalign.models.item_embeddings import check_identifier
@@ -182,7 +182,7 @@ def _with_defaults(options: SftOptions, objective: Objective) -> TrainingOptions
 
 def _setup(policy: Policy, dataset: PreparedDataset, objective: Objective, options: SftOptions) -> TrainingSetup:
     data = SupervisedData(
-        engine=Engine(policy, dataset.catalogue, exclude_history=dataset.excludes_history()),
+        engine=PolicyEngine(policy, dataset.catalogue, exclude_history=dataset.excludes_history()),
         rows=dataset.rows("train"),
         valid=evenly_spaced(dataset.rows("valid"), options.valid_rows),
         metric=_metric(dataset, options.metric),

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from recalign.api import TokenObjective
 from recalign.data.dataset import Row
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.evaluation.per_user import evaluate_lists
 from recalign.metrics.expression import MetricExpression
@@ -37,7 +37,7 @@ class Validation:
         objective: whose loss on the rows is a figure too, or None.
     """
 
-    engine: Engine
+    engine: PolicyEngine
     rows: Sequence[Row]
     metric: MetricExpression | None = None
     name: str = "metric"
@@ -93,7 +93,7 @@ def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) 
     return float(loss_sum / (weights or 1.0)), float(entropy / tokens)
 
 
-def validation_metric(engine: Engine, expression: MetricExpression, rows: Sequence[Row]) -> float:
+def validation_metric(engine: PolicyEngine, expression: MetricExpression, rows: Sequence[Row]) -> float:
     """Return the mean of an expression over the lists that the model decodes, as its task says.
 
     Args:
@@ -115,6 +115,6 @@ def validation_metric(engine: Engine, expression: MetricExpression, rows: Sequen
     return float(np.mean(values))
 
 
-def _values(engine: Engine, expression: MetricExpression, rows: Sequence[Row]) -> list[float]:
+def _values(engine: PolicyEngine, expression: MetricExpression, rows: Sequence[Row]) -> list[float]:
     lists = find_task(engine.task).decode(engine, rows)
     return evaluate_lists(expression, lists.items, lists.lengths, rows).tolist()

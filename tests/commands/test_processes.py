@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.workspace import RunFolder
 from tests.fake_dataset import write_dataset
@@ -31,7 +31,7 @@ def start(tmp_path_factory):
     rows = dataset.rows("train")[:]
     for seed in range(100):
         policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, seed=seed)
-        found = Engine(policy, dataset.catalogue, exclude_history=True).beam(rows, width=3, size=3)[0]
+        found = PolicyEngine(policy, dataset.catalogue, exclude_history=True).beam(rows, width=3, size=3)[0]
         if not any(row.targets[0] in items for row, items in zip(rows, found.tolist(), strict=True)):
             break
     policy.save(folder / "model")

@@ -22,7 +22,7 @@ from transformers import (
 
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.trie_cache import CachedTrie, cached_trie
 
@@ -128,7 +128,7 @@ def make_engine(
     model: PreTrainedModel | None = None,
     token_budget: int = 32768,
     task: str = "list",
-) -> Engine:
+) -> PolicyEngine:
     titles = TitleTokens(paths=paths, separator=np.array(separator, dtype=np.int64), end=END)
     policy = DirectPolicy(model or tiny_model(kind), titles, DirectPrompter(task=task))
-    return Engine(policy, catalogue_of(paths), exclude_history=exclude_history, token_budget=token_budget)
+    return PolicyEngine(policy, catalogue_of(paths), exclude_history=exclude_history, token_budget=token_budget)

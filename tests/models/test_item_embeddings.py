@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from recalign.api import Row, UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
+from recalign.models.export import export_model
 from recalign.models.item_embeddings import NAME, ItemEmbeddings
 from recalign.models.lora import LoraOptions, reference_model
 from recalign.models.modules import MODULES_FILE, attached
-from recalign.models.policy import export_model, load_policy
+from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
 from recalign.training.supervised import SftOptions, train_supervised
 from recalign.training.trainer import RecalignTrainer
@@ -74,7 +75,7 @@ def test_item_tokens_have_projected_vectors_and_other_tokens_their_rows(dataset)
 def test_searches_read_computed_embeddings(dataset):
     policy = load_policy("builtin:tiny", dataset, backbone=backbone())
     rows = dataset.rows("test")[:3]
-    engine = Engine(policy, dataset.catalogue, exclude_history=False)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=False)
     items, scores = engine.beam(rows, width=5, size=5)
     plain = written(policy)
     for row, found, values in zip(rows, items.tolist(), scores.tolist(), strict=True):

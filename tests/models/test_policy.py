@@ -14,8 +14,9 @@ from transformers.utils import chat_template_utils
 
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
+from recalign.models.export import export_model
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import export_model, load_policy, reference_policy
+from recalign.models.policy import load_policy, reference_policy
 from recalign.models.weights import quieten_libraries
 from recalign.preparation.pipeline import prepare_dataset
 from recalign.workspace import RunFolder

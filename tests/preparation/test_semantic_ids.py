@@ -7,7 +7,7 @@ import pytest
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import PreparedDataset
 from recalign.data.item_vectors import item_embeddings, read_embeddings
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.models.policy import load_policy
 from recalign.models.tokenizers import add_item_tokens, train_tokenizer
@@ -192,7 +192,7 @@ def test_prepare_writes_the_codes_of_training_interactions_and_text(prepared):
 def test_a_model_reads_and_writes_semantic_identifiers_and_remembers_them(prepared, tmp_path):
     policy = load_policy("builtin:tiny,hidden=16,heads=2", prepared)
     rows = prepared.rows("test")[:3]
-    lists = Engine(policy, prepared.catalogue, exclude_history=True).greedy(rows, list_length=2).items
+    lists = PolicyEngine(policy, prepared.catalogue, exclude_history=True).greedy(rows, list_length=2).items
     assert bool((lists >= 0).all())
     first = policy.tokenizer.convert_ids_to_tokens(policy.prompter.encode(rows[0]).tolist())
     assert first[1 : 1 + 3] == added_tokens(prepared.catalogue, "semantic")[rows[0].history[0]][:3]

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from recalign.api import NoParams, PolicyBatch, PreferenceObjective, RolloutObjective, TokenObjective, UserError
 from recalign.data.dataset import PreparedDataset
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
 from recalign.models.policy import load_policy, reference_policy
 from recalign.objectives.grpo import Grpo
@@ -113,7 +113,7 @@ class Uneven:
 
 def data_lesson(dataset, objective):
     policy = policy_of(dataset)
-    validation = Validation(Engine(policy, dataset.catalogue, exclude_history=True), dataset.rows("valid"))
+    validation = Validation(PolicyEngine(policy, dataset.catalogue, exclude_history=True), dataset.rows("valid"))
     rows = dataset.rows("train")[:ROWS]
     if isinstance(objective, PreferenceObjective):
         setup = preference_setup(objective, validation, rows, seed=0)
@@ -176,7 +176,7 @@ def test_an_update_of_one_batch_is_the_objectives_own_loss_and_gradient(dataset,
 
 def rollout_step(dataset, objective, budget):
     policy = policy_of(dataset)
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     reference = reference_policy(policy)
     shake(policy.model)
     step = RolloutStep(

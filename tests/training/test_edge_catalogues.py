@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recalign.api import PreferenceObjective, UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
 from recalign.training.offline.setups import preference_setup, token_setup
@@ -21,7 +21,9 @@ def loss_and_gradient(tmp_path, name, params=None, *, exclude_history=True, **op
     """One batch of all training rows: the loss and the policy's largest gradient, both after a backward pass."""
     dataset = write_dataset(tmp_path / "data", task="next", users=6, **options)
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
-    validation = Validation(Engine(policy, dataset.catalogue, exclude_history=exclude_history), dataset.rows("valid"))
+    validation = Validation(
+        PolicyEngine(policy, dataset.catalogue, exclude_history=exclude_history), dataset.rows("valid")
+    )
     objective, rows = create("objective", name, params or {}), dataset.rows("train")
     preference = isinstance(objective, PreferenceObjective)
     setup = (

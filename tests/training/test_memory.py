@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.decoding.hidden_states import hidden_before, takes_tree_mask
 from recalign.decoding.microbatches import microbatches
 from recalign.decoding.prompt_cache import SharedPromptCache
@@ -31,7 +31,7 @@ def dataset(tmp_path_factory):
 def one_step(dataset, budget, *, name="builtin:tiny,hidden=32", group_size=5, prompts=3, packed=True):
     """Gradients of a first step (by weight), its figures, and the tokens of every pass with gradients."""
     policy = load_policy(name, dataset, trainable=True)
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     step = RolloutStep(
         policy,
         engine,

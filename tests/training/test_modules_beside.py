@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 from recalign.api import NoParams, TokenNeeds, TokenObjective, UserError
+from recalign.models.export import export_model
 from recalign.models.lora import LoraOptions
 from recalign.models.modules import MODULES_FILE, attached
-from recalign.models.policy import export_model, load_policy
+from recalign.models.policy import load_policy
 from recalign.plugins import registry
 from recalign.training.supervised import SftOptions, train_supervised
 from recalign.training.trainer import read_log

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recalign.api import NoParams, TokenObjective, UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.objectives.sft import Sft
 from recalign.plugins import registry
@@ -30,7 +30,7 @@ def dataset(tmp_path_factory):
 def step_of(dataset, objective, model=MODEL):
     policy = load_policy(model, dataset)
     policy.model.eval()
-    return TokenStep(policy, objective, Engine(policy, dataset.catalogue, exclude_history=True))
+    return TokenStep(policy, objective, PolicyEngine(policy, dataset.catalogue, exclude_history=True))
 
 
 @pytest.mark.parametrize("name", ["sft", "msl", "bear", "beam-exact", "cft", "igd"])

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch  # noqa: TID253
 
 from recalign.data.dataset import PreparedDataset
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.plugins import registry
 from recalign.training.accumulation import Accumulation
@@ -29,7 +29,7 @@ examples = AnswerExamples(policy, rows, 1)
 steps, seconds = {}, {name: [] for name in OBJECTIVES}
 for name in OBJECTIVES:
     own = replace(policy, model=copy.deepcopy(policy.model))
-    engine = Engine(own, dataset.catalogue, exclude_history=dataset.excludes_history())
+    engine = PolicyEngine(own, dataset.catalogue, exclude_history=dataset.excludes_history())
     optimizer = torch.optim.AdamW(own.model.parameters(), lr=1e-6)
     steps[name] = (own.model, TokenStep(own, registry.create("objective", name), engine), optimizer)
 for start in range(0, len(rows), SIZE):

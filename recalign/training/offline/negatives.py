@@ -12,7 +12,7 @@ from recalign.errors import UserError
 from recalign.training.availability import fewest_available
 
 if TYPE_CHECKING:
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
 
 Draw = Callable[["Negatives", Sequence[Row], int], list[np.ndarray]]
 
@@ -31,7 +31,7 @@ class Negatives:
         UserError: the catalogue, or a batch, has too few items; more than one greedy title.
     """
 
-    def __init__(self, engine: Engine, source: str, count: int, seed: int, batch_size: int | None = None) -> None:
+    def __init__(self, engine: PolicyEngine, source: str, count: int, seed: int, batch_size: int | None = None) -> None:
         self.engine, self.source, self.count, self.seed = engine, source, count, seed
         if source == "greedy" and count > 1:
             raise UserError(

@@ -21,7 +21,7 @@ from recalign.training.validation import Validation, evenly_spaced
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
     from recalign.metrics.expression import MetricExpression
     from recalign.training.online.rollout_training import RolloutOptions
     from recalign.training.training_options import TrainingOptions
@@ -38,7 +38,7 @@ class OfflineFamily(Family[AnObjective]):
 
     def align(
         self,
-        engine: Engine,
+        engine: PolicyEngine,
         dataset: PreparedDataset,
         objective: AnObjective,
         expression: MetricExpression,

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from recalign.api import INVALID, PreferenceBatch, PreferenceObjective, ValidTokens
 from recalign.decoding.constraint import Decisions
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.decoding.hidden_states import hidden_before, takes_tree_mask
 from recalign.decoding.scoring import logits_of
 from recalign.models.policy import Policy
@@ -62,7 +62,7 @@ class PreferenceStep:
         self,
         policy: Policy,
         objective: PreferenceObjective,
-        engine: Engine,
+        engine: PolicyEngine,
         reference: Callable[[], AbstractContextManager[torch.nn.Module]],
         negatives: Negatives | Rejected,
     ) -> None:

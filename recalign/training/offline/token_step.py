@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.decoding.scoring import selects_logits
 from recalign.models.policy import Policy
 from recalign.plugins.registry import blamed
@@ -29,7 +29,7 @@ class TokenStep:
 
     runs_wrapped = True
 
-    def __init__(self, policy: Policy, objective: TokenObjective, engine: Engine) -> None:
+    def __init__(self, policy: Policy, objective: TokenObjective, engine: PolicyEngine) -> None:
         self.policy, self.objective, self.engine = policy, objective, engine
         self._surveyed = False
 

@@ -19,7 +19,7 @@ from recalign.workspace import atomic, content_hash, home, write_json
 
 if TYPE_CHECKING:
     from recalign.api import Row
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
 
 EPOCH = 2**32
 """The epoch of reference lists: no training step has it, so that rollouts never repeat them."""
@@ -100,7 +100,7 @@ class ReferenceLists:
         """Return the lists of some rows: int32 [P, M, K] item indices."""
         return self._items[[self._place[row.index] for row in rows]]
 
-    def ensure(self, engine: Engine, rows: Sequence[Row], indices: np.ndarray) -> int:
+    def ensure(self, engine: PolicyEngine, rows: Sequence[Row], indices: np.ndarray) -> int:
         """Sample and store the lists that are missing, shared out among the processes.
 
         Args:
@@ -124,7 +124,7 @@ class ReferenceLists:
             self.load()
         return len(missing)
 
-    def _sample(self, engine: Engine, rows: Sequence[Row], indices: np.ndarray) -> None:
+    def _sample(self, engine: PolicyEngine, rows: Sequence[Row], indices: np.ndarray) -> None:
         with console.progress(f"reference lists, {self.key.lists} a prompt", len(indices)) as advance:
             for start in range(0, len(indices), CHUNK):
                 chunk = [rows[int(index)] for index in indices[start : start + CHUNK]]

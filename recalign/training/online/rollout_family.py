@@ -13,7 +13,7 @@ from recalign.training.online.rollout_training import RolloutOptions, align_poli
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
     from recalign.metrics.expression import MetricExpression
     from recalign.training.training_options import TrainingOptions
 
@@ -34,7 +34,7 @@ class RolloutFamily(Family[RolloutObjective]):
 
     def align(
         self,
-        engine: Engine,
+        engine: PolicyEngine,
         dataset: PreparedDataset,
         objective: RolloutObjective,
         expression: MetricExpression,

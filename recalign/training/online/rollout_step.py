@@ -24,7 +24,7 @@ from recalign.training.processes import process
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
     from recalign.data.dataset import Rows
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
     from recalign.metrics.expression import MetricExpression
     from recalign.models.policy import Policy
     from recalign.training.online.prompt_order import PromptOrder
@@ -57,7 +57,7 @@ class RolloutStep:
     def __init__(
         self,
         policy: Policy,
-        engine: Engine,
+        engine: PolicyEngine,
         objective: RolloutObjective,
         expression: MetricExpression,
         rows: Rows,

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch.utils.data import Dataset
 
 from recalign import console
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.models.lora import REFERENCE
 from recalign.models.policy import reference_policy
@@ -66,7 +66,7 @@ class RolloutOptions:
 
 
 def align_policy(
-    engine: Engine,
+    engine: PolicyEngine,
     dataset: PreparedDataset,
     objective: RolloutObjective,
     expression: MetricExpression,
@@ -140,7 +140,7 @@ def _schedule(
 
 
 def _step(
-    engine: Engine,
+    engine: PolicyEngine,
     dataset: PreparedDataset,
     objective: RolloutObjective,
     expression: MetricExpression,
@@ -204,7 +204,7 @@ def _forget_half_rollouts(checkpoints: Path, updates_per_rollout: int) -> None:
 
 
 def _references(
-    engine: Engine, dataset: PreparedDataset, objective: RolloutObjective, seed: int
+    engine: PolicyEngine, dataset: PreparedDataset, objective: RolloutObjective, seed: int
 ) -> ReferenceLists | None:
     """Open the stored reference lists of this starting policy, if the objective asks for any."""
     needs = objective.needs

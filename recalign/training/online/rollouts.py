@@ -20,7 +20,7 @@ from recalign.training.logprobs.completions import Sampled
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
     from recalign.data.dataset import Rows
-    from recalign.decoding.engine import Engine
+    from recalign.decoding.engine import PolicyEngine
     from recalign.metrics.expression import MetricExpression
     from recalign.text.item_tokens import TitleTokens
 
@@ -92,7 +92,7 @@ def score_groups(
     return expression.score(lists).reshape(prompts, group_size)
 
 
-def check_groups(engine: Engine, objective: RolloutObjective, rows: Rows, indices: np.ndarray) -> None:
+def check_groups(engine: PolicyEngine, objective: RolloutObjective, rows: Rows, indices: np.ndarray) -> None:
     """Look whether a beam search finds a whole group for every row that will be asked.
 
     Raises:
@@ -113,7 +113,7 @@ def check_groups(engine: Engine, objective: RolloutObjective, rows: Rows, indice
 
 
 def make_rollout(
-    engine: Engine,
+    engine: PolicyEngine,
     rows: Sequence[Row],
     objective: RolloutObjective,
     expression: MetricExpression,
@@ -156,7 +156,7 @@ def make_rollout(
 
 
 def _sampled(
-    engine: Engine, rows: Sequence[Row], objective: RolloutObjective, *, list_length: int, seed: int, step: int
+    engine: PolicyEngine, rows: Sequence[Row], objective: RolloutObjective, *, list_length: int, seed: int, step: int
 ) -> tuple[Completions, Sampled, torch.Tensor]:
     """Sample G lists a row: completions, the same for `completion_logps`, and scores [P, G]."""
     needs = objective.needs
@@ -174,7 +174,7 @@ def _sampled(
 
 
 def _searched(
-    engine: Engine, rows: Sequence[Row], objective: RolloutObjective, **_: int
+    engine: PolicyEngine, rows: Sequence[Row], objective: RolloutObjective, **_: int
 ) -> tuple[Completions, Sampled, torch.Tensor]:
     """Search the best G titles of each row, as `_sampled`; the log-probabilities of their tokens are left at 0."""
     width = objective.needs.group_size
@@ -248,7 +248,7 @@ def token_advantages(advantages: torch.Tensor, completions: Completions, titles:
 
 
 def as_sampled(
-    engine: Engine, rows: Sequence[Row], completions: Completions, temperature: float, repetition_penalty: float
+    engine: PolicyEngine, rows: Sequence[Row], completions: Completions, temperature: float, repetition_penalty: float
 ) -> Sampled:
     """Replay the constraint over completions, so that their log-probabilities can be computed again."""
     group_size = len(completions.tokens) // len(rows)

@@ -8,7 +8,7 @@ import pytest
 
 from recalign.api import INVALID, UserError
 from recalign.data.dataset import Rows
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.training.offline.negatives import SOURCES, Negatives, Rejected
 from tests.fake_dataset import write_dataset
@@ -22,7 +22,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def world(dataset):
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset)
-    return Engine(policy, dataset.catalogue, exclude_history=True), dataset.rows("train")[:8]
+    return PolicyEngine(policy, dataset.catalogue, exclude_history=True), dataset.rows("train")[:8]
 
 
 @pytest.mark.parametrize("source", SOURCES)

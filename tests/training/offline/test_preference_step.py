@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recalign.api import UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy, reference_policy
 from recalign.objectives.bear_s_dpo import BearSdpo, BearSdpoParams
 from recalign.objectives.dpo import Dpo
@@ -29,7 +29,7 @@ def dataset(tmp_path_factory):
 def lesson(dataset, objective, rows=4, epoch=0):
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
     policy.model.eval()
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     negatives = Negatives(engine, objective.params.source, objective.params.negatives, 3)
     step = PreferenceStep(policy, objective, engine, reference_policy(policy), negatives)
     examples = PreferenceExamples(AnswerExamples(policy, dataset.rows("train"), 1))

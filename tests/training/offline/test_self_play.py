@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recalign.api import INVALID, UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
 from recalign.models.lora import LoraOptions, reference_model, renew_reference
 from recalign.models.policy import load_policy
@@ -33,7 +33,7 @@ def start(tmp_path_factory):
     for seed in range(100):
         policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, seed=seed)
         rows = dataset.rows("train")[:]
-        found = Engine(policy, dataset.catalogue, exclude_history=True).greedy(rows, list_length=1).items[:, 0]
+        found = PolicyEngine(policy, dataset.catalogue, exclude_history=True).greedy(rows, list_length=1).items[:, 0]
         if not any(int(item) in row.targets for item, row in zip(found, rows, strict=True)):
             break
     policy.save(folder / "model")
@@ -44,7 +44,7 @@ def self_play_of(start, out, *, resume=False, model=None, lora=None, **params):
     """Play with a fresh copy of the starting policy; returns results and weights."""
     dataset, saved = start
     policy = load_policy(model or saved, dataset, trainable=True, lora=lora)
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     validation = Validation(
         engine, dataset.rows("valid")[:], parse_expression("ndcg@10").bind(dataset.catalogue), "reward"
     )
@@ -66,7 +66,7 @@ def test_one_round_is_plain_fine_tuning_and_then_plain_dpo(start, tmp_path, monk
         rejected = stored["items"][:, 0]
     policy = load_policy(model, dataset)
     rows = dataset.rows("train")[:]
-    greedy = Engine(policy, dataset.catalogue, exclude_history=True).greedy(rows, list_length=1).items[:, 0]
+    greedy = PolicyEngine(policy, dataset.catalogue, exclude_history=True).greedy(rows, list_length=1).items[:, 0]
     assert rejected.tolist() == greedy.tolist()  # of the policy as it was before the round
     assert results["rounds"][0]["paired"] == 24
 

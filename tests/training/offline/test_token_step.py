@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from recalign.api import NoParams, TokenNeeds, TokenObjective
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.objectives.sft import Sft
 from recalign.plugins.registry import create
@@ -32,7 +32,7 @@ class Reader(TokenObjective):
 def build(tmp_path, objective, *, identifier="title", model="builtin:tiny", **options):
     dataset = write_dataset(tmp_path / f"data-{identifier}", identifier=identifier)
     policy = load_policy(model, dataset, trainable=True, **options)
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     examples = AnswerExamples(policy, dataset.rows("train"), 3)
     return TokenStep(policy, objective, engine), examples
 
@@ -134,7 +134,7 @@ def test_a_target_that_the_history_has_is_a_valid_title_all_the_same(tmp_path, n
     dataset = write_dataset(tmp_path / "data", task="next")
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset)
     rows = [replace(row, targets=row.history[2:3]) for row in dataset.rows("train")[:3]]
-    step = TokenStep(policy, create("objective", name), Engine(policy, dataset.catalogue, exclude_history=True))
+    step = TokenStep(policy, create("objective", name), PolicyEngine(policy, dataset.catalogue, exclude_history=True))
     examples = AnswerExamples(policy, rows, 1)
     answers = step.answers(policy.model, collate([examples[0, index] for index in range(3)], pad=0, all_tokens=False))
     starts = answers.valid_tokens.starts

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.objectives.beam_exact import BeamExact
 from recalign.objectives.bear import Bear, BearParams, PruningParams
@@ -16,7 +16,7 @@ from tests.training.updates import update
 def build(tmp_path, objective, identifier="title", **options):
     dataset = write_dataset(tmp_path / "data", identifier=identifier, task="next", **options)
     policy = load_policy("builtin:tiny", dataset, trainable=True)
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     examples = AnswerExamples(policy, dataset.rows("train"), 1)
     batch = collate([examples[0, index] for index in range(len(examples))], pad=policy.titles.end, all_tokens=False)
     return TokenStep(policy, objective, engine), batch

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.objectives.cft import Cft
 from recalign.objectives.sft import Sft
@@ -16,7 +16,7 @@ from tests.training.updates import update
 def step_and_batch(tmp_path, objective):
     dataset = write_dataset(tmp_path / "data", task="next")
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
-    step = TokenStep(policy, objective, Engine(policy, dataset.catalogue, exclude_history=True))
+    step = TokenStep(policy, objective, PolicyEngine(policy, dataset.catalogue, exclude_history=True))
     examples = AnswerExamples(policy, dataset.rows("train"), 1)
     batch = collate([examples[0, index] for index in range(5)], pad=policy.titles.end, all_tokens=False)
     return policy, step, batch

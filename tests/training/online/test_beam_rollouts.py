@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recalign.api import Metric, UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import MetricExpression, Term, parse_expression
 from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
@@ -24,7 +24,7 @@ from tests.fake_dataset import write_dataset
 def world(request, tmp_path_factory):
     dataset = write_dataset(tmp_path_factory.mktemp("world") / "data", identifier=request.param, task="next")
     policy = load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
-    return dataset, Engine(policy, dataset.catalogue, exclude_history=True)
+    return dataset, PolicyEngine(policy, dataset.catalogue, exclude_history=True)
 
 
 def roll_out(world, expression="ranking", **params):
@@ -93,7 +93,7 @@ def test_a_row_with_too_few_items_is_found_before_the_first_update(tmp_path, mon
     monkeypatch.setattr(rollout_training, "validation_metric", None)  # not even validation has begun
     dataset = write_dataset(tmp_path / "data", identifier="atomic", task="next")
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     expression = parse_expression("ranking").bind(dataset.catalogue)
     objective, training = create("objective", "rere", {"group_size": 16}), TrainingOptions(max_steps=1)
     with pytest.raises(UserError, match="A group of 16 titles is asked for"):
@@ -104,7 +104,7 @@ def test_a_row_with_too_few_items_is_found_before_the_first_update(tmp_path, mon
 def test_alignment_on_beams_learns_and_logs_no_entropy(tmp_path):
     dataset = write_dataset(tmp_path / "data", identifier="atomic", task="next")
     policy = load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
-    engine = Engine(policy, dataset.catalogue, exclude_history=True)
+    engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
     training = TrainingOptions(max_steps=24, learning_rate=3e-3, eval_every=8, schedule="linear", warmup=0.0)
     expression = parse_expression("ranking").bind(dataset.catalogue)
     objective = create("objective", "rere", {"group_size": 8})
@@ -121,7 +121,7 @@ def test_ranks_reach_the_same_result_in_parts_of_any_size(tmp_path):
     def run(name, budget):
         dataset = write_dataset(tmp_path / name / "data", task="next")
         policy = load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
-        engine = Engine(policy, dataset.catalogue, exclude_history=True)
+        engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
         training = replace(TrainingOptions(warmup=0.0), max_steps=3, learning_rate=3e-3, eval_every=3)
         expression = parse_expression("ranking").bind(dataset.catalogue)
         objective = create("objective", "rere", {"group_size": 6})

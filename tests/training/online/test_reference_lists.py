@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recalign.api import UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.training.online import reference_lists as references
 from recalign.training.online.reference_lists import ReferenceKey, ReferenceLists, weights_hash
@@ -20,7 +20,7 @@ def world(tmp_path_factory):
     """An engine with a random tiny model, and training rows."""
     dataset = write_dataset(tmp_path_factory.mktemp("world") / "data")
     policy = load_policy("builtin:tiny,hidden=32", dataset)
-    return Engine(policy, dataset.catalogue, exclude_history=True), dataset.rows("train")
+    return PolicyEngine(policy, dataset.catalogue, exclude_history=True), dataset.rows("train")
 
 
 def test_lists_are_sampled_once_and_found_again(world):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recalign.api import Metric, UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import MetricExpression, Term, parse_expression
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
@@ -36,7 +36,7 @@ def run(dataset, tmp_path):
 
     def align(name="out", objective="blade", params=None, reward="ndcg", training=TRAINING, policy=None, **options):
         policy = policy or load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
-        engine = Engine(policy, dataset.catalogue, exclude_history=True)
+        engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)
         plugin = create("objective", objective, {"group_size": 6, **(params or {})})
         expression = parse_expression(reward).bind(dataset.catalogue) if isinstance(reward, str) else reward
         resume = options.pop("resume", False)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recalign.api import Credit, Groups, RolloutObjective, UserError
-from recalign.decoding.engine import Engine
+from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
 from recalign.models.policy import load_policy
 from recalign.objectives.grpo import Grpo
@@ -22,7 +22,7 @@ def world(request, tmp_path_factory):
     policy = load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
     return (
         dataset,
-        Engine(policy, dataset.catalogue, exclude_history=True),
+        PolicyEngine(policy, dataset.catalogue, exclude_history=True),
         parse_expression("ndcg").bind(dataset.catalogue),
     )
 
