@@ -1,5 +1,6 @@
 """Two processes end where one does that takes the rows of both at once; on CPUs, by torch's launcher."""
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from recalign.decoding.engine import PolicyEngine
 from recalign.models.policy import load_policy
 from recalign.workspace import RunFolder
 from tests.fake_dataset import write_dataset
+from tests.fake_distribution import install
 
 STEPS = ["--prompts-per-step", 24, "--max-steps", 3, "--eval-every", 3]  # of all rows: the order does not matter
 ALIGNED = {
@@ -38,8 +40,38 @@ def start(tmp_path_factory):
     return folder
 
 
-def spawn(arguments):
-    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False)
+HEAD = '''"""A head that learns how far an answer has come."""
+
+import torch
+
+from recalign.api import NoParams, TokenNeeds, TokenObjective, hookimpl
+
+
+class Counting(TokenObjective):
+    """Squared error of the head."""
+
+    Params = NoParams
+    needs = TokenNeeds(hidden_states=True, responses_only=True)
+    module_makers = {"counting": lambda hidden: torch.nn.Linear(hidden, 1)}
+
+    def loss(self, answers):
+        _, lengths = answers.rows.unique_consecutive(return_counts=True)
+        place = torch.cat([torch.arange(length) for length in lengths.tolist()]).to(answers.hidden)
+        said = self.modules["counting"](answers.hidden.float()).squeeze(1)
+        return ((said - place) ** 2).mean() + torch.nn.functional.cross_entropy(answers.logits, answers.labels), {}
+
+
+@hookimpl
+def recalign_objective():
+    return Counting
+'''
+
+
+def spawn(arguments, path=""):
+    command = [sys.executable, "-m", *map(str, arguments)]
+    before = os.environ.get("PYTHONPATH", "")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), before]))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -50,6 +82,21 @@ def assert_same(one, two):
     for name, value in weights.items():
         torch.testing.assert_close(others[name], value, atol=1e-4, rtol=0)
     return first, second
+
+
+@pytest.mark.slow
+def test_modules_beside_the_model(start, tmp_path):
+    install(tmp_path / "site", "counting", {"recalign.objectives": {"counting": "counting"}}, {"counting": HEAD})
+    given = ["sft", "--data", start / "data", "--model", start / "model", "--objective", "counting", *ACCUMULATED]
+    given += ["--backbone", "item-vectors", "--backbone-param", "dimensions=4"]
+    spawn(["recalign", *given, "--gradient-accumulation", 4, "--out", tmp_path / "one"], tmp_path / "site")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "recalign"]
+    spawn([*launcher, *given, "--gradient-accumulation", 2, "--out", tmp_path / "two"], tmp_path / "site")
+    assert_same(tmp_path / "one", tmp_path / "two")
+    modules, others = (load_file(tmp_path / run / "model" / "modules.safetensors") for run in ("one", "two"))
+    assert {"counting.weight", "item_embeddings.projector.weight"} <= set(modules)
+    for name, value in modules.items():
+        torch.testing.assert_close(others[name], value, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow
