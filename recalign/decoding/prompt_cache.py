@@ -16,8 +16,8 @@ from recalign.decoding.prepacked import replaced_forward
 from recalign.decoding.shared_attention import (
     AttentionPass,
     ContinuationPass,
-    Grid,
     KeyValues,
+    PaddedGrid,
     PromptPass,
     SiblingPass,
     Stored,
@@ -168,7 +168,7 @@ class SharedPromptCache(PromptCache):
         owner = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)  # [M]
         step = torch.arange(len(owner), device=self.device) - (counts.cumsum(0) - counts)[owner]
         segment = segments[owner]
-        grid = Grid.of(segment, self.segments)
+        grid = PaddedGrid.of(segment, self.segments)
         slots = self._slots(segment, grid)
         depth = self._depths(segments, parents)[owner] + step
         visible = self._visible(segments, parents, owner, step, slots)
@@ -181,7 +181,7 @@ class SharedPromptCache(PromptCache):
             attention = SiblingPass(self.prompts, segment, self.lengths[segment] + slots, self.lengths, visible)
         else:
             self.own.grow(room(visible.shape[1], CHAIN))
-            by_prompt, bias = Grid.of(prompt, len(self.lengths)), grid.scatter(visible)
+            by_prompt, bias = PaddedGrid.of(prompt, len(self.lengths)), grid.scatter(visible)
             attention = ContinuationPass(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
         ends = counts.cumsum(0) - 1
         wanted = torch.arange(len(owner), device=self.device) if every else ends
@@ -227,7 +227,7 @@ class SharedPromptCache(PromptCache):
         row = torch.arange(len(parts), device=self.device).repeat_interleave(sizes)
         position = begun + torch.arange(len(tokens), device=self.device) - (sizes.cumsum(0) - sizes)[row]
         last_layer = self.model.config.get_text_config().num_hidden_layers - 1
-        attention = PromptPass(where, first, Grid.of(row, len(parts)), position, begun, last_layer)
+        attention = PromptPass(where, first, PaddedGrid.of(row, len(parts)), position, begun, last_layer)
         with contextlib.suppress(Stored):
             self._forward(attention, tokens, position, row[:1])
 
@@ -257,7 +257,7 @@ class SharedPromptCache(PromptCache):
             return parents + 1
         return torch.where(parents >= 0, self.depth[segments, parents.clamp_min(0)] + 1, 0)
 
-    def _slots(self, segment: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def _slots(self, segment: torch.Tensor, grid: PaddedGrid) -> torch.Tensor:
         """[M] a free slot for each token of some segments, in ascending order."""
         counts = torch.bincount(segment, minlength=self.segments)
         rank = grid.back - segment * grid.index.shape[1]

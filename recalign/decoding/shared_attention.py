@@ -33,7 +33,7 @@ class Stored(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Grid:
+class PaddedGrid:
     """M tokens laid out as rows of attention problems, padded.
 
     Args:
@@ -45,7 +45,7 @@ class Grid:
     back: torch.Tensor
 
     @classmethod
-    def of(cls, rows: torch.Tensor, count: int) -> Grid:
+    def of(cls, rows: torch.Tensor, count: int) -> PaddedGrid:
         """Lay out tokens by the row [M] that each belongs to, of `count` rows, in their order."""
         order = torch.argsort(rows, stable=True)
         sizes = torch.bincount(rows, minlength=count)
@@ -145,7 +145,7 @@ class PromptPass:
 
     prompts: KeyValues
     first: int
-    grid: Grid
+    grid: PaddedGrid
     columns: torch.Tensor
     begun: int
     last_layer: int
@@ -219,8 +219,8 @@ class SiblingPass:
         return [tuple(fact) for fact in facts[sizes > 0].tolist()]
 
     @cached_property
-    def _grid(self) -> Grid:
-        return Grid.of(self.rows, len(self.lengths))
+    def _grid(self) -> PaddedGrid:
+        return PaddedGrid.of(self.rows, len(self.lengths))
 
     @cached_property
     def _bias(self) -> torch.Tensor:
@@ -249,8 +249,8 @@ class ContinuationPass:
 
     prompts: KeyValues
     own: KeyValues
-    prompt_grid: Grid
-    own_grid: Grid
+    prompt_grid: PaddedGrid
+    own_grid: PaddedGrid
     segments: torch.Tensor
     slots: torch.Tensor
     prompt_bias: torch.Tensor
@@ -269,7 +269,7 @@ class ContinuationPass:
 
 
 def _attend(
-    query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, scaling: float
+    query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Tensor, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention [M, Hq, D] to a block, and the log of its softmax's mass [M, Hq, 1]; arguments as in `_scores`."""
     scores = _scores(query, grid, block, bias, scaling)
@@ -279,7 +279,7 @@ def _attend(
     return _mixed(weights, grid, block), grid.by_token(mass, query.shape[0])
 
 
-def _scores(query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, scaling: float) -> torch.Tensor:
+def _scores(query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Tensor, scaling: float) -> torch.Tensor:
     """Scores of the grid's tokens for all that their row sees; no gradients.
 
     Args:
@@ -302,7 +302,7 @@ def _scores(query: torch.Tensor, grid: Grid, block: Block, bias: torch.Tensor, s
     return scores
 
 
-def _mixed(weights: torch.Tensor, grid: Grid, block: Block) -> torch.Tensor:
+def _mixed(weights: torch.Tensor, grid: PaddedGrid, block: Block) -> torch.Tensor:
     """The block's values [M, Hq, D] by weights [R * H, Hq / H * Q, L]."""
     values = block[1].flatten(0, 1)
     mixed = torch.bmm(weights.to(values.dtype), values)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from recalign.decoding.compatibility import obstacle_to_sharing
-from recalign.decoding.shared_attention import Grid, shared
+from recalign.decoding.shared_attention import PaddedGrid, shared
 
 CLEARLY = 1.1
 """Shared prompts are chosen where prefix trees would cost so many times as much."""
@@ -37,8 +37,8 @@ class _SharedPromptPass:
     """
 
     first: int
-    prompts: Grid
-    completions: Grid
+    prompts: PaddedGrid
+    completions: PaddedGrid
     owner: torch.Tensor
     visible: torch.Tensor
 
@@ -150,10 +150,10 @@ def hidden_beside_prompts(
     prompt_of = torch.arange(len(prompts)).repeat_interleave(torch.from_numpy(lengths))
     reading = _SharedPromptPass(
         first=int(lengths.sum()),
-        prompts=Grid.of(prompt_of.to(device), len(prompts)),
-        completions=Grid.of(torch.from_numpy(completion).to(device), count)
+        prompts=PaddedGrid.of(prompt_of.to(device), len(prompts)),
+        completions=PaddedGrid.of(torch.from_numpy(completion).to(device), count)
         if count
-        else Grid(*[torch.zeros(0, 0).long()] * 2),
+        else PaddedGrid(*[torch.zeros(0, 0).long()] * 2),
         owner=torch.from_numpy(owner).to(device),
         visible=visible[:, None].to(device),
     )

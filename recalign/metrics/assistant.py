@@ -15,7 +15,7 @@ class AssistantParams(Params):
     run: str = Field("", description="folder that `recalign baseline` wrote")
 
 
-class Assistant(Metric):
+class AssistantScore(Metric):
     """Mean over positions of the recommender's score of the item, standardised over the catalogue for each row.
 
     Copies and text that is no item count as the row's lowest score. Differs from ReRe, which takes the scores as they
@@ -65,4 +65,4 @@ def standardise(scores: np.ndarray) -> np.ndarray:
 @hookimpl
 def recalign_metric() -> type[Metric]:
     """Return the plugin class to recalign."""
-    return Assistant
+    return AssistantScore

@@ -6,11 +6,11 @@ import numpy as np
 
 from recalign.data.arrays import is_member
 from recalign.errors import UserError
-from recalign.preparation.sliding_windows import Windows
+from recalign.preparation.sliding_windows import SlidingWindows
 
 
 def candidate_sets(
-    windows: Windows, consumed: np.ndarray, items: int, size: int, random: np.random.Generator
+    windows: SlidingWindows, consumed: np.ndarray, items: int, size: int, random: np.random.Generator
 ) -> np.ndarray:
     """Draw candidate sets.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from recalign.data.arrays import renumber
 from recalign.preparation.events import EventLog
-from recalign.preparation.sliding_windows import Windows
+from recalign.preparation.sliding_windows import SlidingWindows
 from recalign.preparation.splits import Splits
 
 
@@ -46,7 +46,7 @@ def without_cold(
     windows, left_out = {}, {}
     for name, part in splits.windows.items():
         whole = stays[part.target_positions].all(axis=1) & (place[part.cut] - place[part.lo] >= min_history)
-        windows[name] = Windows(warm_log, place[part.lo[whole]], place[part.cut[whole]], part.targets)
+        windows[name] = SlidingWindows(warm_log, place[part.lo[whole]], place[part.cut[whole]], part.targets)
         left_out[name] = int((~whole).sum())
     users = {name: len(np.unique(part.user)) for name, part in windows.items()}
     facts = {

@@ -9,7 +9,7 @@ import numpy as np
 from recalign.data.arrays import is_member, sorted_unique
 from recalign.preparation import findings
 from recalign.preparation.events import EventLog
-from recalign.preparation.sliding_windows import Windows
+from recalign.preparation.sliding_windows import SlidingWindows
 from recalign.preparation.splits import Splits
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _count_genres(genres: pl.Series) -> dict[str, Any]:
     }
 
 
-def _count_rows(part: Windows, popularity: np.ndarray, seen: np.ndarray, items: int) -> dict[str, Any]:
+def _count_rows(part: SlidingWindows, popularity: np.ndarray, seen: np.ndarray, items: int) -> dict[str, Any]:
     """Figures of one split.
 
     Args:

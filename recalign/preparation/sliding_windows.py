@@ -11,7 +11,7 @@ from recalign.preparation.events import EventLog
 
 
 @dataclass(frozen=True)
-class Windows:
+class SlidingWindows:
     """W windows: history is log[lo:cut], targets are log[cut:cut+targets].
 
     Args:
@@ -39,11 +39,11 @@ class Windows:
         """[W, m] positions of the targets."""
         return self.cut[:, None] + np.arange(self.targets)
 
-    def take(self, index: np.ndarray | slice) -> Windows:
+    def take(self, index: np.ndarray | slice) -> SlidingWindows:
         """Some of the windows, by index or mask."""
         return replace(self, lo=self.lo[index], cut=self.cut[index])
 
-    def at_most(self, count: int) -> Windows:
+    def at_most(self, count: int) -> SlidingWindows:
         """Keep `count` windows a user at most, evenly spread over its time, the last one among them.
 
         Without it the few users with long logs give most of the training rows, though each user is tested as often.
@@ -79,7 +79,9 @@ class Windows:
         return begins | (goes_on & log.tied[inner] & (log.time[end - 1] == log.time[inner]))
 
 
-def slide(log: EventLog, first: np.ndarray, last: np.ndarray, *, history: int, targets: int, stride: int) -> Windows:
+def slide(
+    log: EventLog, first: np.ndarray, last: np.ndarray, *, history: int, targets: int, stride: int
+) -> SlidingWindows:
     """Windows of every sequence whose targets lie in [first, last), aligned at the end: the last one ends at `last`.
 
     Args:
@@ -96,10 +98,10 @@ def slide(log: EventLog, first: np.ndarray, last: np.ndarray, *, history: int, t
     backwards = ranges(np.zeros_like(count), count)
     number = count[sequence] - 1 - backwards  # oldest window first
     cut = last[sequence] - targets - number * stride
-    return Windows(log, np.maximum(log.start[:-1][sequence], cut - history), cut, targets)
+    return SlidingWindows(log, np.maximum(log.start[:-1][sequence], cut - history), cut, targets)
 
 
-def each_sequence(log: EventLog, sequences: np.ndarray, *, history: int, targets: int) -> Windows:
+def each_sequence(log: EventLog, sequences: np.ndarray, *, history: int, targets: int) -> SlidingWindows:
     """One window a sequence, its last: for ready-made windows.
 
     Args:
@@ -109,4 +111,4 @@ def each_sequence(log: EventLog, sequences: np.ndarray, *, history: int, targets
         targets: m.
     """
     cut = log.start[1:][sequences] - targets
-    return Windows(log, np.maximum(log.start[:-1][sequences], cut - history), cut, targets)
+    return SlidingWindows(log, np.maximum(log.start[:-1][sequences], cut - history), cut, targets)

@@ -13,7 +13,7 @@ import numpy as np
 from recalign.data.arrays import sorted_unique
 from recalign.errors import UserError
 from recalign.preparation.events import EventLog
-from recalign.preparation.sliding_windows import Windows, each_sequence, slide
+from recalign.preparation.sliding_windows import SlidingWindows, each_sequence, slide
 
 if TYPE_CHECKING:
     from recalign.preparation.prepare_options import PrepareOptions
@@ -31,7 +31,7 @@ class Splits:
         as_given: whether the windows are ready-made, their order the source's.
     """
 
-    windows: dict[str, Windows]
+    windows: dict[str, SlidingWindows]
     training: np.ndarray
     dropped_users: int
     facts: dict[str, Any]
@@ -96,7 +96,7 @@ def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
         )
     shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
 
-    def spans(users: np.ndarray, last_only: bool) -> Windows:
+    def spans(users: np.ndarray, last_only: bool) -> SlidingWindows:
         last = np.zeros_like(end)
         last[users] = end[users]
         first = np.maximum(begin + options.min_history, end - options.targets if last_only else 0)
@@ -159,7 +159,9 @@ def as_provided(log: EventLog, options: PrepareOptions, split_of: np.ndarray) ->
     return replace(_without_dropped(log, windows, (split_of == 0)[log.sequence], facts), as_given=True)
 
 
-def _without_dropped(log: EventLog, windows: dict[str, Windows], training: np.ndarray, facts: dict[str, Any]) -> Splits:
+def _without_dropped(
+    log: EventLog, windows: dict[str, SlidingWindows], training: np.ndarray, facts: dict[str, Any]
+) -> Splits:
     """Count the users without any window and leave their interactions out of training."""
     has_window = np.zeros(len(log.users), dtype=bool)
     for part in windows.values():

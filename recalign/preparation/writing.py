@@ -12,7 +12,7 @@ import numpy as np
 from recalign.data.arrays import ranges
 from recalign.data.parquet import write_parquet
 from recalign.preparation.events import EventLog
-from recalign.preparation.sliding_windows import Windows
+from recalign.preparation.sliding_windows import SlidingWindows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,7 +98,7 @@ def write_interactions(folder: Path, log: EventLog, positions: np.ndarray, diges
 
 
 def write_rows(
-    file: Path, windows: Windows, candidates: np.ndarray | None, digest: Digest, *, earlier: bool = False
+    file: Path, windows: SlidingWindows, candidates: np.ndarray | None, digest: Digest, *, earlier: bool = False
 ) -> None:
     """Write a split as an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
@@ -137,7 +137,7 @@ def write_rows(
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def _columns(part: Windows, users: pa.Array, digest: Digest) -> list[pa.Array]:
+def _columns(part: SlidingWindows, users: pa.Array, digest: Digest) -> list[pa.Array]:
     """Columns of one batch: user_id, history, targets (no item twice), gains, timestamp."""
     import pyarrow as pa
 
