@@ -39,7 +39,6 @@ ORDER = [
     "preparation",
     "text",
     "recommenders",
-    "backbones",
     "metrics",
     "models",
     "decoding",
