@@ -9,25 +9,28 @@ from recalign.api import Decoder, Engine, Field, Params, Predictions, Row, hooki
 from recalign.decoders.lists import scored_predictions
 
 
+class BeamParams(Params):
+    """Parameters of `beam`."""
+
+    width: int | None = Field(None, ge=1, description="beams per row, B (default: the number of items asked for)")
+    scoring: Literal["renormalised", "full"] = Field(
+        "renormalised",
+        description="log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole "
+        "vocabulary (as prefix_allowed_tokens_fn decodes)",
+    )
+    length_penalty: float = Field(
+        0.0,
+        description="divide scores by length ** this; 1, transformers' default and so that of MSL's and BEAR's "
+        "inference scripts, favours long titles",
+    )
+
+
 class Beam(Decoder):
     """Beam search: the K best titles that a beam of width B finds, no item twice, nothing outside the catalogue."""
 
     tasks: ClassVar[frozenset[str]] = frozenset({"next"})
 
-    class Params(Params):
-        """Parameters of `beam`."""
-
-        width: int | None = Field(None, ge=1, description="beams per row, B (default: the number of items asked for)")
-        scoring: Literal["renormalised", "full"] = Field(
-            "renormalised",
-            description="log-probabilities over the trie's valid tokens (which MSL and BEAR train), or over the whole "
-            "vocabulary (as prefix_allowed_tokens_fn decodes)",
-        )
-        length_penalty: float = Field(
-            0.0,
-            description="divide scores by length ** this; 1, transformers' default and so that of MSL's and BEAR's "
-            "inference scripts, favours long titles",
-        )
+    Params = BeamParams
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Search `size` titles per row; fewer where the beam finds no more."""

@@ -14,17 +14,20 @@ ROUNDING = 1e-12
 """Rewards that differ by less than this share of the largest of them differ by rounding."""
 
 
+class BestOfNParams(SampledListParams):
+    """Parameters of `bon`."""
+
+    n: int = Field(4, ge=1, description="lists sampled per row, N; 1 equals `sample`")
+    reward: str = Field("ild", description="reward expression that picks the list, such as ild or ndcg@5")
+    allow_oracle: bool = Field(False, description="allow a reward that reads the targets (ndcg, recall)")
+
+
 class BestOfN(Decoder):
     """Best of N. With a reward that reads the targets it is an oracle: an upper bound, no recommender."""
 
     paper = "BLADE (Chen et al., SIGIR 2026), Table 1"
 
-    class Params(SampledListParams):
-        """Parameters of `bon`."""
-
-        n: int = Field(4, ge=1, description="lists sampled per row, N; 1 equals `sample`")
-        reward: str = Field("ild", description="reward expression that picks the list, such as ild or ndcg@5")
-        allow_oracle: bool = Field(False, description="allow a reward that reads the targets (ndcg, recall)")
+    Params = BestOfNParams
 
     def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
         from recalign.metrics.expression import parse_expression

@@ -69,6 +69,20 @@ class Assisted(Rescorer):
         return rescore
 
 
+class D3Params(SearchParams):
+    """Parameters of `d3`."""
+
+    assistant: str | None = Field(
+        None, description="run folder of `recalign baseline`, such as of sasrec (default: none)"
+    )
+    alpha: float | None = Field(
+        None, ge=0, le=1, description=f"weight of the language model (default: {ALPHA}, without an assistant 1)"
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="divides the assistant's scores; 1 fits sasrec and bert4rec, which score by logits"
+    )
+
+
 class D3(Decoder):
     """D3: no length normalisation, and alpha * log p_LM + (1 - alpha) * log p_assist at every token that is a choice.
 
@@ -84,18 +98,7 @@ class D3(Decoder):
     paper = "D3 (Bao et al., EMNLP 2024)"
     tasks: ClassVar[frozenset[str]] = frozenset({"next"})
 
-    class Params(SearchParams):
-        """Parameters of `d3`."""
-
-        assistant: str | None = Field(
-            None, description="run folder of `recalign baseline`, such as of sasrec (default: none)"
-        )
-        alpha: float | None = Field(
-            None, ge=0, le=1, description=f"weight of the language model (default: {ALPHA}, without an assistant 1)"
-        )
-        temperature: float = Field(
-            1.0, gt=0, description="divides the assistant's scores; 1 fits sasrec and bert4rec, which score by logits"
-        )
+    Params = D3Params
 
     def __init__(self, params: AnyParams | None = None, *, name: str = "") -> None:
         super().__init__(params, name=name)

@@ -9,20 +9,23 @@ from recalign.api import Decoder, Engine, Field, Params, Predictions, Row, hooki
 from recalign.decoders.lists import scored_predictions
 
 
+class ExactParams(Params):
+    """Parameters of `exact`."""
+
+    scoring: Literal["renormalised", "full"] = Field(
+        "renormalised", description="log-probabilities over the trie's valid tokens, or over the whole vocabulary"
+    )
+    breadth: int | None = Field(
+        None, ge=1, description="prefixes opened at a time (default: the number of items); changes the speed only"
+    )
+
+
 class Exact(Decoder):
     """The K most probable titles, with a proof: what a beam misses of them is its pruning (BEAR Fig. 6)."""
 
     tasks: ClassVar[frozenset[str]] = frozenset({"next"})
 
-    class Params(Params):
-        """Parameters of `exact`."""
-
-        scoring: Literal["renormalised", "full"] = Field(
-            "renormalised", description="log-probabilities over the trie's valid tokens, or over the whole vocabulary"
-        )
-        breadth: int | None = Field(
-            None, ge=1, description="prefixes opened at a time (default: the number of items); changes the speed only"
-        )
+    Params = ExactParams
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Find `size` titles per row; the nodes that it opened are counted in the engine's cost."""

@@ -8,13 +8,16 @@ from recalign.api import Decoder, Engine, Field, Predictions, Row, hookimpl
 from recalign.decoders.lists import ListParams, as_predictions, writable_length
 
 
+class GreedyParams(ListParams):
+    """Parameters of `greedy`."""
+
+    constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")
+
+
 class Greedy(Decoder):
     """Greedy decoding; BLADE evaluates with it."""
 
-    class Params(ListParams):
-        """Parameters of `greedy`."""
-
-        constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")
+    Params = GreedyParams
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Write one list per row; one title on the next task."""

@@ -44,6 +44,14 @@ class Decisive(Rescorer):
         return choices.logps * (1 - self.alpha * torch.where(alike, 0, (gain - least) / span.masked_fill(alike, 1)))
 
 
+class IgdParams(SearchParams):
+    """Parameters of `igd`."""
+
+    alpha: float = Field(
+        0.2, ge=0, le=1, description="how much decisive tokens are favoured; 0 is an ordinary beam search"
+    )
+
+
 class Igd(Decoder):
     """IGD decoding: log-probabilities times 1 - alpha * minmax of the information gain; alpha 0 is `beam`.
 
@@ -55,12 +63,7 @@ class Igd(Decoder):
     paper = "IGD (Lin et al., NeurIPS 2025)"
     tasks: ClassVar[frozenset[str]] = frozenset({"next"})
 
-    class Params(SearchParams):
-        """Parameters of `igd`."""
-
-        alpha: float = Field(
-            0.2, ge=0, le=1, description="how much decisive tokens are favoured; 0 is an ordinary beam search"
-        )
+    Params = IgdParams
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Search `size` titles per row; fewer where the beam finds no more."""

@@ -8,13 +8,16 @@ from recalign.api import Decoder, Engine, Field, Predictions, Row, hookimpl
 from recalign.decoders.lists import SampledListParams, as_predictions, writable_length
 
 
+class SampleParams(SampledListParams):
+    """Parameters of `sample`."""
+
+    constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")
+
+
 class Sample(Decoder):
     """Sampling with the run's seed; a row's list does not depend on the rows beside it."""
 
-    class Params(SampledListParams):
-        """Parameters of `sample`."""
-
-        constrained: bool = Field(True, description="follow the trie; false writes free text, to see what it is worth")
+    Params = SampleParams
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Sample one list per row; one title on the next task."""
