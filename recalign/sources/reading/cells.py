@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -78,12 +78,19 @@ class Read:
     rows: pl.LazyFrame
 
 
-def typed(table: Records, columns: Mapping[str, Column]) -> Read:
+def typed(
+    table: Records,
+    columns: Mapping[str, Column],
+    beside: Sequence[str] = (),
+    keep: Callable[[pl.DataFrame], None] | None = None,
+) -> Read:
     """Read the file once and parse columns. Ids become categories: a record takes 8 bytes a column at most.
 
     Args:
         table: the records.
         columns: name in the result -> column.
+        beside: columns that are read besides, as they are.
+        keep: is handed these and the others, as they are in the file, of some records at a time.
 
     Returns:
         Categories, lists of strings and float64 numbers (null where missing) by column, and the account.
@@ -94,15 +101,18 @@ def typed(table: Records, columns: Mapping[str, Column]) -> Read:
     import polars as pl
 
     _check_types(table, columns)
-    needed = list(dict.fromkeys(column.name for column in columns.values() if column.kind != "order"))
+    named = [column.name for column in columns.values() if column.kind != "order"]
+    needed = list(dict.fromkeys([*named, *beside]))
     tally, parts, without = Tally(table), [], []
     for batch in table.batches(needed):
         frame, refused, bad = _parse(batch, columns)
         tally.add(frame.height, [*batch.refused, *refused])
         parts.append(frame)
         without.append(bad)
+        if keep is not None:
+            keep(batch.frame if not len(bad) else batch.frame.filter(~np.isin(batch.number, bad)))
     whole = pl.concat(parts, rechunk=False) if parts else _empty(columns)
-    whole = whole.with_columns(_seconds(whole[name]) for name, column in columns.items() if column.kind == "time")
+    whole = whole.with_columns(seconds(whole[name]) for name, column in columns.items() if column.kind == "time")
     rows = table.lazy(np.concatenate(without) if without else np.zeros(0, np.int64))
     return Read(whole.lazy(), tally.account(), rows)
 
@@ -250,7 +260,7 @@ def _dates(cells: pl.Series) -> pl.Series:
     return seconds
 
 
-def _seconds(times: pl.Series) -> pl.Series:
+def seconds(times: pl.Series) -> pl.Series:
     """Times in seconds, whatever of `UNITS` they are counted in."""
     middle = abs(times.median() or 0.0)  # type: ignore[arg-type]
     per_second = max((count for least, count in UNITS.items() if middle >= least), default=1.0)

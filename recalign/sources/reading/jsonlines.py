@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,7 @@ from recalign.sources.reading.records import NAMED, Batch, Reason, Records, Refu
 if TYPE_CHECKING:
     import polars as pl
 
+SAMPLE = 2000  # objects
 SCALAR, LIST, NESTED = "scalar", "list", "nested"
 
 Part = tuple[bytes, list[bytes], np.ndarray, np.ndarray]
@@ -30,7 +32,8 @@ class JsonLines(Records):
         file: the file.
         encoding: of the text, where it has no byte order mark.
         keys: those that are read, where the format of the file tells them: key -> whether its value may be a list or
-            an object, which is then the text of its JSON. The file is then not read in advance.
+            an object, which is then the text of its JSON. The file is then not read in advance, and those count that
+            its first `SAMPLE` objects have.
 
     Raises:
         UserError: the file is empty, or has no objects.
@@ -45,8 +48,14 @@ class JsonLines(Records):
 
         self.file, self.encoding = file, encoding
         if keys is not None:
-            self.schema = {key: pl.String() for key in keys}
+            seen = self._seen()
+            self.schema = {key: pl.String() for key in keys if key in seen}
             self._nested = {key for key, nested in keys.items() if nested}
+            if keys and not self.schema:
+                raise UserError(
+                    f"{file} has none of the keys {', '.join(keys)}; its first record has {', '.join(seen) or 'none'}.",
+                    "Check that this is the file you meant.",
+                )
             return
         kinds: dict[str, set[str]] = {}
         first = b""
@@ -69,6 +78,18 @@ class JsonLines(Records):
             exact = self.fast and self._nested.isdisjoint(columns) and not HALF.search(data)
             frame = _frame(data, schema, len(texts)) if exact else None
             yield self._one_by_one(texts, number, line, schema) if frame is None else Batch(frame, number)
+
+    def first_keys(self) -> Iterator[list[str]]:
+        """Keys of each object that can be read, from the file's beginning."""
+        for _, texts, _, _ in self._parts():
+            for text in texts:
+                value, reason, _ = self.parse(text)
+                if reason is None:
+                    yield list(map(str, value))
+
+    def _seen(self) -> dict[str, None]:
+        """Keys of the file's first objects, in their order."""
+        return dict.fromkeys(chain.from_iterable(islice(self.first_keys(), SAMPLE)))
 
     def _parts(self) -> Iterator[Part]:
         """Blocks, each with its lines that are not blank."""

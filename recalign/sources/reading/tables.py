@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,25 @@ def objects(file: Path, encoding: str, keys: dict[str, bool] | None = None) -> J
         f"{file}, line 1: neither a JSON object nor a Python literal of one: {shown!r}.",
         "Check that the file holds one object a line, or one array of objects.",
     )
+
+
+def glimpse(file: Path) -> list[str]:
+    """Return the keys of a file's first object, the columns of a table, or the cells of the first line of other text.
+
+    Args:
+        file: that exists; a damaged one, or one without text, has none of these.
+    """
+    try:
+        if first_bytes(file).startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
+            return list(open_table(file).schema)
+        text = _opening(file, "utf-8")
+        if text.startswith((b"[", b"{")):
+            return next(objects(file, "utf-8", {}).first_keys(), [])
+        line = text.partition(b"\n")[0].strip().decode("utf-8", "replace")
+        separator = next((mark for mark in ("\t", "::", "|", ";", ",", " ") if mark in line), ",")
+        return next(csv.reader([line], delimiter=separator)) if len(separator) == 1 else line.split(separator)
+    except (UserError, StopIteration, csv.Error):
+        return []
 
 
 def require(table: Records, columns: Mapping[str, str]) -> None:
