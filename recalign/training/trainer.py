@@ -24,10 +24,11 @@ from recalign.api import Objective
 from recalign.errors import UserError
 from recalign.models.modules import restore_modules
 from recalign.models.policy import Policy
+from recalign.reading import read_json
 from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.workspace import read_json, write_json
+from recalign.workspace import write_json
 
 LOG_FILE, OBJECTIVE_FILE = "log.jsonl", "objective.json"
 
