@@ -9,10 +9,11 @@ from collections.abc import Iterable
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 ROOM = "Free some space or choose another --out; then run again."
-LONGEST, TAIL = 1600, 500
+LONGEST, TAIL = 1000, 300
 """Characters of an error that are shown, and how many of them are its end; the rest is what the user sent in."""
 COMPARED = 200
 """Characters of a name beyond which nothing is like it."""
+DEAD = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE)
 NAMES = (errno.EEXIST, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
@@ -76,4 +77,20 @@ def advice_on(error: OSError) -> str:
         return ROOM
     if error.errno in CLOSED:
         return "Check who may read and write there, or choose another folder: --out, RECALIGN_HOME."
+    if error.errno in DEAD:
+        return "See whether the disk, or what else the system names, is well; then run again."
     return "Choose another name: --out, RECALIGN_HOME." if error.errno in NAMES else ""
+
+
+def wants_memory(error: BaseException) -> bool:
+    """Whether something failed for want of memory, of the machine or of its GPU.
+
+    Args:
+        error: what was raised; torch raises a RuntimeError for the machine's memory.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(
+        words in said for words in ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    )

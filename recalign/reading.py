@@ -185,7 +185,11 @@ def read_arrays(path: Path, *names: str, hint: str = HALF_WRITTEN) -> dict[str, 
         missing = next((name for name in names if name not in arrays), None)
         if missing is not None:
             raise UserError(f"{path} has no array '{missing}'.", hint)
-        return {name: arrays[name] for name in names or arrays.files}
+        found = {name: arrays[name] for name in names or arrays.files}
+        strange = next((name for name, each in found.items() if not isinstance(each, np.ndarray)), None)
+        if strange is not None:
+            raise UserError(f"{path} is not readable: '{strange}' in it is no array.", hint)
+        return found
 
 
 def sound(read: Callable[[], object]) -> str:
