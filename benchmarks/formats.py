@@ -67,9 +67,7 @@ def pandas_script(file: Path, out: Path) -> None:
 
     columns = ["user_id", "parent_asin", "rating", "timestamp"]
     if file.suffix == ".gz":
-        frame = pd.concat(
-            chunk[columns] for chunk in pd.read_json(file, lines=True, chunksize=CHUNK, dtype=False)
-        )
+        frame = pd.concat(chunk[columns] for chunk in pd.read_json(file, lines=True, chunksize=CHUNK, dtype=False))
     else:
         frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
     meta = file.parent / "meta_Made_Up.jsonl.gz"
