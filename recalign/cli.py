@@ -15,6 +15,7 @@ import typer
 from recalign import __version__, console
 from recalign.errors import UserError, advice_on
 from recalign.workflow.signatures import UsageError, command_function, signature_of, usage_text, with_signature_of
+from recalign.workspace import invoking
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),
@@ -97,7 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        code = app(args=arguments, standalone_mode=False, prog_name="recalign")
+        with invoking(arguments):
+            code = app(args=arguments, standalone_mode=False, prog_name="recalign")
     except UserError as error:
         sys.exit(_fail(error.what, error.hint, as_json, code=2))
     except UsageError as error:
