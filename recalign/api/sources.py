@@ -91,6 +91,8 @@ class Source(Plugin, ABC):
     Attributes:
         needs_path: whether `prepare SOURCE PATH` must name a path.
         suggests: options of `prepare` that fit this source; what the user gives goes first.
+        reads_names: whether PATH may be a name, such as one of the Hugging Face hub, that is no path; it is then handed
+            over as it was written.
         general: whether other sources read some of what this one reads, and know more of it; where the user names no
             source, it is taken only if none of those recognises the path.
     """
@@ -98,6 +100,7 @@ class Source(Plugin, ABC):
     needs_path: ClassVar[bool] = True
     suggests: ClassVar[dict[str, Any]] = {}
     general: ClassVar[bool] = False
+    reads_names: ClassVar[bool] = False
 
     @classmethod
     def recognises(cls, path: Path) -> str:

@@ -345,7 +345,9 @@ def _checked_path(plugin: Source, path: Path | None) -> Path | None:
     """The path, absolute; an error where the source needs one and there is none."""
     if path is None and plugin.needs_path:
         raise UserError(f"The source '{plugin.name}' needs a path.", f"recalign prepare {plugin.name} PATH")
-    return Path(path).resolve() if path is not None else None
+    if path is None or (plugin.reads_names and not Path(path).exists()):
+        return path
+    return Path(path).resolve()
 
 
 def _file_hash(file: Path) -> str:
