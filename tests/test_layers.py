@@ -26,10 +26,12 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACK
 ORDER = [
     "",  # recalign/__init__.py: the version
     "errors",
+    "reading",
     "params",
     "locks",
     "removal",
     "console",
+    "invocation",
     "workspace",
     "data",
     "api",

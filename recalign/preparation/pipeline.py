@@ -29,7 +29,7 @@ from recalign.preparation.items import CleanItems, clean_items
 from recalign.preparation.prepare_options import PrepareOptions, resolve
 from recalign.preparation.provided_windows import once, read_windows
 from recalign.preparation.relevance import gains
-from recalign.preparation.semantic_ids import semantic_codes
+from recalign.preparation.semantic_ids import given_codes, semantic_codes
 from recalign.preparation.splits import SPLITTERS, Splits, as_provided
 from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
 from recalign.runs.lifecycle import Asked, perform_whole
@@ -55,6 +55,7 @@ class Prepared:
         facts: what the report should say of how the events were read, `dropped_events` (events or windows of unknown
             items that were left out) among them.
         accounts: what became of the records of each file that was read.
+        codes: as in `RawData`.
     """
 
     log: EventLog
@@ -64,6 +65,7 @@ class Prepared:
     training: np.ndarray
     facts: dict[str, Any]
     accounts: Sequence[FileAccount] = ()
+    codes: Mapping[str, Sequence[int]] | None = None
 
 
 def prepare_dataset(
@@ -97,7 +99,8 @@ def prepare_dataset(
     """
     plugin: Source = registry.create("source", source, params or {})  # type: ignore[assignment]
     path = _checked_path(plugin, path)
-    settings = resolve(options or {}, plugin.suggests)
+    with _reading(plugin, path, "suggestions"):
+        settings = resolve(options or {}, plugin.suggestions(path))
     recorded = {
         "source": source,
         "path": str(path) if path else None,
@@ -146,12 +149,12 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         cleaned = clean_items(
             raw.items,
             options.collisions,
-            options.drop_invalid,
+            options.drop_invalid or raw.partial,
             per_event=raw.items_per_event,
             genre_separator=raw.genre_separator,
         )
     if raw.windows is not None:
-        prepared = _from_windows(plugin, path, raw.windows, cleaned, options)
+        prepared = _from_windows(plugin, path, raw, cleaned, options)
     else:
         prepared = _from_events(plugin, path, raw, cleaned, options, seed)
     if options.drop_cold:
@@ -165,7 +168,7 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         },
     )
     _check_rows(splits, options)
-    return replace(prepared, splits=splits, accounts=raw.accounts)
+    return replace(prepared, splits=splits, accounts=raw.accounts, codes=raw.codes)
 
 
 @contextlib.contextmanager
@@ -200,7 +203,7 @@ def _from_events(
         events = read_events(
             raw.events,
             cleaned,
-            drop_invalid=options.drop_invalid,
+            drop_invalid=options.drop_invalid or raw.partial,
             popularity_cut=options.popularity_cut,
             k_core=options.k_core,
             duplicates=options.duplicates,
@@ -214,7 +217,7 @@ def _from_events(
 
 
 def _from_windows(
-    plugin: Source, path: Path | None, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+    plugin: Source, path: Path | None, raw: RawData, cleaned: CleanItems, options: PrepareOptions
 ) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
@@ -224,7 +227,7 @@ def _from_windows(
             "Leave out --split, --k-core, --popularity-cut and --duplicates.",
         )
     with _reading(plugin, path):
-        log, split_of, facts = read_windows(windows, cleaned, options.drop_invalid)
+        log, split_of, facts = read_windows(raw.windows or {}, cleaned, options.drop_invalid or raw.partial)
     gains(options.relevance, None, len(log))
     splits = as_provided(log, options, split_of)
     return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), facts)
@@ -292,6 +295,8 @@ def _semantic_codes(
     if options.identifier != "semantic":
         return None
     log, frame = prepared.log, prepared.items
+    if prepared.codes is not None:
+        return given_codes(prepared.codes, frame["item_id"].to_list(), popularity)
     catalogue = Catalogue(
         item_ids=frame["item_id"].to_list(),
         titles=frame["title"].to_list(),
