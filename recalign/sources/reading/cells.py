@@ -262,6 +262,6 @@ def _dates(cells: pl.Series) -> pl.Series:
 
 def seconds(times: pl.Series) -> pl.Series:
     """Times in seconds, whatever of `UNITS` they are counted in."""
-    middle = abs(times.median() or 0.0)  # type: ignore[arg-type]
+    middle = abs(float(times.median() or 0.0))  # type: ignore[arg-type]
     per_second = max((count for least, count in UNITS.items() if middle >= least), default=1.0)
     return times if per_second == 1.0 else times / per_second
