@@ -13,7 +13,7 @@ from recalign.models.builtin import is_from_scratch
 from recalign.models.gguf import PACKAGED
 from recalign.models.item_embeddings import attach_backbone, write_into_weights
 from recalign.models.modules import MODULES_FILE
-from recalign.models.policy import SETTINGS_FILE
+from recalign.models.policy import SETTINGS_FILE, recorded_settings
 from recalign.models.weights import (
     find_model,
     load_model,
@@ -23,7 +23,7 @@ from recalign.models.weights import (
     save_weights,
 )
 from recalign.runs.lifecycle import Asked, perform_whole
-from recalign.workspace import RunFolder, read_json, write_json
+from recalign.workspace import RunFolder, write_json
 
 
 def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overw
 
     def work(loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel], temporary: Path) -> dict[str, Any]:
         tokenizer, model = loaded
-        recorded = read_json(folder / SETTINGS_FILE) if folder and (folder / SETTINGS_FILE).is_file() else {}
+        recorded = recorded_settings(folder)
         if "backbone" in recorded:
             attach_backbone(model, recorded["backbone"], None, (), seed=0, folder=folder)
             write_into_weights(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -12,23 +12,25 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from recalign import console
 from recalign.api import Backbone
 from recalign.data.dataset import PreparedDataset
+from recalign.data.questions import Answering
 from recalign.errors import UserError
 from recalign.models.builtin import builtin_model, builtin_tokenizer, is_from_scratch, parse_builtin
 from recalign.models.gguf import PACKAGED
-from recalign.models.hardware import ANY, Dtype, Hardware, resolve_dtype, use_attention
+from recalign.models.hardware import ANY, Dtype, Hardware, Quantization, resolve_dtype, use_attention
 from recalign.models.item_embeddings import (
     attach_backbone,
     backbone_settings,
     check_identifier,
 )
 from recalign.models.lora import LoraOptions, reference_model
-from recalign.models.modules import attach
+from recalign.models.modules import attach, attached, stored
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
     find_model,
@@ -38,14 +40,52 @@ from recalign.models.weights import (
     quieten_libraries,
     save_weights,
 )
+from recalign.reading import Shape, read_record
+from recalign.tasks import find_task
 from recalign.text.chat_templates import DATE, Scalar
 from recalign.text.item_tokens import TitleTokens, title_tokens
 from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.text.trie_cache import FOLDER as TRIES
 from recalign.text.trie_cache import CachedTrie, cached_trie
-from recalign.workspace import atomic, read_json, write_json
+from recalign.workspace import atomic, write_json
 
 SETTINGS_FILE = "recalign.json"
+
+
+class BackboneSettings(Shape):
+    """What is relied on of a backbone in recalign.json."""
+
+    name: str
+    params: dict[str, Any]
+
+
+class Settings(Shape):
+    """What is relied on in recalign.json."""
+
+    base_model: str
+    catalogue: str
+    identifier: str
+    titles: str
+    dataset: str | None = None
+    measured: str | None = None
+    template: str | None = None
+    template_source: str | None = None
+    template_variables: dict[str, Scalar] = {}
+    template_date: str | None = None
+    max_length: int | None = Field(None, ge=1)
+    backbone: BackboneSettings | None = None
+    quantization: Quantization | None = None
+
+
+def recorded_settings(folder: Path | None) -> dict[str, Any]:
+    """Return what a model's folder records of its training in recalign.json; {} where recalign did not train it.
+
+    Raises:
+        UserError: the file is there and lacks what it should say, such as the catalogue.
+    """
+    if folder is None or not (folder / SETTINGS_FILE).is_file():
+        return {}
+    return read_record(folder / SETTINGS_FILE, Settings, "Train the model again, or delete this file to start from it.")
 
 
 @dataclass
@@ -102,6 +142,15 @@ class Policy:
         """
         return {name: attach(self.model, name, make, seed=seed, folder=self.folder) for name, make in modules.items()}
 
+    def has_module(self, name: str) -> bool:
+        """Whether a trained module of a name stands beside the model, or lies in the folder that it comes from."""
+        return name in attached(self.model) or (self.folder is not None and bool(stored(self.folder, name)))
+
+    @property
+    def answering(self) -> Answering:
+        """How the model answers questions about candidates, as it was trained to."""
+        return Answering.of(self.settings.get("answering"))
+
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (weights or adapter, tokenizer) with `recalign.json`, all of it or nothing."""
         with atomic(Path(folder)) as temporary:
@@ -128,6 +177,7 @@ def load_policy(
     max_length: int | None = None,
     backbone: Backbone | None = None,
     hardware: Hardware = ANY,
+    texts: Sequence[str] = (),
 ) -> Policy:
     """Load a model and bind it to a dataset's catalogue.
 
@@ -147,6 +197,7 @@ def load_policy(
         max_length: maximum number of tokens of prompt and response together (default: the model's context).
         backbone: computes the embeddings of item tokens; default: the one that the model was trained with, if any.
         hardware: device, attention, and quantised weights; where it does not say, they are quantised as in training.
+        texts: what a tokenizer that is made for the model must be able to write, besides titles and prompts.
 
     Raises:
         UserError: no such device, attention or quantiser; no such model, a broken or half-written one, one without
@@ -157,13 +208,13 @@ def load_policy(
     scratch = is_from_scratch(name)
     folder = None if scratch else find_model(name)
     source = str(name if str(name) in PACKAGED else folder or name)
-    recorded = read_json(folder / SETTINGS_FILE) if folder and (folder / SETTINGS_FILE).is_file() else {}
+    recorded = recorded_settings(folder)
     _check_recorded(recorded, dataset, name)
     hardware = replace(hardware, quantization=hardware.quantization or recorded.get("quantization"))
     if scratch:
         params = parse_builtin(source)
         chosen = replace(load_template(template or "compact"), variables=dict(template_vars or {}))
-        tokenizer = builtin_tokenizer(params, dataset.catalogue, dataset.identifier, chosen)
+        tokenizer = builtin_tokenizer(params, dataset.catalogue, dataset.identifier, chosen, dataset.task, texts)
     else:
         tokenizer = load_tokenizer(source, trust_remote_code)
         chosen = _choose_template(template, recorded, tokenizer, template_vars or {})
@@ -192,10 +243,8 @@ def load_policy(
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
-    if computed is not None:
-        settings["backbone"] = computed
-    if hardware.quantization is not None:
-        settings["quantization"] = hardware.quantization
+    kept = {"answering": recorded.get("answering"), "backbone": computed, "quantization": hardware.quantization}
+    settings |= {name: value for name, value in kept.items() if value is not None}
     return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES, folder)
 
 
@@ -297,7 +346,8 @@ def _prompter(
 ) -> Prompter:
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     limits = [limit for limit in (context, max_length) if limit]
-    response = titles.longest_response(dataset.list_length)
+    longest = titles.longest_response(dataset.list_length)
+    response = find_task(dataset.task).response_tokens(longest, min(limits)) if limits else longest
     if limits and min(limits) <= response:
         raise UserError(
             f"A response of {dataset.list_length} titles can have {response} tokens; with its prompt it may have "
@@ -312,6 +362,7 @@ def _prompter(
         task=dataset.task,
         list_length=dataset.list_length,
         max_tokens=min(limits) - response if limits else None,
+        reserved=response,
     )
 
 

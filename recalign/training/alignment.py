@@ -16,7 +16,7 @@ from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.builtin import is_from_scratch
 from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import SETTINGS_FILE, Policy
+from recalign.models.policy import Policy, recorded_settings
 from recalign.models.weights import find_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
@@ -29,7 +29,7 @@ from recalign.training.rows import affordable, evenly_spaced
 from recalign.training.starting_policy import starting_policy
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
-from recalign.workspace import RunFolder, read_json
+from recalign.workspace import RunFolder
 
 FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 120}
 """From random weights: the model is small and takes large steps (measured on the embedded dataset)."""
@@ -98,9 +98,7 @@ def with_defaults(options: AlignOptions) -> AlignOptions:
 def _starts_from_scratch(model: str) -> bool:
     """Tell whether a model's weights started from random numbers, without loading it."""
     folder = None if is_from_scratch(model) else find_model(model)
-    if folder is None or not (folder / SETTINGS_FILE).is_file():
-        return is_from_scratch(model)
-    return is_from_scratch(str(read_json(folder / SETTINGS_FILE).get("base_model")))
+    return is_from_scratch(str(recorded_settings(folder).get("base_model", model)))
 
 
 def train_aligned(

