@@ -142,6 +142,7 @@ class RecalignTrainer(Trainer):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
+        self.meter.report(updates_left=0)  # of those since the last line of the log, too
         cost = self.meter.total.figures()
         console.say(cost_line(cost))
         return {
