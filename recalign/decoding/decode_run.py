@@ -14,7 +14,7 @@ from recalign.api import Decoder, Predictions, Row
 from recalign.errors import UserError
 from recalign.reading import read_arrays, reading
 from recalign.removal import discard
-from recalign.runs.cost import peak_memory_mb
+from recalign.runs.cost import MemoryWatch
 from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
 from recalign.workspace import atomic
 
@@ -22,8 +22,6 @@ PARTS = "parts"
 MAKES = (PARTS, PREDICTIONS_FILE)
 
 if TYPE_CHECKING:
-    import torch
-
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.engine import Cost, PolicyEngine
     from recalign.models.policy import Policy
@@ -62,6 +60,7 @@ class DecodeRun:
         from recalign.decoding.batches import concatenate
         from recalign.decoding.engine import PolicyEngine
 
+        memory = MemoryWatch(self.policy.device)
         engine = PolicyEngine(
             self.policy,
             self.dataset.catalogue,
@@ -83,7 +82,7 @@ class DecodeRun:
             "rows": len(rows),
             "truncated_prompts": truncated,
             "trie": self.policy.cached_trie.as_dict(),
-            "cost": total_cost([cost for _, cost, _ in parts], engine.policy.model.device),
+            "cost": total_cost([cost for _, cost, _ in parts], memory.peak_mb()),
         }
 
     def _part(
@@ -127,17 +126,24 @@ class DecodeRun:
             return {}
 
 
-def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:
-    """Add up what was spent: prompts, tokens, passes, seconds, and the peak memory of this process or its GPU."""
+def total_cost(costs: Sequence[Cost], peak_memory_mb: float) -> dict[str, float]:
+    """Add up what was spent: prompts, tokens of prompts and lists, passes, seconds.
+
+    Args:
+        costs: of the parts.
+        peak_memory_mb: most memory that the decoding held.
+    """
     total: dict[str, float] = {}
     for cost in costs:
         for name, value in asdict(cost).items():
             total[name] = total.get(name, 0) + value
     seconds = total.get("seconds", 0.0)
     counts = {name: int(value) for name, value in total.items() if name != "seconds"}
+    tokens = counts["prompt_tokens"] + counts["completion_tokens"]
     return {
         **counts,
         "seconds": seconds,
         "prompts_per_second": counts["prompts"] / seconds if seconds else 0.0,
-        "peak_memory_mb": peak_memory_mb(device),
+        "tokens_per_second": tokens / seconds if seconds else 0.0,
+        "peak_memory_mb": peak_memory_mb,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -29,10 +30,19 @@ def add_up_gradients(model: torch.nn.Module) -> None:
             distributed.all_reduce(parameter.grad)
 
 
-def connect() -> None:
-    """Join the other processes that a launcher started, if any."""
+def sum_over_processes(values: Sequence[float], device: torch.device) -> list[float]:
+    """Sum numbers over the processes; every process asks for it, with as many."""
+    if process()[1] == 1:
+        return list(values)
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
+    distributed.all_reduce(sums)
+    return list(sums.tolist())
+
+
+def connect(device: torch.device) -> None:
+    """Join the other processes that a launcher started, if any, each of which computes on such a device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        PartialState(cpu=not torch.cuda.is_available())
+        PartialState(cpu=device.type == "cpu")
 
 
 def relaunch(count: int, *, data: Path, model: str) -> None:

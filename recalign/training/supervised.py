@@ -13,10 +13,12 @@ from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_expression
+from recalign.models.builtin import is_from_scratch
+from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import Policy, is_builtin
-from recalign.models.weights import Dtype, model_hash
+from recalign.models.policy import Policy
+from recalign.models.weights import model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
@@ -26,11 +28,11 @@ from recalign.training.family import LossOn, SupervisedData
 from recalign.training.offline.examples import Augmentation
 from recalign.training.offline.self_play import FOLDER as ROUNDS
 from recalign.training.online.diagnostics import CURVES
+from recalign.training.rows import drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
 from recalign.training.starting_policy import starting_policy
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.training.validation import evenly_spaced
 from recalign.workspace import RunFolder, file_hash, home
 
 MODEL_FOLDER = "model"
@@ -53,6 +55,7 @@ class SftOptions:
         template: prompt template; None: see `load_policy`.
         template_vars: variables of the template and of the model's chat template.
         lora: train an adapter.
+        hardware: device, attention, quantised weights.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
         max_length: most tokens of prompt and response; None: the model's context.
@@ -61,7 +64,8 @@ class SftOptions:
         backbone: name of a backbone that computes the embeddings of item tokens; None: that of the model, if any.
         backbone_params: its parameters.
         metric: validation metric besides the losses; None: ndcg over the list (next task: ndcg@10); "" for none.
-        valid_rows: how many validation rows to use at most.
+        rows: train on at most so many training rows, drawn by seed; None: on all.
+        valid_rows: how many validation rows to use at most; None: see `validation_rows`.
     """
 
     model: str = BUILTIN
@@ -72,6 +76,7 @@ class SftOptions:
     template: str | None = None
     template_vars: Mapping[str, Scalar] = field(default_factory=dict)
     lora: LoraOptions | None = None
+    hardware: Hardware = ANY
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     max_length: int | None = None
@@ -80,7 +85,8 @@ class SftOptions:
     backbone: str | None = None
     backbone_params: Mapping[str, Any] = field(default_factory=dict)
     metric: str | None = None
-    valid_rows: int = 512
+    rows: int | None = None
+    valid_rows: int | None = None
 
 
 def train_supervised(
@@ -153,7 +159,7 @@ def _trained(setup: TrainingSetup, out: Path, options: SftOptions, resume: bool)
 
 def default_learning_rate(model: str, lora: LoraOptions | None) -> float:
     """Return 5e-3 for models from scratch (tiny), 1e-4 for adapters, 2e-5 for full fine-tuning."""
-    return 5e-3 if is_builtin(model) else 1e-4 if lora is not None else 2e-5
+    return 5e-3 if is_from_scratch(model) else 1e-4 if lora is not None else 2e-5
 
 
 def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
@@ -183,8 +189,8 @@ def _with_defaults(options: SftOptions, objective: Objective) -> TrainingOptions
 def _setup(policy: Policy, dataset: PreparedDataset, objective: Objective, options: SftOptions) -> TrainingSetup:
     data = SupervisedData(
         engine=PolicyEngine(policy, dataset.catalogue, exclude_history=dataset.excludes_history()),
-        rows=dataset.rows("train"),
-        valid=evenly_spaced(dataset.rows("valid"), options.valid_rows),
+        rows=drawn_rows(dataset.rows("train"), options.rows, options.training.seed),
+        valid=validation_rows(policy, dataset.rows("valid"), options.valid_rows),
         metric=_metric(dataset, options.metric),
         loss_on=options.loss_on,
         augmentation=Augmentation(options.shuffle_targets, options.history_dropout, options.training.seed),
