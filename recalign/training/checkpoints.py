@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
@@ -39,8 +40,16 @@ class Progress(Shape):
 class StateRecord(Shape):
     """What is relied on in trainer_state.json."""
 
-    global_step: int
+    global_step: int = Field(ge=0)
     epoch: float | None
+    max_steps: int = Field(ge=0)
+    num_train_epochs: int = Field(ge=0)
+    num_input_tokens_seen: int = 0
+    total_flos: float = 0
+    train_batch_size: int | None = None
+    is_hyper_param_search: bool = False
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
     log_history: list[dict[str, Any]]
     best_metric: float | None
     best_global_step: int | None

@@ -242,6 +242,7 @@ class RecalignTrainer(Trainer):
     def _load_callback_state(self) -> None:
         with reading(self.out / CHECKPOINTS, OLDER, "cannot be gone on from"):
             super()._load_callback_state()
+        self.state.compute_steps(self.args, self.state.max_steps)  # the options', not the file's
         better = self.args.greater_is_better
         settle_best(self.state, self.args.metric_for_best_model, greater=better, folder=self.out / CHECKPOINTS)
 
