@@ -27,10 +27,10 @@ def interval_plot(comparison: Comparison, metrics: Sequence[str]) -> bytes:
             panel.plot([interval.mean], [place], "o", color=colour)
             if system.name == comparison.reference:
                 panel.axvline(interval.mean, color="black", linewidth=0.8, linestyle=":")
-        panel.set_xlabel(metric)
+        panel.set_xlabel(metric, parse_math=False)
         panel.grid(axis="x", alpha=0.3)
     names = [system.name + (" (oracle)" if system.oracle else "") for system in systems]
-    panels[0].set_yticks(range(len(systems)), names)
+    panels[0].set_yticks(range(len(systems)), names, parse_math=False)
     panels[0].invert_yaxis()
     buffer = io.BytesIO()
     canvas.print_png(buffer)

@@ -37,6 +37,19 @@ class Progress(Shape):
     seconds: float = 0.0
 
 
+class ControlRecord(Shape):
+    """What is relied on of transformers' TrainerControl in trainer_state.json."""
+
+    args: dict[str, bool]
+    attributes: dict[str, Any]
+
+
+class CallbackRecords(Shape):
+    """What is relied on of the callbacks in trainer_state.json."""
+
+    TrainerControl: ControlRecord
+
+
 class StateRecord(Shape):
     """What is relied on in trainer_state.json."""
 
@@ -54,7 +67,7 @@ class StateRecord(Shape):
     best_metric: float | None
     best_global_step: int | None
     best_model_checkpoint: str | None
-    stateful_callbacks: dict[str, dict[str, Any] | list[Any]]
+    stateful_callbacks: CallbackRecords
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
