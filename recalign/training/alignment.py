@@ -15,7 +15,7 @@ from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy, is_builtin, recorded_settings
-from recalign.models.weights import Dtype, find_model_folder, model_hash
+from recalign.models.weights import Dtype, check_model, find_model_folder, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
@@ -116,6 +116,7 @@ def train_aligned(
             `@k` beyond the lists.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_model(options.model, options.trust_remote_code)
     options = with_defaults(options)
     objective = registry.create("objective", options.objective, options.params)
     family_of(objective).check(objective, dataset, options.model)

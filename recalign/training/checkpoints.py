@@ -146,7 +146,8 @@ def settle_best(state: TrainerState, figure: str, *, greater: bool, folder: Path
         console.warn(f"The best checkpoint so far is lost: {problem} The best from here on is kept.")
         state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         return
-    state.best_metric, state.best_global_step, state.best_model_checkpoint = value, step, str(best)
+    state.best_metric, state.best_model_checkpoint = value, str(best)
+    state.best_global_step = int(step)
 
 
 def _update_of(path: Path) -> int:

@@ -16,7 +16,7 @@ from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_e
 from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy, is_builtin
-from recalign.models.weights import Dtype, model_hash
+from recalign.models.weights import Dtype, check_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
@@ -26,6 +26,7 @@ from recalign.training.family import LossOn, SupervisedData
 from recalign.training.offline.examples import Augmentation
 from recalign.training.offline.self_play import FOLDER as ROUNDS
 from recalign.training.online.diagnostics import CURVES
+from recalign.training.processes import connect
 from recalign.training.setup import TrainingSetup
 from recalign.training.starting_policy import starting_policy
 from recalign.training.trainer import LOG_FILE
@@ -102,6 +103,7 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_model(options.model, options.trust_remote_code)
     objective = registry.create("objective", options.objective, options.params)
     family = family_of(objective)
     family.check_supervised(objective, options.loss_on)
@@ -113,6 +115,7 @@ def train_supervised(
         inputs |= {str(file): file_hash(file) for file in backbone.files if file.exists()}
 
     def ready() -> TrainingSetup:
+        connect()
         policy = starting_policy(options, dataset, objective, backbone=backbone)
         return _setup(policy, dataset, objective, options)
 

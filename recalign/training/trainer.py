@@ -36,6 +36,7 @@ from recalign.training.checkpoints import (
     settle_best,
 )
 from recalign.training.offline.examples import EpochSampler
+from recalign.training.processes import averaged
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import write_json
 
@@ -181,7 +182,9 @@ class RecalignTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's figures, and write a line of `log.jsonl`."""
         if "loss" in logs:
-            logs = {**logs, **{name: float(np.mean(values)) for name, values in self._figures.items()}}
+            means = {name: float(np.mean(values)) for name, values in self._figures.items()}
+            batches = max((len(values) for values in self._figures.values()), default=0)
+            logs = {**logs, **averaged(means, batches)}
             self._figures.clear()
         super().log(logs, start_time)
         if self.is_world_process_zero() and "train_runtime" not in logs:
