@@ -22,6 +22,7 @@ from recalign.commands.shared_options import (
     LoraTargetOption,
     MaxLengthOption,
     ModelOption,
+    NumProcessesOption,
     OptimOption,
     OutOption,
     OverwriteOption,
@@ -132,6 +133,7 @@ def sft(
     load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
     log_every: Annotated[int, typer.Option(help="Number of updates between two lines of log.jsonl.", min=1)] = 10,
+    num_processes: NumProcessesOption = 1,
     keep_checkpoints: KeepCheckpointsOption = 2,
     report_to: ReportToOption = "none",
     resume: ResumeOption = False,
@@ -148,10 +150,13 @@ def sft(
     from recalign.params import parse_assignments
     from recalign.preparation.pipeline import ensure_default_dataset
     from recalign.text.chat_templates import parse_variables
+    from recalign.training.processes import relaunch
     from recalign.training.supervised import BUILTIN, SftOptions, train_supervised
     from recalign.training.training_options import TrainingOptions
 
     dataset = PreparedDataset(data or ensure_default_dataset(seed))
+    if num_processes > 1:
+        relaunch(num_processes, data=dataset.path, model=model or BUILTIN)
     options = SftOptions(
         model=model or BUILTIN,
         objective=objective,

@@ -145,6 +145,8 @@ ReportToOption = Annotated[
     str, typer.Option(help="Further loggers, such as tensorboard or wandb, separated by commas.")
 ]
 
+NumProcessesOption = Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)]
+
 # ------------------------------------------------------------ recommending
 
 SplitOption = Annotated[Literal["test", "valid"], typer.Option(help="Split whose rows are answered.")]

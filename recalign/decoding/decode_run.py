@@ -38,6 +38,8 @@ class DecodeRun:
         size: K.
         seed: what decoders sample with.
         batch_size: rows between two saves.
+        share: rank of this process and number of processes, each of which decodes its share of the batches.
+        wait: waits until all processes have come to it.
     """
 
     def __init__(
@@ -50,13 +52,16 @@ class DecodeRun:
         size: int,
         seed: int,
         batch_size: int,
+        share: tuple[int, int] = (0, 1),
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
+        self.rank, self.processes, self.wait = *share, wait
         self.folder, self.policy, self.dataset, self.decoder = folder, policy, dataset, decoder
         self.size, self.seed, self.batch_size = size, seed, batch_size
         self.parts = folder / PARTS
 
     def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
-        """Answer the rows, write `predictions.parquet`; return the run's results."""
+        """Answer the rows, write `predictions.parquet`; return the run's results, which the first process has."""
         from recalign.decoding.batches import concatenate
         from recalign.decoding.engine import PolicyEngine
 
@@ -69,7 +74,13 @@ class DecodeRun:
             seed=self.seed,
         )
         with console.progress(f"decode ({self.decoder.name})", len(rows)) as advance:
-            parts = [self._part(engine, rows, start, advance) for start in range(0, len(rows), self.batch_size)]
+            self.wait()  # until the first process has claimed the folder
+            starts = range(0, len(rows), self.batch_size)
+            mine = {start: self._part(engine, rows, start, advance) for start in starts[self.rank :: self.processes]}
+            self.wait()
+            if self.rank:
+                return {}
+            parts = [mine.get(start) or self._part(engine, rows, start, advance) for start in starts]
         predictions = concatenate([part for part, _, _ in parts], self.size)
         truncated = sum(count for _, _, count in parts)
         self.policy.prompter.tell(truncated)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recalign import console
 from recalign.api import Predictions, Row
 from recalign.data.parquet import write_parquet
 from recalign.evaluation.baselines import RECOMMENDERS, recommend_beside
@@ -124,7 +125,7 @@ def evaluate(
     )
     beside = {name: measure(each, rows, expressions, corpus, seed) for name, each in lists.items()}
     results = {
-        "label": label or lineage.label,
+        "label": console.label(label or lineage.label),
         "predictions": str(folder),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": lineage.split,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,7 +97,12 @@ def _typed(frame: pl.DataFrame, file: Path) -> pl.DataFrame:
     """The columns that are read, in the types that `write_predictions` gave them, without gaps."""
     import polars as pl
 
-    types = {"row": pl.Int64, "user_id": pl.String, "items": pl.List(pl.Int64), "scores": pl.List(pl.Float64)}
+    types: dict[str, Any] = {
+        "row": pl.Int64,
+        "user_id": pl.String,
+        "items": pl.List(pl.Int64),
+        "scores": pl.List(pl.Float64),
+    }
     with reading(file, "Decode again.", "holds other columns than predictions have"):
         frame = frame.select(pl.col(name).cast(dtype, strict=True) for name, dtype in types.items())
         for name in ("row", "user_id"):

@@ -18,7 +18,7 @@ from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy
-from recalign.models.weights import model_hash
+from recalign.models.weights import check_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
@@ -28,6 +28,7 @@ from recalign.training.family import LossOn, SupervisedData
 from recalign.training.offline.examples import Augmentation
 from recalign.training.offline.self_play import FOLDER as ROUNDS
 from recalign.training.online.diagnostics import CURVES
+from recalign.training.processes import connect
 from recalign.training.rows import drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
 from recalign.training.starting_policy import starting_policy
@@ -108,6 +109,7 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_model(options.model, options.trust_remote_code)
     objective = registry.create("objective", options.objective, options.params)
     family = family_of(objective)
     family.check_supervised(objective, options.loss_on)
@@ -119,6 +121,7 @@ def train_supervised(
         inputs |= {str(file): file_hash(file) for file in backbone.files if file.exists()}
 
     def ready() -> TrainingSetup:
+        connect(options.hardware.place())
         policy = starting_policy(options, dataset, objective, backbone=backbone)
         return _setup(policy, dataset, objective, options)
 

@@ -36,6 +36,7 @@ from recalign.training.checkpoints import (
     settle_best,
 )
 from recalign.training.offline.examples import EpochSampler
+from recalign.training.processes import averaged
 from recalign.training.speed import Meter, Work, cost_line
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import write_json
@@ -190,7 +191,9 @@ class RecalignTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's figures, and write a line of `log.jsonl`."""
         if "loss" in logs:
-            logs = {**logs, **{name: float(np.mean(values)) for name, values in self._figures.items()}}
+            means = {name: float(np.mean(values)) for name, values in self._figures.items()}
+            batches = max((len(values) for values in self._figures.values()), default=0)
+            logs = {**logs, **averaged(means, batches)}
             logs |= self.meter.report(self.state.max_steps - self.state.global_step)
             self._figures.clear()
         super().log(logs, start_time)
@@ -253,6 +256,7 @@ class RecalignTrainer(Trainer):
     def _load_callback_state(self) -> None:
         with reading(self.out / CHECKPOINTS, OLDER, "cannot be gone on from"):
             super()._load_callback_state()
+        self.state.compute_steps(self.args, self.state.max_steps)  # the options', not the file's
         better = self.args.greater_is_better
         settle_best(self.state, self.args.metric_for_best_model, greater=better, folder=self.out / CHECKPOINTS)
 
