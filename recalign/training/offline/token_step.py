@@ -135,7 +135,9 @@ class TokenStep:
 
     def _words(self, examples: Sequence[Example]) -> ValidTokens:
         """Find the token of each answer that decides between two words."""
-        positions, tokens, offset = [], [], 0
+        positions: list[int] = []
+        tokens: list[int] = []
+        offset = 0
         for example in examples:
             assert example.row.question is not None
             decision = self.policy.prompter.questions.decision(example.row.question.form)
