@@ -23,6 +23,7 @@ from recalign.api.preference_objectives import (
     PreferenceParams,
     Rounds,
 )
+from recalign.api.rank_objectives import RankBatch, RankCredit, Rankings, RankNeeds, RankObjective, RankParams
 from recalign.api.recommenders import Recommender, TrainingData
 from recalign.api.rollout_objectives import (
     Credit,
@@ -72,6 +73,12 @@ __all__ = [
     "PreferenceNeeds",
     "PreferenceObjective",
     "PreferenceParams",
+    "RankBatch",
+    "RankCredit",
+    "RankNeeds",
+    "RankObjective",
+    "RankParams",
+    "Rankings",
     "RawData",
     "Recommender",
     "Relevance",
