@@ -12,8 +12,15 @@ from pydantic import Field
 from recalign.api.backbones import Backbone
 from recalign.api.base import INVALID, NoParams, Plugin, hookimpl
 from recalign.api.decoders import Decoder, Predictions, Rescorer, ValidContinuations
-from recalign.api.engine import Completions, Engine, Scoring, TitleTree
-from recalign.api.lists import CutLists, Relevance, cut_lists, distinct_rows, first_positions, flatten
+from recalign.api.engine import (
+    Completions,
+    Engine,
+    Questions,
+    Rationales,
+    Scoring,
+    TitleTree,
+)
+from recalign.api.lists import CutLists, Relevance, cut_lists, distinct_rows, first_positions, flatten, seeded_order
 from recalign.api.metrics import AnyMetric, CorpusMetric, ListBatch, Metric
 from recalign.api.objectives import Objective
 from recalign.api.preference_objectives import (
@@ -24,6 +31,7 @@ from recalign.api.preference_objectives import (
     Rounds,
 )
 from recalign.api.rank_objectives import RankBatch, RankCredit, Rankings, RankNeeds, RankObjective, RankParams
+from recalign.api.ranking_head import RANKING_HEAD, ranking_head
 from recalign.api.recommenders import Recommender, TrainingData
 from recalign.api.rollout_objectives import (
     Credit,
@@ -40,13 +48,26 @@ from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjectiv
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.item_vectors import item_vectors, truncated_svd
+from recalign.data.questions import (
+    DECISION,
+    PARTS,
+    RATIONALE,
+    Answer,
+    AnswerFormat,
+    Answering,
+    Question,
+    StateAt,
+)
 from recalign.data.saved_arrays import read_arrays, write_arrays
 from recalign.data.vectors import cooccurrence, tfidf
 from recalign.errors import UserError
 from recalign.params import Params
 
 __all__ = [
+    "Answer",
     "AnswerBatch",
+    "AnswerFormat",
+    "Answering",
     "AnyMetric",
     "Backbone",
     "Catalogue",
@@ -54,6 +75,7 @@ __all__ = [
     "CorpusMetric",
     "Credit",
     "CutLists",
+    "DECISION",
     "Decoder",
     "Engine",
     "Field",
@@ -65,6 +87,7 @@ __all__ = [
     "Metric",
     "NoParams",
     "Objective",
+    "PARTS",
     "Params",
     "Plugin",
     "PolicyBatch",
@@ -79,6 +102,11 @@ __all__ = [
     "RankObjective",
     "RankParams",
     "Rankings",
+    "Question",
+    "Questions",
+    "RANKING_HEAD",
+    "RATIONALE",
+    "Rationales",
     "RawData",
     "Recommender",
     "Relevance",
@@ -92,6 +120,7 @@ __all__ = [
     "SamplingParams",
     "Scoring",
     "Source",
+    "StateAt",
     "ValidContinuations",
     "TitleTree",
     "TokenNeeds",
@@ -106,7 +135,9 @@ __all__ = [
     "flatten",
     "hookimpl",
     "item_vectors",
+    "ranking_head",
     "read_arrays",
+    "seeded_order",
     "tfidf",
     "truncated_svd",
     "write_arrays",

@@ -59,12 +59,14 @@ class RawData:
         items: item_id (str), title (str); optionally genres (list[str], or text that `preparation.genres` reads),
             text (str) and suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
-            oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
+            oldest first, the last `targets` are what is predicted), timestamp (float64), and optionally candidates
+            (list[str], the items that a row ranks). `events` is then None.
         accounts: of the files that were read; `prepare` refuses a dataset whose files have refused records, unless
             it was told to leave them out, and reports the counts.
         items_per_event: `items` has a row an interaction, not one an item: values that differ within an item are told,
             not refused.
         genre_separator: between genres in text; found over all items where None.
+        users: user_id (str) and profile (str, what is known of a user in words), where the source has profiles.
     """
 
     items: pl.LazyFrame
@@ -73,6 +75,7 @@ class RawData:
     accounts: Sequence[FileAccount] = ()
     items_per_event: bool = False
     genre_separator: str | None = None
+    users: pl.LazyFrame | None = None
 
 
 class Source(Plugin, ABC):

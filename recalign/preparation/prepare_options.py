@@ -23,20 +23,24 @@ class PrepareOptions(Params):
         "next",
         description=f"{'; '.join(f'{task.name}: {task.summary}' for task in TASKS.values())}; a source may suggest",
     )
-    history: int = Field(10, ge=1, description="maximum number of items of a history")
+    history: int = Field(10, ge=1, description="maximum number of items of a history; 20 for rank")
     min_history: int = Field(1, ge=1, description="minimum number of items of a history")
-    targets: int | None = Field(None, ge=1, description="targets per row: 1 for next, 10 for list")
+    targets: int | None = Field(None, ge=1, description="targets per row: 1 for next and rank, 10 for list")
     stride: int | None = Field(
-        None, ge=1, description="events between two training windows: 1 for next, half the targets for list"
+        None, ge=1, description="events between two training windows: 1 for next and rank, half the targets for list"
     )
     windows_per_user: int = Field(
         0, ge=0, description="maximum number of training windows per user, evenly spread over time; 0 keeps all"
     )
     list_length: int | None = Field(
-        None, ge=1, description="titles per response: 1 for next, 5 for list, no more than the targets"
+        None,
+        ge=1,
+        description="titles per response: 1 for next, 5 for list, no more than the targets; rank orders all candidates",
     )
     split: Literal["time", "user", "leave-one-out", "provided"] = Field(
-        "time", description="what is held out: time (8:1:1), user, leave-one-out, or provided (by the source's files)"
+        "time",
+        description="what is held out: time (8:1:1; user for rank), user, leave-one-out, or provided (by the source's "
+        "files)",
     )
     folds: int | None = Field(None, ge=2, description="split user: number of folds; without it --test-share decides")
     fold: int = Field(1, ge=1, description="split user: the fold that is tested, counted from 1")
@@ -54,7 +58,12 @@ class PrepareOptions(Params):
         "with an item; before the popularity cut and the k-core",
     )
     candidates: int = Field(
-        0, ge=0, description="size of candidate sets, such as 20 (1 target and 19 negatives); 0 makes none"
+        0, ge=0, description="size of candidate sets, such as 20 (1 target and 19 negatives); 0 makes none; 20 for rank"
+    )
+    negatives: Literal["uniform", "popularity", "category"] = Field(
+        "uniform",
+        description="negatives of candidate sets among the items that the user never had: uniform, popularity (by "
+        "training interactions) or category (those that share a genre with the target, as far as there are any)",
     )
     relevance: str = Field("all", description='targets that metrics count: all, rating (graded), or "rating>=4"')
     identifier: Literal["title", "semantic", "atomic"] = Field(
@@ -70,7 +79,8 @@ class PrepareOptions(Params):
         None, description="semantic: item_id and embedding in .parquet or .npz, in place of recalign's own embeddings"
     )
     exclude_history: Literal["auto", "yes", "no"] = Field(
-        "auto", description="never recommend items of the history: yes, no, or auto (as the training targets do)"
+        "auto",
+        description="never recommend items of the history: yes, no (so for rank), or auto (as the training targets do)",
     )
     collisions: Literal["suffix", "merge", "refuse"] = Field(
         "suffix", description="what becomes of items whose titles look alike: suffix, merge or refuse"
@@ -88,19 +98,25 @@ class PrepareOptions(Params):
 def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:
     """Merge what the user gave (None: nothing) with what the source suggests, and fill in what follows.
 
-    What is suggested for history, targets, stride and list length belongs to the suggested task; another one drops it.
+    What is suggested for history, targets, stride and list length belongs to the suggested task; another one drops it,
+    and has defaults of its own. How ready-made windows are split, no task changes.
 
     Raises:
         UserError: a value that its declaration refuses, or values that contradict each other.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
+    task = TASKS.get(chosen.get("task", suggested.get("task", "next")))
+    own = {} if task is None else task.prepare_defaults
     if chosen.get("task", suggested.get("task")) != suggested.get("task"):
-        suggested = {name: value for name, value in suggested.items() if name not in SHAPE}
+        provided = suggested.get("split") == "provided"
+        suggested = {
+            name: value for name, value in suggested.items() if name not in SHAPE and (provided or name not in own)
+        }
     try:
-        options = build_params(PrepareOptions, {**suggested, **chosen}, "prepare")
+        options = build_params(PrepareOptions, {**own, **suggested, **chosen}, "prepare")
     except UserError as error:
         raise UserError(error.what.replace("_", "-"), "`recalign prepare --help` lists the options.") from None
-    shape = find_task(options.task).shape(options.targets, options.stride, options.list_length)
+    shape = find_task(options.task).shape(options.targets, options.stride, options.list_length, options.candidates)
     options = options.model_copy(update=asdict(shape))
     _check(options, chosen)
     return options
@@ -109,11 +125,6 @@ def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOp
 def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
     """Refuse options that contradict each other."""
     check_relevance(options.relevance)
-    if options.list_length > options.targets:
-        raise UserError(
-            f"--list-length {options.list_length} is more than --targets {options.targets}; a response imitates them.",
-            "Raise --targets or lower --list-length.",
-        )
     if options.fold > (options.folds or round(1 / options.test_share)):
         raise UserError(f"--fold {options.fold} is more than --folds {options.folds}.", "Folds are counted from 1.")
     if options.split != "user" and ("folds" in chosen or "fold" in chosen):
@@ -125,5 +136,7 @@ def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
         raise UserError("--semantic-codebook 1 tells no items apart.", "Use 2 or more, or 0 to let the size decide.")
     if options.min_history > options.history:
         raise UserError(f"--min-history {options.min_history} is more than --history {options.history}.")
+    if "negatives" in chosen and not options.candidates:
+        raise UserError("--negatives belongs to candidate sets, and there are none.", "Pass --candidates 20, too.")
     if 0 < options.candidates <= options.targets:
         raise UserError(f"--candidates {options.candidates} leaves no room beside {options.targets} targets.")

@@ -24,7 +24,7 @@ DATE = date(2024, 7, 26)
 """The day that templates are told which ask for today's: the one that Llama 3's templates name where there is none.
 
 A date of the clock would give a model other prompts tomorrow than today."""
-OWN_VARIABLES = frozenset({"history", "candidates", "list_length", "task"})
+OWN_VARIABLES = frozenset({"history", "candidates", "list_length", "task", "candidate", "profile", "parts", "answers"})
 """What a prompt template is handed."""
 CHAT_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
 """What a chat template is handed."""

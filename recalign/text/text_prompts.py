@@ -62,17 +62,41 @@ class TextPrompts:
         if template.source is not None:
             self._warn_of_thinking()
 
-    def render(self, history: Sequence[str], candidates: Sequence[str]) -> str:
+    def render(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        *,
+        candidate: str | None = None,
+        profile: str = "",
+        parts: Sequence[str] = (),
+        answers: Sequence[str] = (),
+    ) -> str:
         """Return the text of a prompt.
 
         Args:
             history: items as they read, oldest first.
             candidates: likewise.
+            candidate: the one that a question is about; None: the prompt asks for items.
+            profile: what is known of the user.
+            parts: headings of the rationale that a question asks for, if any.
+            answers: how a question is answered if the candidate is recommended, and if not.
         """
         text = self.template.render(
-            history=list(history), candidates=list(candidates), list_length=self.list_length, task=self.task
+            history=list(history),
+            candidates=list(candidates),
+            list_length=self.list_length,
+            task=self.task,
+            candidate=candidate,
+            profile=profile,
+            parts=list(parts),
+            answers=list(answers),
         )
         return text if self.chat is None else self.chat.render(text)
+
+    def name_of(self, item: int) -> str:
+        """Return an item as prompts show it."""
+        return self._names[item]
 
     def encode(self, history: Sequence[int], candidates: Sequence[int] | None) -> list[int]:
         """Return the token ids of the prompt of these items.
