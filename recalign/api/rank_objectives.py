@@ -9,42 +9,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from recalign.api.objectives import Objective
+from recalign.api.ranking_head import RANKING_HEAD, ranking_head
+from recalign.data.questions import DECISION, RATIONALE, Answering, StateAt
 from recalign.params import Params
 
 if TYPE_CHECKING:
     import torch
 
     from recalign.api.rollout_objectives import PolicyBatch
-
-
-HEAD = "rank_head"
-"""Name of the module beside the model that scores candidates; decoders find it by this name."""
-WIDTH = 256
-"""Units of the head's hidden layer."""
-
-
-def rank_head(hidden: int) -> Any:
-    """Make the head of a rank objective: Linear, GELU, Linear, the last layer zero, so that first all scores are equal.
-
-    Args:
-        hidden: H, width of the states that it reads.
-
-    Returns:
-        A torch module, [..., H] -> [..., 1].
-
-    Source: R2Rank's "light head"; its width and depth are ours, as the paper does not give them.
-    """
-    from torch import nn
-
-    last = nn.Linear(WIDTH, 1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(hidden, WIDTH), nn.GELU(), last)
 
 
 @dataclass(frozen=True)
@@ -54,11 +31,8 @@ class RankNeeds:
     Args:
         sets: G, independent responses to each candidate; a set is one response to every candidate of a row.
         orders: M, orders of the candidates that are made of each set's scores and rewarded.
-        rationale: responses begin with a rationale; False: they are the decision alone.
+        answering: how the questions about candidates are answered, and where the head reads; models record it.
         temperature: of sampling.
-        max_tokens: tokens after which a rationale is cut off and a decision forced; None: as the task has it.
-        position: the token whose last hidden state the head reads: `decision`, the last of the decision's word, or
-            `open`, the tag before it.
         trains_model: gradients reach the language model; False: nothing but the head is trained.
         scores_train_model: gradients of the scores flow through the hidden states into the language model.
         responses: the loss reads `RankBatch.responses`.
@@ -68,10 +42,8 @@ class RankNeeds:
 
     sets: int = 1
     orders: int = 1
-    rationale: bool = True
+    answering: Answering = Answering(RATIONALE)
     temperature: float = 1.0
-    max_tokens: int | None = None
-    position: Literal["decision", "open"] = "decision"
     trains_model: bool = True
     scores_train_model: bool = False
     responses: bool = True
@@ -85,10 +57,8 @@ class RankParams(Params):
     rationale: bool = Field(True, description="write a rationale before the decision (false: the decision alone)")
     sets: int = Field(1, ge=1, description="responses per candidate, each set of which is ranked, G")
     temperature: float = Field(1.0, ge=0.01, description="sampling temperature of the responses")
-    max_tokens: int | None = Field(
-        None, ge=1, description="tokens after which a rationale is cut off and a decision forced (default: the task's)"
-    )
-    position: Literal["decision", "open"] = Field(
+    max_tokens: int = Field(256, ge=1, description="tokens after which a rationale is cut off and the decision forced")
+    position: StateAt = Field(
         "decision", description="the head reads the decision's last token, or the tag that opens it"
     )
     head_only: bool = Field(False, description="train the head alone; the language model is left as it is, bit for bit")
@@ -168,17 +138,20 @@ class RankObjective(Objective):
         params = self.params
         return RankNeeds(
             sets=params.sets,
-            rationale=params.rationale,
+            answering=Answering(RATIONALE if params.rationale else DECISION, params.max_tokens, params.position),
             temperature=params.temperature,
-            max_tokens=params.max_tokens,
-            position=params.position,
             trains_model=not params.head_only,
         )
 
     @property
     def module_makers(self) -> Mapping[str, Callable[[int], Any]]:
         """The head: it reads hidden states [..., H] and gives scores [..., 1]. Decoders find it by its name."""
-        return {HEAD: rank_head}
+        return {RANKING_HEAD: ranking_head}
+
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the head's scores [N] of hidden states [N, H]; gradients flow."""
+        head = self.modules[RANKING_HEAD]
+        return head(states.to(next(head.parameters()).dtype))[:, 0]  # type: ignore[no-any-return]
 
     @abstractmethod
     def orders(

@@ -104,7 +104,7 @@ def test_the_heads_gradient_is_reward_times_the_gradient_of_log_p():
 
 def test_the_first_ranking_is_uniform():
     objective = r2rank()
-    head = objective.module_makers["rank_head"](8)
+    head = objective.module_makers["ranking_head"](8)
     scores = head(torch.randn(2, 20, 8))[..., 0]
     noise = torch.rand(2, 16, 20, generator=torch.Generator().manual_seed(0))
     orders = objective.orders(scores.detach().double(), torch.zeros(2, 20), noise, torch.ones(2, 20).bool())
@@ -181,7 +181,7 @@ class World:
     def __init__(self, objective):
         self.objective = objective
         self.logits = torch.zeros(2, 2, requires_grad=True)  # of the words, by kind of candidate
-        self.head = objective.module_makers["rank_head"](2)
+        self.head = objective.module_makers["ranking_head"](2)
         trained = [*self.head.parameters()] + [self.logits] * objective.needs.trains_model
         self.optimizer = torch.optim.Adam(trained, lr=0.05)
 
