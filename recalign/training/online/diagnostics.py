@@ -71,8 +71,8 @@ def rollout_metrics(groups: Groups, credit: Credit, completions: Completions) ->
 def ranking_metrics(rollout: RankRollout) -> dict[str, float]:
     """Figures of one step's rankings.
 
-    - `reward`: mean over all processes' orders; `zero_reward`: share of orders without any; `zero_variance`: share of sets
-      whose orders are all worth the same.
+    - `reward`: mean over all processes' orders; `zero_reward`: share of orders without any; `zero_variance`: share of
+      sets whose orders are all worth the same.
     - `ranked`: mean reward of the orders by score (this process's, as all that follow).
     - `advantage`: mean |advantage| of the responses.
     - `recommended`: share of positive decisions. `format_failures`: share of answers whose decision had to be forced.

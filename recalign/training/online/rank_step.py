@@ -207,14 +207,14 @@ class RankStep:
         parts: list[list[int]] = []
         held: list[int] = []  # tokens of each part
         for number, size in enumerate(sizes.tolist()):
-            row = number // sets.group_size
-            again = bool(parts) and parts[-1][-1] // sets.group_size == row
-            if parts and held[-1] + size + (0 if again else shared[row]) <= self.token_budget:
+            owner = number // sets.group_size
+            again = bool(parts) and parts[-1][-1] // sets.group_size == owner
+            if parts and held[-1] + size + (0 if again else shared[owner]) <= self.token_budget:
                 parts[-1].append(number)
-                held[-1] += size + (0 if again else shared[row])
+                held[-1] += size + (0 if again else shared[owner])
             else:
                 parts.append([number])
-                held.append(size + shared[row])
+                held.append(size + shared[owner])
         return [sets.part(torch.tensor(part)) for part in parts], max(held)
 
     def _bound_to(self, model: torch.nn.Module) -> PolicyEngine:

@@ -13,6 +13,7 @@ from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
 from recalign.models.modules import MODULES_FILE, language_model_state
 from recalign.models.policy import load_policy, reference_policy
+from recalign.objectives.plackett_luce import order_logps
 from recalign.objectives.r2rank import R2Rank
 from recalign.plugins.registry import create
 from recalign.training.families import family_of
@@ -35,7 +36,7 @@ MODEL = "builtin:tiny,hidden=16,heads=2"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("world") / "data", task="rank", candidates=6, identifier="atomic")
+    return write_dataset(tmp_path_factory.mktemp("world") / "data", task="rank", list_length=6, identifier="atomic")
 
 
 @pytest.fixture
@@ -187,8 +188,6 @@ def test_the_gradient_is_that_of_a_plain_pass_over_each_answer_by_itself(world, 
                 )
             total = total - rollout.token_advantages[number, 0] * logits.log_softmax(dim=0)[tokens[place]]
     scores = objective.scores(torch.stack(states).detach()).view(2, 6)
-    from recalign.objectives.plackett_luce import order_logps
-
     head = -(order_logps(scores, rollout.orders).sum(dim=-1) * rollout.advantages).mean()
     (head + total / 2).backward()
     expected = gradients(policy.model)
