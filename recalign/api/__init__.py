@@ -44,6 +44,7 @@ from recalign.api.rollout_objectives import (
     SamplingParams,
 )
 from recalign.api.sources import FileAccount, RawData, Refused, Source
+from recalign.api.teachers import Case, Reply, Teacher, TeacherContext
 from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjective, ValidTokens
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
@@ -70,6 +71,7 @@ __all__ = [
     "Answering",
     "AnyMetric",
     "Backbone",
+    "Case",
     "Catalogue",
     "Completions",
     "CorpusMetric",
@@ -111,6 +113,7 @@ __all__ = [
     "Recommender",
     "Relevance",
     "Refused",
+    "Reply",
     "Rescorer",
     "RolloutNeeds",
     "RolloutObjective",
@@ -120,6 +123,8 @@ __all__ = [
     "SamplingParams",
     "Scoring",
     "Source",
+    "Teacher",
+    "TeacherContext",
     "StateAt",
     "ValidContinuations",
     "TitleTree",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -142,6 +142,26 @@ def _padded(frame: pl.DataFrame, size: int, catalogue_size: int, split: str, fil
             "They were made from another dataset; name the right one with --data, or decode again.",
         )
     return Predictions(padded, values, np.array([len(items) for items in lists]))
+
+
+def check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Path) -> None:
+    """Refuse predictions that were made for another dataset.
+
+    Args:
+        dataset: that they are about to be held against.
+        record: run.json of their folder.
+        folder: for the error text.
+
+    Raises:
+        UserError: run.json names another one.
+    """
+    inputs = record.get("inputs", {})
+    made_for = inputs.get("data")
+    if made_for is not None and made_for != dataset.hash:
+        raise UserError(
+            f"{folder} holds predictions for another dataset ({made_for}) than {dataset.path} ({dataset.hash}).",
+            "Name the dataset that they were made for with --data, or decode again.",
+        )
 
 
 def find_predictions(path: Path | None) -> Path:
