@@ -58,9 +58,7 @@ class RankParams(Params):
     sets: int = Field(1, ge=1, description="responses per candidate, each set of which is ranked, G")
     temperature: float = Field(1.0, ge=0.01, description="sampling temperature of the responses")
     max_tokens: int = Field(256, ge=1, description="tokens after which a rationale is cut off and the decision forced")
-    position: StateAt = Field(
-        "decision", description="the head reads the decision's last token, or the tag that opens it"
-    )
+    state: StateAt = Field("decision", description="the head reads the decision's last token, or the tag that opens it")
     head_only: bool = Field(False, description="train the head alone; the language model is left as it is, bit for bit")
 
 
@@ -138,7 +136,7 @@ class RankObjective(Objective):
         params = self.params
         return RankNeeds(
             sets=params.sets,
-            answering=Answering(RATIONALE if params.rationale else DECISION, params.max_tokens, params.position),
+            answering=Answering(RATIONALE if params.rationale else DECISION, params.max_tokens, params.state),
             temperature=params.temperature,
             trains_model=not params.head_only,
         )

@@ -59,7 +59,7 @@ class R2Rank(RankObjective):
     language model: every token of all K responses gets the reward of its set. Both are sums over candidates and tokens,
     and means over sets.
 
-    Source: R2Rank, Eq. 4-6 and Algorithm 1.
+    Source: "Reasoning to Rank" (R2Rank), Eq. 4-6 and Algorithm 1.
     Differs from the paper: by default M = 16 orders are drawn for a set, an order's reward is counted from the mean of
         the others, and a set's mean reward from that of the row's other sets or, where there are none, of the update's
         other rows; rewards are never negative, so without a baseline every response is made more likely. With
@@ -68,7 +68,7 @@ class R2Rank(RankObjective):
     """
 
     Params = R2RankParams
-    paper = "R2Rank, Eq. 4-6, Algorithm 1"
+    paper = "Reasoning to Rank (R2Rank), Eq. 4-6, Algorithm 1"
 
     @property
     def needs(self) -> RankNeeds:

@@ -59,4 +59,8 @@ class TokenFamily(OfflineFamily[TokenObjective]):
         resume: bool,
     ) -> dict[str, Any]:
         """Train on the answers of some rows."""
-        return token_setup(objective, validation, rows, seed=training.seed).trainer(training, out, title).run(resume=resume)
+        return (
+            token_setup(objective, validation, rows, seed=training.seed)
+            .trainer(training, out, title)
+            .run(resume=resume)
+        )

@@ -142,7 +142,7 @@ def step_of(engine, objective, rows, **options):
     [
         ("r2rank", {"sets": 2, "kl_beta": 0.1}),
         ("r2rank", {"through_head": True}),
-        ("r2rank", {"baseline": False, "position": "open"}),
+        ("r2rank", {"baseline": False, "state": "open"}),
         ("list-mle", {}),
         ("list-mle", {"head_only": True, "rationale": False}),
     ],
