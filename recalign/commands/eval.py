@@ -88,6 +88,7 @@ def eval(  # noqa: A001
     from recalign.runs.lifecycle import Asked, perform
     from recalign.runs.lineage import of_predictions
     from recalign.runs.predictions import PREDICTIONS_FILE, check_made_for, find_predictions, read_predictions
+    from recalign.tasks import find_task
 
     folder = find_predictions(predictions)
     record = RunFolder(folder).record
@@ -98,7 +99,7 @@ def eval(  # noqa: A001
     lists, rows = read_predictions(folder, dataset, split, lineage.size or 1)
     lists, rows = counting(targets, lists, rows, dataset.catalogue)
     size = lists.items.shape[1]
-    names = default_metrics(dataset.catalogue, size) if metrics is None else split_metrics(metrics)
+    names = default_metrics(dataset.catalogue, size, find_task(dataset.task).cutoffs) if metrics is None else split_metrics(metrics)
     if exact is not None:
         names = with_pruning_rates(names, dataset.catalogue, size)
     parse_metrics(names, dataset.catalogue, size, provided=() if exact is None else ("exact",))

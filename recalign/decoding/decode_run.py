@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from recalign.workspace import atomic
 
 PARTS = "parts"
 MAKES = (PARTS, PREDICTIONS_FILE)
+COLUMNS = tuple(field.name for field in fields(Predictions))
 
 if TYPE_CHECKING:
     import torch
@@ -95,14 +96,15 @@ class DecodeRun:
         file = self.parts / f"{start}.npz"
         if file.is_file():
             with np.load(file) as saved:
-                predictions = Predictions(saved["items"], saved["scores"], saved["lengths"])
+                predictions = Predictions(*(saved[name] if name in saved else None for name in COLUMNS))
                 cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
         else:
             engine.cost, before = Cost(), self.policy.prompter.truncated
             predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
             cost, truncated = engine.cost, self.policy.prompter.truncated - before
             with atomic(file) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **asdict(predictions), cost=np.array(astuple(cost)), truncated=truncated)
+                arrays = {name: array for name, array in asdict(predictions).items() if array is not None}
+                np.savez(stream, **arrays, cost=np.array(astuple(cost)), truncated=truncated)
         advance(len(batch))
         return predictions, cost, truncated
 

@@ -26,7 +26,8 @@ READ_COLUMNS = ("row", "user_id", "items", "scores")
 def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row], catalogue: Catalogue) -> None:
     """Write `predictions.parquet`: row, user_id, and items, scores, item_ids and titles as lists, one row a list.
 
-    A list holds its own positions only; where the text is no item, the item is -1 and id and title are null.
+    A list holds its own positions only; where the text is no item, the item is -1 and id and title are null. Decoders
+    that write a text about each item add the column `rationales`, a list too.
 
     Raises:
         UserError: the disk is full.
@@ -53,6 +54,10 @@ def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row
             "titles": pl.List(pl.String),
         },
     )
+    if predictions.rationales is not None:
+        pairs = zip(predictions.rationales, predictions.lengths, strict=True)
+        texts = [each[:end].tolist() for each, end in pairs]
+        frame = frame.with_columns(rationales=pl.Series(texts, dtype=pl.List(pl.String)))
     with atomic(Path(folder) / PREDICTIONS_FILE) as temporary:
         write_parquet(temporary, frame)
 

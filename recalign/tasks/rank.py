@@ -40,6 +40,8 @@ class RankTask(Task):
         "relevance": "all",  # every interaction is an implicit positive
         "exclude_history": "no",  # what is ranked are the candidates, all of them
     }
+    cutoffs = (1, 5, 10)
+    asks = True
     shows_events = True
     words = (*PARTS, RATIONALE.opening, *RATIONALE.words, RATIONALE.closing, "Yes", "No", "yes", "no", "\n")
     positives_only = True

@@ -20,7 +20,7 @@ from recalign.metrics.expression import MetricExpression
 from recalign.objectives.sft import Sft
 from recalign.tasks import find_task
 from recalign.training.accumulation import weighed_loss
-from recalign.training.offline.examples import AnswerExamples, collate
+from recalign.training.offline.examples import AnswerExamples, answered_rows, collate
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.processes import process
 
@@ -77,6 +77,7 @@ def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) 
         UserError: a third party's objective raises; it is named.
     """
     policy = step.policy
+    rows = answered_rows(policy, rows, step.objective.needs)
     examples = AnswerExamples(policy, rows, policy.prompter.list_length, cache_tokens=0)
     rank, processes = process()
     order = sorted(range(len(rows)), key=examples.length_of)[rank::processes]

@@ -38,7 +38,14 @@ class TokenFamily(OfflineFamily[TokenObjective]):
     def supervised(self, objective: TokenObjective, data: SupervisedData, training: TrainingOptions) -> TrainingSetup:
         """Set up a training on all training rows, validated by the objective's own loss too."""
         validation = Validation(data.engine, data.valid, data.metric, objective=objective)
-        return token_setup(objective, validation, data.rows, loss_on=data.loss_on, augmentation=data.augmentation)
+        return token_setup(
+            objective,
+            validation,
+            data.rows,
+            loss_on=data.loss_on,
+            augmentation=data.augmentation,
+            seed=training.seed,
+        )
 
     def train(
         self,
@@ -52,4 +59,4 @@ class TokenFamily(OfflineFamily[TokenObjective]):
         resume: bool,
     ) -> dict[str, Any]:
         """Train on the answers of some rows."""
-        return token_setup(objective, validation, rows).trainer(training, out, title).run(resume=resume)
+        return token_setup(objective, validation, rows, seed=training.seed).trainer(training, out, title).run(resume=resume)
