@@ -99,7 +99,11 @@ def eval(  # noqa: A001
     lists, rows = read_predictions(folder, dataset, split, lineage.size or 1)
     lists, rows = counting(targets, lists, rows, dataset.catalogue)
     size = lists.items.shape[1]
-    names = default_metrics(dataset.catalogue, size, find_task(dataset.task).cutoffs) if metrics is None else split_metrics(metrics)
+    names = (
+        default_metrics(dataset.catalogue, size, find_task(dataset.task).cutoffs)
+        if metrics is None
+        else split_metrics(metrics)
+    )
     if exact is not None:
         names = with_pruning_rates(names, dataset.catalogue, size)
     parse_metrics(names, dataset.catalogue, size, provided=() if exact is None else ("exact",))
