@@ -50,7 +50,7 @@ def explain(
     lineage = of_predictions(folder)
     dataset = PreparedDataset(Path(data or lineage.data or home() / "data"))
     check_made_for(dataset, RunFolder(folder).record, folder)
-    predictions, rows = read_predictions(folder, dataset, lineage.split, lineage.size or 1)
+    predictions, rows = read_predictions(folder, dataset, lineage.split, lineage.size or 1, rationales=True)
     places = _places(rows, user, folder)
     explained = [explain_row(predictions, place, rows[place], dataset.catalogue) for place in places]
     for each in explained:

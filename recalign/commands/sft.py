@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -76,6 +77,12 @@ def sft(
     history_dropout: Annotated[
         float, typer.Option(help="Share of each history's items that is left out every epoch.", min=0, max=0.9)
     ] = 0.0,
+    rationales: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of rationales (`recalign rationales`) to learn, in place of the training rows' answers."
+        ),
+    ] = None,
     eval_every: Annotated[
         int, typer.Option(help="Number of updates between validations; 0: once per epoch.", min=0)
     ] = 0,
@@ -170,6 +177,7 @@ def sft(
         max_length=max_length,
         shuffle_targets=shuffle_targets,
         history_dropout=history_dropout,
+        rationales=None if rationales is None else str(rationales),
         metric="" if metric == "none" else metric,
         valid_rows=valid_rows,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -199,7 +199,7 @@ def _check_decision(record: Rationale, where: str) -> None:
         raise UserError(f"{where}: its decision is {record.decision!r}, and its text says {said}.", "Make them agree.")
 
 
-def check_rationales(rationales: Iterable[Rationale], rows: list[Row], titles: list[str], file: Path) -> None:
+def check_rationales(rationales: Iterable[Rationale], rows: Sequence[Row], titles: Sequence[str], file: Path) -> None:
     """Hold rationales against the rows that they are about.
 
     Args:
