@@ -11,6 +11,8 @@ import numpy as np
 
 from recalign import console
 from recalign.api import Decoder, Predictions, Row
+from recalign.errors import UserError
+from recalign.reading import read_arrays, reading
 from recalign.removal import discard
 from recalign.runs.cost import peak_memory_mb
 from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
@@ -18,7 +20,6 @@ from recalign.workspace import atomic
 
 PARTS = "parts"
 MAKES = (PARTS, PREDICTIONS_FILE)
-COLUMNS = tuple(field.name for field in fields(Predictions))
 
 if TYPE_CHECKING:
     import torch
@@ -94,19 +95,39 @@ class DecodeRun:
 
         batch = rows[start : start + self.batch_size]
         file = self.parts / f"{start}.npz"
-        if file.is_file():
-            with np.load(file) as saved:
-                predictions = Predictions(*(saved[name] if name in saved else None for name in COLUMNS))
-                cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
+        saved = self._saved(file, len(batch))
+        if saved:
+            texts = saved["rationales"] if saved["rationales"].size else None
+            predictions = Predictions(saved["items"], saved["scores"], saved["lengths"], texts)
+            cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
         else:
             engine.cost, before = Cost(), self.policy.prompter.truncated
             predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
             cost, truncated = engine.cost, self.policy.prompter.truncated - before
             with atomic(file) as temporary, temporary.open("wb") as stream:
-                arrays = {name: array for name, array in asdict(predictions).items() if array is not None}
+                texts = np.zeros((0, 0), dtype=str) if predictions.rationales is None else predictions.rationales
+                arrays = {**asdict(predictions), "rationales": texts}
                 np.savez(stream, **arrays, cost=np.array(astuple(cost)), truncated=truncated)
         advance(len(batch))
         return predictions, cost, truncated
+
+    def _saved(self, file: Path, rows: int) -> dict[str, np.ndarray]:
+        """Read what an interrupted run left of a batch; nothing where there is none that can be used."""
+        from recalign.decoding.engine import Cost
+
+        if not file.is_file():
+            return {}
+        try:
+            with reading(file, ""):
+                saved = read_arrays(file, "items", "scores", "lengths", "rationales", "cost", "truncated")
+                shapes = [saved[name].shape for name in ("items", "scores", "lengths", "cost", "truncated")]
+                if shapes[:3] != [(rows, self.size)] * 2 + [(rows,)] or shapes[3:] != [(len(fields(Cost)),), ()]:
+                    raise ValueError("it is no batch of these rows")
+                return saved
+        except UserError as error:
+            console.warn(f"{error.what} This batch is decoded again.")
+            discard(file, inside=self.folder)
+            return {}
 
 
 def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:

@@ -159,6 +159,7 @@ def evaluate(
         beside[CHANCE] = measure_mean(orders, rows, expressions, corpus, seed)
     results = {
         "label": label or lineage.label,
+        "predictions": str(folder),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": lineage.split,
         "seed": lineage.seed,

@@ -30,7 +30,7 @@ from recalign.preparation.prepare_options import PrepareOptions, resolve
 from recalign.preparation.profiles import read_profiles
 from recalign.preparation.provided_windows import once, read_windows
 from recalign.preparation.relevance import gains
-from recalign.preparation.semantic_ids import semantic_codes
+from recalign.preparation.semantic_ids import given_codes, semantic_codes
 from recalign.preparation.sliding_windows import SlidingWindows
 from recalign.preparation.splits import SPLITTERS, Splits, as_provided
 from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
@@ -58,6 +58,7 @@ class Prepared:
         facts: what the report should say of how the events were read, `dropped_events` (events or windows of unknown
             items that were left out) among them.
         accounts: what became of the records of each file that was read.
+        codes: as in `RawData`.
         profiles: [U] what the source says of each user of the log, possibly nothing; None: it says nothing of any.
     """
 
@@ -68,6 +69,7 @@ class Prepared:
     training: np.ndarray
     facts: dict[str, Any]
     accounts: Sequence[FileAccount] = ()
+    codes: Mapping[str, Sequence[int]] | None = None
     profiles: Sequence[str] | None = None
 
 
@@ -102,7 +104,8 @@ def prepare_dataset(
     """
     plugin: Source = registry.create("source", source, params or {})  # type: ignore[assignment]
     path = _checked_path(plugin, path)
-    settings = resolve(options or {}, plugin.suggests)
+    with _reading(plugin, path, "suggestions"):
+        settings = resolve(options or {}, plugin.suggestions(path))
     recorded = {
         "source": source,
         "path": str(path) if path else None,
@@ -151,12 +154,12 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         cleaned = clean_items(
             raw.items,
             options.collisions,
-            options.drop_invalid,
+            options.drop_invalid or raw.partial,
             per_event=raw.items_per_event,
             genre_separator=raw.genre_separator,
         )
     if raw.windows is not None:
-        prepared = _from_windows(plugin, path, raw.windows, cleaned, options)
+        prepared = _from_windows(plugin, path, raw, cleaned, options)
     else:
         prepared = _from_events(plugin, path, raw, cleaned, options, seed)
     if options.drop_cold:
@@ -167,7 +170,7 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     _check_rows(splits, options)
     with _reading(plugin, path):
         profiles = None if raw.users is None else read_profiles(raw.users, prepared.log.users)
-    return replace(prepared, splits=splits, accounts=raw.accounts, profiles=profiles)
+    return replace(prepared, splits=splits, accounts=raw.accounts, codes=raw.codes, profiles=profiles)
 
 
 def _asking(part: SlidingWindows, options: PrepareOptions) -> SlidingWindows:
@@ -209,7 +212,7 @@ def _from_events(
         events = read_events(
             raw.events,
             cleaned,
-            drop_invalid=options.drop_invalid,
+            drop_invalid=options.drop_invalid or raw.partial,
             popularity_cut=options.popularity_cut,
             k_core=options.k_core,
             duplicates=options.duplicates,
@@ -223,7 +226,7 @@ def _from_events(
 
 
 def _from_windows(
-    plugin: Source, path: Path | None, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+    plugin: Source, path: Path | None, raw: RawData, cleaned: CleanItems, options: PrepareOptions
 ) -> Prepared:
     """Take ready-made windows as they are."""
     reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
@@ -233,7 +236,7 @@ def _from_windows(
             "Leave out --split, --k-core, --popularity-cut and --duplicates.",
         )
     with _reading(plugin, path):
-        log, split_of, facts = read_windows(windows, cleaned, options.drop_invalid)
+        log, split_of, facts = read_windows(raw.windows or {}, cleaned, options.drop_invalid or raw.partial)
     gains(options.relevance, None, len(log))
     splits = as_provided(log, options, split_of)
     return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), facts)
@@ -305,6 +308,8 @@ def _semantic_codes(
     if options.identifier != "semantic":
         return None
     log, frame = prepared.log, prepared.items
+    if prepared.codes is not None:
+        return given_codes(prepared.codes, frame["item_id"].to_list(), popularity)
     catalogue = Catalogue(
         item_ids=frame["item_id"].to_list(),
         titles=frame["title"].to_list(),
@@ -340,7 +345,9 @@ def _checked_path(plugin: Source, path: Path | None) -> Path | None:
     """The path, absolute; an error where the source needs one and there is none."""
     if path is None and plugin.needs_path:
         raise UserError(f"The source '{plugin.name}' needs a path.", f"recalign prepare {plugin.name} PATH")
-    return Path(path).resolve() if path is not None else None
+    if path is None or (plugin.reads_names and not Path(path).exists()):
+        return path
+    return Path(path).resolve()
 
 
 def _file_hash(file: Path) -> str:

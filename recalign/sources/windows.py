@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.reading import Column, Read, existing_file, existing_folder, open_table, require, typed
-from recalign.sources.reading.files import blocks, codec
+from recalign.sources.reading import Column, Read, existing_file, existing_folder, glimpse, open_table, require, typed
+from recalign.sources.reading.catalogues import read_titles
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,6 +37,13 @@ class Windows(Source):
     Params = WindowsParams
     suggests: ClassVar[dict[str, Any]] = {"split": "provided", "valid_share": 0.02}
 
+    @classmethod
+    def recognises(cls, path: Path) -> str:
+        """A folder with train.csv, test.csv and a JSON file, whose columns are those of windows."""
+        folder = path.is_dir() and all((path / name).is_file() for name in ("train.csv", "test.csv"))
+        fits = folder and any(path.glob("*.json")) and "item_ids" in glimpse(path / "train.csv")
+        return "train.csv and test.csv have item_ids" if fits else ""
+
     def files(self, path: Path) -> list[Path]:
         """The windows' files and, last, the titles' file.
 
@@ -60,53 +66,35 @@ class Windows(Source):
         Raises:
             UserError: missing files or columns, or files that cannot be read at all.
         """
+        import polars as pl
+
         assert path is not None  # `prepare` sees to it: needs_path
         *tables, titles = self.files(path)
         splits = {name: split for split, name in FILES.items()}
         read = {splits[file.name]: self._windows(file) for file in tables}
         return RawData(
             items=_titles(titles, self.params.encoding),
-            windows={split: self._item_ids(each.frame) for split, each in read.items()},
+            windows={split: each.frame.cast({"user_id": pl.String}) for split, each in read.items()},
             accounts=[each.account for each in read.values()],
         )
 
     def _windows(self, file: Path) -> Read:
-        """Windows of one file, the ids of each still as the text of a list."""
+        """Windows of one file."""
         p, table = self.params, open_table(file, encoding=self.params.encoding)
         require(table, {"user": p.user, "items": p.items, "timestamp": p.timestamp})
         columns = {
             "user_id": Column(p.user, "id"),
-            "items": Column(p.items, "list"),
+            "item_ids": Column(p.items, "list"),
             "timestamp": Column(p.timestamp, "time"),
         }
         return typed(table, columns)
-
-    @staticmethod
-    def _item_ids(windows: pl.LazyFrame) -> pl.LazyFrame:
-        """List literals are split by hand, never evaluated."""
-        import polars as pl
-
-        ids = pl.col("items").str.strip_chars(" []").str.split(",").list.eval(pl.element().str.strip_chars(" \"'"))
-        return windows.select(
-            pl.col("user_id").cast(pl.String),
-            "timestamp",
-            item_ids=ids.list.eval(pl.element().filter(pl.element() != "")),
-        )
 
 
 def _titles(file: Path, encoding: str) -> pl.LazyFrame:
     """Items from a JSON object id -> title, or id -> list of titles."""
     import polars as pl
 
-    try:
-        names = json.loads(b"".join(blocks(file, codec(encoding))))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not readable JSON: {error}.") from None
-    if not isinstance(names, dict):
-        raise UserError(f"{file} holds a {type(names).__name__}, not an object id -> title.")
-    for key, title in names.items():
-        if not isinstance(title, str):
-            raise UserError(f"{file}: the title of {key!r} is {title!r}, not a text.", "Write every title as a string.")
+    names = read_titles(file, encoding)
     frame = pl.LazyFrame(
         {"item_id": list(names), "title": list(names.values())}, schema={"item_id": pl.String, "title": pl.String}
     )

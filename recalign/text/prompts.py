@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import jinja2.sandbox
 import numpy as np
 
 from recalign import console
 from recalign.errors import UserError, did_you_mean
+from recalign.reading import read_text
 from recalign.tasks import Response
-from recalign.text.chat_templates import DATE, OWN_VARIABLES, Scalar, deterministic, variables_read
+from recalign.text.bounded_templates import BoundedEnvironment, render
+from recalign.text.chat_templates import DATE, OWN_VARIABLES, Scalar, variables_read
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.question_prompts import QuestionPrompts
 from recalign.text.text_prompts import TextPrompts
@@ -33,9 +34,7 @@ TITLES = "-titles"
 TEMPLATES = ("compact", "alpaca", "chat", "alpaca" + TITLES, "chat" + TITLES)
 """With semantic or atomic identifiers, the last two show titles in the prompt; the response is still identifiers."""
 _NO_QUESTION: Mapping[str, Any] = {"candidate": None, "profile": "", "parts": (), "answers": ()}
-_ENVIRONMENT = deterministic(
-    jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
-)
+_ENVIRONMENT = BoundedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Template:
             UserError: the template does not parse or fails on these variables; the line is named.
         """
         try:
-            return self._program.render({**_NO_QUESTION, **self.variables, **variables})
+            return render(self._program, {**_NO_QUESTION, **self.variables, **variables})
         except jinja2.TemplateSyntaxError as error:
             raise self._error(error, error.lineno) from None
         except Exception as error:  # a template is the user's program: whatever it raises is theirs to mend
@@ -149,10 +148,7 @@ def load_template(name: str | Path) -> Template:
         raise UserError(
             f"There is no template '{name}', and no such file.", did_you_mean(str(name), [*TEMPLATES, "a Jinja file"])
         )
-    try:
-        return Template(str(path), path.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"The template {path} is not UTF-8 text: {error}.") from None
+    return Template(str(path), read_text(path, hint="Name a Jinja file in UTF-8."))
 
 
 class Prompter:

@@ -61,6 +61,7 @@ class TextPrompts:
         self._suspects = {item for item, name in enumerate(self._names) if begins(name)} if users else set()
         if template.source is not None:
             self._warn_of_thinking()
+            self._warn_of_what_is_unread()
 
     def render(
         self,
@@ -157,6 +158,24 @@ class TextPrompts:
                     else f"--template-var {name}: the template {self.template.name} does not read it.",
                     did_you_mean(name, known) if known else "It reads no variables; leave the option out.",
                 )
+
+    def _warn_of_what_is_unread(self) -> None:
+        """Tell of a template whose prompts are the same for every user."""
+        titles = [self._names[0]], [self._names[-1], self._names[0]]
+        if len({self.render(history, []) for history in titles}) == 1:
+            which = "the model's chat template drops the text" if self.chat and self._fills() else "no history is shown"
+            console.warn(
+                f"Prompts by the template {self.template.name} are the same whatever the user's history is: {which}."
+            )
+
+    def _fills(self) -> bool:
+        """Whether the Jinja text itself shows the history."""
+        shown = (self.template.render(history=[name], **self._facts) for name in ("a", "b"))
+        return len(set(shown)) > 1
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        return {"candidates": [], "list_length": self.list_length, "task": self.task}
 
     def _warn_of_thinking(self) -> None:
         tag = open_thinking_block(self.render([], []))
