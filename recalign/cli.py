@@ -20,8 +20,8 @@ from recalign.workflow.signatures import UsageError, command_function, signature
 from recalign.workspace import invoking
 
 PANELS = {
-    "Data and models": ("prepare", "sft", "align", "export"),
-    "Recommend and judge": ("decode", "baseline", "eval", "compare"),
+    "Data and models": ("prepare", "rationales", "sft", "align", "export"),
+    "Recommend and judge": ("decode", "baseline", "eval", "explain", "compare"),
     "Whole experiments": ("run",),
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)

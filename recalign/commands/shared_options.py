@@ -53,6 +53,12 @@ TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code
 
 # ------------------------------------------------------------ training
 
+ModuleLearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Peak learning rate of modules beside the model, such as a head (default: as the model's).", min=0
+    ),
+]
 ScheduleOption = Annotated[
     Literal["linear", "cosine", "constant"], typer.Option(help="Course of the learning rate after the warm-up.")
 ]
@@ -129,14 +135,14 @@ def adapter(lora: bool, rank: int | None, alpha: float | None, target: str | Non
     return LoraOptions(**stated)
 
 
-def rate(learning_rate: float | None) -> float:
-    """Read --learning-rate; 0 stands for the default.
+def rate(learning_rate: float | None, option: str = "--learning-rate") -> float:
+    """Read a learning rate; 0 stands for the default.
 
     Raises:
         UserError: it is 0, with which nothing is learnt.
     """
     if learning_rate == 0:
-        raise UserError("With --learning-rate 0 nothing is learnt.", "Leave it out for the default.")
+        raise UserError(f"With {option} 0 nothing is learnt.", "Leave it out for the default.")
     return learning_rate or 0.0
 
 

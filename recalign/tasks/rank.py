@@ -96,7 +96,9 @@ class RankTask(Task):
         return f"ndcg@{min(10, list_length, items)}"
 
     def questions(self, rows: Sequence[Row], form: AnswerFormat, negatives: int, seed: int) -> Sequence[Row]:
-        """Return the questions about each row's positives and some of its negatives, as a lazy sequence."""
+        """Return the questions about each row's positive and some of its negatives; rows that ask one already stay."""
+        if rows and rows[0].question is not None:
+            return rows
         return PointwiseRows(rows, form, negatives, seed)
 
     def chance(self, rows: Sequence[Row], size: int) -> Sequence[Predictions]:

@@ -144,7 +144,7 @@ class Task(ABC):
         """Return the rows that training is answered by: these themselves, unless the task asks about candidates.
 
         Args:
-            rows: of a split.
+            rows: of a split; those that ask about a candidate already are returned as they are.
             form: how questions about candidates are answered.
             negatives: negatives that are asked about beside each positive.
             seed: of their draw.

@@ -35,6 +35,7 @@ class Validation:
         metric: of decoded lists, or None.
         name: of the metric's figure.
         objective: whose loss on the rows is a figure too, or None.
+        answers: rows whose answers the losses are of; None: the same rows.
     """
 
     engine: PolicyEngine
@@ -42,11 +43,12 @@ class Validation:
     metric: MetricExpression | None = None
     name: str = "metric"
     objective: TokenObjective | None = None
+    answers: Sequence[Row] | None = None
 
     def figures(self) -> dict[str, float]:
         """Return the objective's `loss`, the answers' `cross_entropy` over the whole vocabulary, and the metric."""
         step = TokenStep(self.engine.policy, self.objective or Sft(), self.engine)
-        loss, cross_entropy = validation_loss(step, self.rows)
+        loss, cross_entropy = validation_loss(step, self.rows if self.answers is None else self.answers)
         found = {} if self.objective is None else {"loss": loss}
         found["cross_entropy"] = cross_entropy
         return found if self.metric is None else {**found, self.name: self.score()}
