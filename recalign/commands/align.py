@@ -25,6 +25,7 @@ from recalign.commands.shared_options import (
     LoraTargetOption,
     MaxLengthOption,
     ModelOption,
+    ModuleLearningRateOption,
     NumProcessesOption,
     OptimOption,
     OutOption,
@@ -68,6 +69,7 @@ def align(
         float | None,
         typer.Option(help="Learning rate (default: 1e-3 from scratch, 5e-5 with LoRA, else 5e-6, the paper's).", min=0),
     ] = None,
+    module_learning_rate: ModuleLearningRateOption = None,
     max_steps: Annotated[
         int,
         typer.Option(help="Number of updates; 0 lets --epochs decide (120 from scratch without it).", min=0),
@@ -143,6 +145,7 @@ def align(
         epochs=passes(epochs, max_steps),
         max_steps=max_steps,
         learning_rate=rate(learning_rate),
+        module_learning_rate=rate(module_learning_rate, "--module-learning-rate"),
         schedule=schedule,
         warmup=warmup,
         weight_decay=0.0,

@@ -57,6 +57,8 @@ class Task(ABC):
         decoders: names of decoders that serve the task; the first is the default.
         titles_per_response: K unless `prepare` is told otherwise.
         prepare_defaults: defaults of `prepare` that the task has of its own.
+        cutoffs: k of the ranking metrics that `eval` measures unless told otherwise.
+        asks: whether rows ask about single candidates (see `questions`).
         shows_events: whether prompts show when an item was consumed and how it was rated.
         words: what its responses have besides titles, which a tokenizer made for the task can write.
         positives_only: whether a row without a relevant target asks for nothing.
@@ -67,6 +69,8 @@ class Task(ABC):
     decoders: ClassVar[tuple[str, ...]]
     titles_per_response: ClassVar[int]
     prepare_defaults: ClassVar[dict[str, Any]] = {}
+    cutoffs: ClassVar[tuple[int, ...]] = (3, 5, 10)
+    asks: ClassVar[bool] = False
     shows_events: ClassVar[bool] = False
     words: ClassVar[tuple[str, ...]] = ()
     positives_only: ClassVar[bool] = False
@@ -157,7 +161,7 @@ class Task(ABC):
         """Return the rows that training is answered by: these themselves, unless the task asks about candidates.
 
         Args:
-            rows: of a split.
+            rows: of a split; those that ask about a candidate already are returned as they are.
             form: how questions about candidates are answered.
             negatives: negatives that are asked about beside each positive.
             seed: of their draw.

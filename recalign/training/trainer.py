@@ -23,7 +23,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
-from recalign.models.modules import restore_modules
+from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
@@ -201,6 +201,19 @@ class RecalignTrainer(Trainer):
             record = {"step": self.state.global_step, **{k: v if math.isfinite(v) else None for k, v in logs.items()}}
             with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def create_optimizer(self, model=None):  # type: ignore[no-untyped-def]
+        """Make the optimizer; modules beside the model may have a learning rate of their own."""
+        optimizer = super().create_optimizer(model)
+        beside = {id(weight) for module in attached(self.policy.model).values() for weight in module.parameters()}
+        if self.options.module_learning_rate and len(optimizer.param_groups) == 2:  # not yet split
+            for group in tuple(optimizer.param_groups):
+                mine = [parameter for parameter in group["params"] if id(parameter) in beside]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in beside]
+                if mine:
+                    same = {name: value for name, value in group.items() if name != "params"}
+                    optimizer.add_param_group({**same, "params": mine, "lr": self.options.module_learning_rate})
+        return optimizer
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
         """Take the batches of an update; what the loss is divided by is for the objective to say."""
