@@ -20,6 +20,7 @@ from recalign.workspace import atomic
 
 PARTS = "parts"
 MAKES = (PARTS, PREDICTIONS_FILE)
+COLUMNS = tuple(field.name for field in fields(Predictions))
 
 if TYPE_CHECKING:
     import torch
@@ -97,16 +98,14 @@ class DecodeRun:
         file = self.parts / f"{start}.npz"
         saved = self._saved(file, len(batch))
         if saved:
-            texts = saved["rationales"] if saved["rationales"].size else None
-            predictions = Predictions(saved["items"], saved["scores"], saved["lengths"], texts)
+            predictions = Predictions(*(saved.get(name) for name in COLUMNS))
             cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
         else:
             engine.cost, before = Cost(), self.policy.prompter.truncated
             predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
             cost, truncated = engine.cost, self.policy.prompter.truncated - before
             with atomic(file) as temporary, temporary.open("wb") as stream:
-                texts = np.zeros((0, 0), dtype=str) if predictions.rationales is None else predictions.rationales
-                arrays = {**asdict(predictions), "rationales": texts}
+                arrays = {name: array for name, array in asdict(predictions).items() if array is not None}
                 np.savez(stream, **arrays, cost=np.array(astuple(cost)), truncated=truncated)
         advance(len(batch))
         return predictions, cost, truncated
@@ -119,8 +118,11 @@ class DecodeRun:
             return {}
         try:
             with reading(file, ""):
-                saved = read_arrays(file, "items", "scores", "lengths", "rationales", "cost", "truncated")
-                shapes = [saved[name].shape for name in ("items", "scores", "lengths", "cost", "truncated")]
+                saved = read_arrays(file)  # rationales among them, where there are some
+                shapes = [
+                    saved[name].shape if name in saved else None
+                    for name in ("items", "scores", "lengths", "cost", "truncated")
+                ]
                 if shapes[:3] != [(rows, self.size)] * 2 + [(rows,)] or shapes[3:] != [(len(fields(Cost)),), ()]:
                     raise ValueError("it is no batch of these rows")
                 return saved

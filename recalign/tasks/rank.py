@@ -106,10 +106,9 @@ class RankTask(Task):
 
         The mean of NDCG, hit rate or MRR over them is their expectation under a uniformly random order.
         """
-        width = max(len(_candidates(row)) for row in rows)
+        items = candidates_of(rows)
         return [
-            _laid_out([np.roll(np.sort(_candidates(row)), turn % len(_candidates(row))) for row in rows], size)
-            for turn in range(width)
+            _laid_out([np.roll(each, turn % len(each)) for each in items], size) for turn in range(max(map(len, items)))
         ]
 
     def decode(self, engine: Engine, rows: Sequence[Row]) -> Predictions:
@@ -188,7 +187,7 @@ def ranked(
 
 
 def candidates_of(rows: Sequence[Row]) -> list[np.ndarray]:
-    """Return the candidates of each row.
+    """Return the candidates of each row in ascending order, so that no order of storage enters what is computed.
 
     Raises:
         UserError: a row has none.
@@ -199,7 +198,7 @@ def candidates_of(rows: Sequence[Row]) -> list[np.ndarray]:
 def _candidates(row: Row) -> np.ndarray:
     if row.candidates is None:
         raise UserError(f"User {row.user_id}'s row has no candidates to rank.", "Prepare the dataset with --task rank.")
-    return row.candidates
+    return np.sort(row.candidates)
 
 
 def _laid_out(lists: Sequence[np.ndarray], size: int) -> Predictions:

@@ -16,6 +16,10 @@ from recalign.tasks.rank import candidates_of, ranked
 TASK = find_task("rank")
 
 
+def stored(rows):
+    return [each.candidates for each in rows]
+
+
 def row(index=0, candidates=(4, 7, 1, 9), positive=7, user="u"):
     return Row(index, user, np.array([2, 3]), np.array([positive]), np.array([1.0]), 0.0, np.array(candidates))
 
@@ -27,15 +31,15 @@ def test_a_row_has_one_positive_and_a_list_of_all_candidates():
 
 
 def test_candidates_are_sorted_by_score():
-    found = ranked([row()], candidates_of([row()]), np.array([0.1, 0.5, -1.0, 0.4]), seed=0, rationales=list("abcd"))
+    found = ranked([row()], stored([row()]), np.array([0.1, 0.5, -1.0, 0.4]), seed=0, rationales=list("abcd"))
     assert found.items.tolist() == [[7, 9, 4, 1]] and found.scores.tolist() == [[0.5, 0.4, 0.1, -1.0]]
     assert found.rationales.tolist() == [["b", "d", "a", "c"]] and found.lengths.tolist() == [4]
-    assert ranked([row()], candidates_of([row()]), np.arange(4.0), seed=0, size=2).items.tolist() == [[9, 1]]
+    assert ranked([row()], stored([row()]), np.arange(4.0), seed=0, size=2).items.tolist() == [[9, 1]]
 
 
 def test_rows_may_have_candidate_sets_of_several_sizes():
     rows = [row(), row(1, (5, 6), 5)]
-    found = ranked(rows, candidates_of(rows), np.array([4.0, 3, 2, 1, 0, 1]), seed=0)
+    found = ranked(rows, stored(rows), np.array([4.0, 3, 2, 1, 0, 1]), seed=0)
     assert found.items.tolist() == [[4, 7, 1, 9], [6, 5, -1, -1]] and found.lengths.tolist() == [4, 2]
 
 
@@ -44,20 +48,20 @@ def test_where_candidates_are_stored_changes_no_order(scores):
     """Equal scores are broken by a seeded order of the row: the positive may stand at any place."""
     random = np.random.default_rng(0)
     for index in range(20):
-        first = ranked([row(index)], candidates_of([row(index)]), np.array([scores[i] for i in (4, 7, 1, 9)]), seed=3)
+        first = ranked([row(index)], stored([row(index)]), np.array([scores[i] for i in (4, 7, 1, 9)]), seed=3)
         for _ in range(5):
-            stored = random.permutation([4, 7, 1, 9])
-            again = [row(index, stored)]
-            found = ranked(again, candidates_of(again), np.array([scores[i] for i in stored]), seed=3)
+            order = random.permutation([4, 7, 1, 9])
+            again = [row(index, order)]
+            found = ranked(again, stored(again), np.array([scores[i] for i in order]), seed=3)
             assert found.items.tolist() == first.items.tolist()
 
 
 def test_equal_scores_put_the_positive_at_every_place_alike():
     """400 rows, 4 places: 100 expected at each, standard deviation 8.7."""
     rows = [row(index) for index in range(400)]
-    places = (ranked(rows, candidates_of(rows), np.zeros(1600), seed=0).items == 7).argmax(axis=1)
+    places = (ranked(rows, stored(rows), np.zeros(1600), seed=0).items == 7).argmax(axis=1)
     assert np.bincount(places, minlength=4).min() > 65
-    assert (places != (ranked(rows, candidates_of(rows), np.zeros(1600), seed=1).items == 7).argmax(axis=1)).any()
+    assert (places != (ranked(rows, stored(rows), np.zeros(1600), seed=1).items == 7).argmax(axis=1)).any()
 
 
 def test_a_row_asks_about_its_positive_and_some_negatives():
@@ -75,9 +79,9 @@ def test_a_row_asks_about_its_positive_and_some_negatives():
 
 
 def test_questions_do_not_depend_on_where_candidates_are_stored():
-    stored = [row(index, (1, 9, 7, 4)) for index in range(10)]
+    turned = [row(index, (1, 9, 7, 4)) for index in range(10)]
     first = TASK.questions([row(index) for index in range(10)], DECISION, 3, 5)
-    again = TASK.questions(stored, DECISION, 3, 5)
+    again = TASK.questions(turned, DECISION, 3, 5)
     assert [each.question for each in first] == [each.question for each in again]
 
 
@@ -125,5 +129,5 @@ def test_a_row_without_candidates_is_named():
 
 
 def test_rows_are_ranked_as_the_model_was_trained_to():
-    asked = SimpleNamespace(answers=lambda rows: (np.array([0.0, 1.0, 3.0, 2.0]), None))
-    assert TASK.decode(SimpleNamespace(questions=asked, seed=0), [row()]).items.tolist() == [[1, 9, 7, 4]]
+    asked = SimpleNamespace(answers=lambda rows: (np.array([0.0, 1.0, 3.0, 2.0]), None))  # of 1, 4, 7, 9
+    assert TASK.decode(SimpleNamespace(questions=asked, seed=0), [row()]).items.tolist() == [[7, 9, 4, 1]]
