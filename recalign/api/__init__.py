@@ -30,6 +30,7 @@ from recalign.api.preference_objectives import (
     PreferenceParams,
     Rounds,
 )
+from recalign.api.rank_objectives import RankBatch, RankCredit, Rankings, RankNeeds, RankObjective, RankParams
 from recalign.api.ranking_head import RANKING_HEAD, ranking_head
 from recalign.api.recommenders import Recommender, TrainingData
 from recalign.api.rollout_objectives import (
@@ -101,6 +102,12 @@ __all__ = [
     "Questions",
     "RANKING_HEAD",
     "RATIONALE",
+    "RankBatch",
+    "RankCredit",
+    "RankNeeds",
+    "RankObjective",
+    "RankParams",
+    "Rankings",
     "Rationales",
     "RawData",
     "Recommender",
