@@ -246,3 +246,42 @@ def test_a_model_on_this_machine_is_sampled_the_same_in_other_batches(dataset, t
     ]
     assert texts[0] == texts[1]
     assert len(set(texts[0].values())) > 1
+
+
+RECIPE = """
+[[step]]
+name = "data"
+command = "prepare"
+source = "synthetic"
+params = { users = 30, events = 12, items = 40, genres = 4 }
+task = "rank"
+candidates = 4
+
+[[step]]
+command = "rationales"
+data = "@data"
+rows = 10
+params = { threshold = 0.6 }
+
+[[step]]
+command = "sft"
+data = "@data"
+rationales = "@rationales/rationales.jsonl"
+template = "alpaca"
+metric = "none"
+max-steps = 1
+"""
+
+
+def test_a_recipe_chains_them_and_checks_the_teacher_before_anything_runs(tmp_path, call, monkeypatch):
+    (tmp_path / "x.toml").write_text(RECIPE, "utf-8")
+    code, told = call("run", tmp_path / "x.toml")
+    assert code == 0, told
+    runs = tmp_path / "runs" / "x"
+    assert RunFolder(runs / "rationales").record["options"]["identity"]["threshold"] == 0.6
+    assert RunFolder(runs / "sft").done
+    (tmp_path / "y.toml").write_text(RECIPE.replace("threshold", "treshold"), "utf-8")
+    code, told = call("run", tmp_path / "y.toml")
+    assert code == 2
+    assert "Step 'rationales'" in told and "Did you mean 'threshold'" in told
+    assert not (tmp_path / "runs" / "y").exists()
