@@ -35,7 +35,7 @@ class Objective(Plugin, ABC):
     @property
     @abstractmethod
     def needs(self) -> Any:
-        """What the trainer must hand over, in its family's own terms: TokenNeeds, PreferenceNeeds, RolloutNeeds, RankNeeds."""
+        """What the trainer must hand over, in its family's own terms (TokenNeeds, PreferenceNeeds and so on)."""
 
     @property
     def module_makers(self) -> Mapping[str, Callable[[int], Any]]:

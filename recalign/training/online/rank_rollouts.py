@@ -15,6 +15,7 @@ from recalign.api import INVALID, RankCredit, Rankings, Rationales, Row
 from recalign.decoding.random_numbers import random_keys, uniforms
 from recalign.objectives.plackett_luce import best_orders, order_logps
 from recalign.plugins.registry import blamed, plugin_error
+from recalign.tasks.rank import candidates_of
 from recalign.training.online.rollouts import score_groups
 from recalign.training.processes import process
 
@@ -57,7 +58,8 @@ class Sets:
 
     Args:
         rows: U rows.
-        items: [U, K] candidates; INVALID in the padding of rows that have fewer.
+        items: [U, K] candidates in ascending order, whatever the order of storage; INVALID in the padding of rows that
+            have fewer.
         group_size: G.
         set_of: [N] int64, which set each answer is in; answers come in the order row, candidate, set.
         column: [N] int64, which of its row's candidates each answer is about.
@@ -72,11 +74,12 @@ class Sets:
     @classmethod
     def of(cls, rows: Sequence[Row], group_size: int) -> Sets:
         """Lay out the candidates of rows."""
-        counts = np.array([len(row.candidates) for row in rows])
+        found = candidates_of(rows)
+        counts = np.array([len(each) for each in found])
         width = widest(int(counts.max()))
         items = np.full((len(rows), width), INVALID)
-        for line, row in zip(items, rows, strict=True):
-            line[: len(row.candidates)] = row.candidates
+        for line, each in zip(items, found, strict=True):
+            line[: len(each)] = each
         row_of = np.repeat(np.arange(len(rows)), counts * group_size)
         place = np.concatenate([np.arange(count * group_size) for count in counts])
         set_of = row_of * group_size + place % group_size
@@ -176,6 +179,7 @@ def make_rankings(
     answering = needs.answering
     answers = engine.questions.rationales(
         rows,
+        candidates_of(rows),
         form=answering.form,
         group_size=needs.sets,
         max_tokens=answering.max_tokens,
@@ -185,6 +189,8 @@ def make_rankings(
         states=answering.state,
     )
     sets = Sets.of(rows, needs.sets)
+    asked = sets.items[sets.set_of // needs.sets, sets.column]
+    assert torch.equal(answers.items, asked), "answers come in the order row, candidate, set"
     with torch.no_grad():
         scores = sets.part().grid(objective.scores(answers.states)).cpu()  # [S, K]
     present, gains = sets.spread(sets.present), sets.spread(sets.gains)
