@@ -31,6 +31,7 @@ ORDER = [
     "locks",
     "removal",
     "console",
+    "invocation",
     "workspace",
     "data",
     "api",

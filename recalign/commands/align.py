@@ -9,11 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from recalign.commands.shared_options import (
+    AttentionOption,
     DataOption,
+    DeviceOption,
     DtypeOption,
     ExcludeHistoryOption,
+    GradientCheckpointingOption,
     JsonOption,
     KeepCheckpointsOption,
+    LoadIn4bitOption,
+    LoadIn8bitOption,
     LoraAlphaOption,
     LoraOption,
     LoraRankOption,
@@ -21,6 +26,8 @@ from recalign.commands.shared_options import (
     MaxLengthOption,
     ModelOption,
     ModuleLearningRateOption,
+    NumProcessesOption,
+    OptimOption,
     OutOption,
     OverwriteOption,
     ParamOption,
@@ -28,14 +35,17 @@ from recalign.commands.shared_options import (
     QuietOption,
     ReportToOption,
     ResumeOption,
+    RowsOption,
     ScheduleOption,
     SeedOption,
     TemplateOption,
     TemplateVarOption,
+    TokenBudgetOption,
     TrustOption,
     ValidRowsOption,
     WarmupOption,
     adapter,
+    hardware,
     loggers,
     passes,
     rate,
@@ -68,9 +78,7 @@ def align(
         float | None, typer.Option(help="Number of passes over the prompts (3, the paper's).", min=0)
     ] = None,
     prompts_per_step: Annotated[int, typer.Option(help="Prompts per update, over all processes.", min=1)] = 16,
-    prompts: Annotated[
-        int | None, typer.Option(help="Maximum number of training rows, drawn by seed (default: all).", min=1)
-    ] = None,
+    rows: RowsOption = None,
     updates_per_rollout: Annotated[int, typer.Option(help="Number of updates on the same completions.", min=1)] = 1,
     schedule: ScheduleOption = "linear",
     warmup: WarmupOption = 0.0,
@@ -81,11 +89,10 @@ def align(
         int, typer.Option(help="Number of updates between validations; 0: once per epoch.", min=0)
     ] = 10,
     patience: PatienceOption = 0,
-    valid_rows: ValidRowsOption = 512,
-    token_budget: Annotated[
-        int,
-        typer.Option(help="Maximum number of prompt and list tokens per backward pass, padding included.", min=1),
-    ] = 16384,
+    valid_rows: ValidRowsOption = None,
+    token_budget: TokenBudgetOption = 16384,
+    optim: OptimOption = "adamw_torch_fused",
+    gradient_checkpointing: GradientCheckpointingOption = False,
     exclude_history: ExcludeHistoryOption = "auto",
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Compare with the starting model on the test split.")
@@ -98,8 +105,12 @@ def align(
     lora_alpha: LoraAlphaOption = None,
     lora_target: LoraTargetOption = None,
     dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    attn_implementation: AttentionOption = None,
+    load_in_4bit: LoadIn4bitOption = False,
+    load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
-    num_processes: Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)] = 1,
+    num_processes: NumProcessesOption = 1,
     keep_checkpoints: KeepCheckpointsOption = 2,
     report_to: ReportToOption = "none",
     resume: ResumeOption = False,
@@ -143,6 +154,8 @@ def align(
         patience=patience,
         keep_checkpoints=keep_checkpoints,
         report_to=loggers(report_to),
+        optim=optim,
+        gradient_checkpointing=gradient_checkpointing,
     )
     layers = adapter(lora, lora_rank, lora_alpha, lora_target)
     dataset = PreparedDataset(data or ensure_default_dataset(seed))
@@ -156,11 +169,12 @@ def align(
         reward=reward,
         params=params,
         training=training,
-        rollout=RolloutOptions(prompts_per_step, prompts, valid_rows, updates_per_rollout, token_budget),
+        rollout=RolloutOptions(prompts_per_step, rows, valid_rows, updates_per_rollout, token_budget),
         exclude_history=exclude_history,
         template=template,
         template_vars=parse_variables(template_var or []),
         lora=layers,
+        hardware=hardware(device, attn_implementation, load_in_4bit, load_in_8bit),
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         max_length=max_length,

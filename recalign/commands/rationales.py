@@ -26,7 +26,7 @@ from recalign.workspace import RunFolder, content_hash, file_hash, home
 if TYPE_CHECKING:
     from recalign.api import Engine, Teacher, TeacherContext
     from recalign.data.dataset import PreparedDataset
-    from recalign.models.weights import Dtype
+    from recalign.models.hardware import Dtype
     from recalign.rationales.budget import Budget
     from recalign.rationales.cases import Cases
     from recalign.text.prompts import Template

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recalign import console
 from recalign.api import Predictions, Row
 from recalign.data.parquet import write_parquet
 from recalign.evaluation.baselines import RECOMMENDERS, recommend_beside
@@ -158,7 +159,7 @@ def evaluate(
     if orders:
         beside[CHANCE] = measure_mean(orders, rows, expressions, corpus, seed)
     results = {
-        "label": label or lineage.label,
+        "label": console.label(label or lineage.label),
         "predictions": str(folder),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": lineage.split,

@@ -151,7 +151,7 @@ class Asking:
                 title=self.catalogue.titles[case.item],
                 positive=positive,
                 outcome=outcome,
-                text=reply.text,
+                text=reply.text.encode(errors="replace").decode(),
                 problem=problem,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
@@ -178,6 +178,8 @@ def judge(case: Case, reply: Reply) -> tuple[Outcome, str, bool]:
     positive = bool((case.row.relevant == case.item).any())
     if reply.problem or not reply.text.strip():
         return "malformed", reply.problem or "an empty text", positive
+    if not reply.text.isascii() and reply.text.encode(errors="ignore").decode() != reply.text:
+        return "malformed", "half a character", positive
     try:
         answer = RATIONALE.read(reply.text)
     except UserError as error:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recalign.data.dataset import Row
 from recalign.data.questions import RATIONALE
 from recalign.errors import UserError
+from recalign.reading import parse_json, reading
 
 RATIONALES_FILE = "rationales.jsonl"
 ANSWERS_FILE = "answers.jsonl"
@@ -127,7 +128,8 @@ class Lines(Generic[Record]):
 
     def __init__(self, file: Path, model: type[Record]) -> None:
         self.file, self.model = file, model
-        *whole, self.tail = file.read_bytes().split(b"\n") if file.exists() else [b""]
+        with reading(file, MEND):
+            *whole, self.tail = file.read_bytes().split(b"\n") if file.exists() else [b""]
         self.tail_line = len(whole) + 1
         self.records = {number: self._parsed(line, number) for number, line in enumerate(whole, 1) if line.strip()}
 
@@ -141,13 +143,11 @@ class Lines(Generic[Record]):
 
     def _parsed(self, line: bytes, number: int) -> Record:
         where = f"{self.file}, line {number}"
-        try:
+        with reading(where, MEND, "is not UTF-8 text"):
             text = line.decode("utf-8-sig")
-            return self.model.model_validate(json.loads(text))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{where} is not UTF-8 text ({error.reason}).", MEND) from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON: {error.msg}, column {error.colno}.", MEND) from None
+        value = parse_json(text, where, MEND)
+        try:
+            return self.model.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])

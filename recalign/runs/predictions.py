@@ -104,10 +104,16 @@ def read_predictions(
 
 
 def _typed(frame: pl.DataFrame, file: Path) -> pl.DataFrame:
-    """The columns that are read, in the types that `write_predictions` gave them, without gaps."""
+    """The columns that are read, in the types that `write_predictions` gave them, without gaps; texts if there are."""
     import polars as pl
 
-    types = {"row": pl.Int64, "user_id": pl.String, "items": pl.List(pl.Int64), "scores": pl.List(pl.Float64)}
+    types: dict[str, Any] = {
+        "row": pl.Int64,
+        "user_id": pl.String,
+        "items": pl.List(pl.Int64),
+        "scores": pl.List(pl.Float64),
+    }
+    types |= {"rationales": pl.List(pl.String)} if "rationales" in frame.columns else {}
     with reading(file, "Decode again.", "holds other columns than predictions have"):
         frame = frame.select(pl.col(name).cast(dtype, strict=True) for name, dtype in types.items())
         for name in ("row", "user_id"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from recalign.api import AnswerFormat, Predictions, Row
+from recalign.errors import UserError
 
 if TYPE_CHECKING:
     from recalign.api import Engine
@@ -122,6 +123,22 @@ class Task(ABC):
         Args:
             list_length: K, titles of a response, as the dataset says.
         """
+
+    def checked_size(self, size: int | None, list_length: int, items: int) -> int:
+        """Return how many items a ranked list has.
+
+        Args:
+            size: as the user says; None: `list_size`.
+            list_length: K, titles of a response, as the dataset says.
+            items: I, size of the catalogue.
+
+        Raises:
+            UserError: more items than there are; up to `list_size` of them, short lists end where the catalogue does.
+        """
+        usual = self.list_size(list_length)
+        if size is not None and size > max(items, usual):
+            raise UserError(f"--size {size} is asked for, and the catalogue has {items} items.", "Ask for fewer.")
+        return size or usual
 
     @abstractmethod
     def writable_length(self, list_length: int, size: int, decoder: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from recalign.api import Objective, Row
 from recalign.errors import UserError
-from recalign.models.policy import is_builtin
+from recalign.models.builtin import is_from_scratch
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
@@ -72,7 +72,7 @@ class Family(ABC, Generic[AnObjective]):
                 f"dataset is prepared for '{dataset.task}'.",
                 "Choose another objective, or prepare the dataset with another --task.",
             )
-        if self.starts_supervised and is_builtin(model):
+        if self.starts_supervised and is_from_scratch(model):
             raise UserError(
                 f"The objective '{objective.name}' starts from a supervised model; {model} knows nothing yet.",
                 "Train one with recalign sft, then pass its run folder with --model.",

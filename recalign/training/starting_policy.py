@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from recalign.models.checkpointing import checkpoint_gradients
 from recalign.models.policy import Policy, load_policy
 
 if TYPE_CHECKING:
     from recalign.api import Backbone, Objective
     from recalign.data.dataset import PreparedDataset
+    from recalign.models.hardware import Dtype, Hardware
     from recalign.models.lora import LoraOptions
-    from recalign.models.weights import Dtype
     from recalign.text.chat_templates import Scalar
     from recalign.training.training_options import TrainingOptions
 
@@ -34,6 +35,8 @@ class ModelOptions(Protocol):
     @property
     def trust_remote_code(self) -> bool: ...  # noqa: D102
     @property
+    def hardware(self) -> Hardware: ...  # noqa: D102
+    @property
     def max_length(self) -> int | None: ...  # noqa: D102
 
 
@@ -55,7 +58,7 @@ def starting_policy(
         texts: what a tokenizer that is made for the model must be able to write, besides titles and prompts.
 
     Raises:
-        UserError: see `load_policy`; stored modules of another shape.
+        UserError: see `load_policy`, `checkpoint_gradients`; stored modules of another shape.
     """
     policy = load_policy(
         options.model,
@@ -69,7 +72,10 @@ def starting_policy(
         trainable=True,
         max_length=options.max_length,
         backbone=backbone,
+        hardware=options.hardware,
         texts=texts,
     )
+    if options.training.gradient_checkpointing:
+        checkpoint_gradients(policy.model)
     objective.modules = policy.attach(objective.module_makers, options.training.seed)
     return policy

@@ -59,12 +59,6 @@ class Validation:
         return validation_metric(self.engine, self.metric, self.rows)
 
 
-def evenly_spaced(rows: Sequence[Row], limit: int) -> list[Row]:
-    """Take at most so many rows, evenly spaced over the split."""
-    count = min(limit, len(rows))
-    return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, count).round()]
-
-
 def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) -> tuple[float, float]:
     """Return the objective's loss on the answers, and their mean cross-entropy per token, which compares objectives.
 

@@ -217,7 +217,7 @@ def test_a_line_that_an_editor_broke_stops_resume_and_is_told(dataset, tmp_path,
         before = file.read_text()
         code, told = call(*command, *params, "--resume")
         assert code == 2
-        assert f"{file}, line 1 is not JSON" in told
+        assert f"{file}, line 1 is not readable JSON" in told
         assert file.read_text() == before
         file.write_text(whole)
         code, told = call(*command, *params, "--resume")

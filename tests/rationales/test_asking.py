@@ -44,6 +44,14 @@ def test_only_right_decisions_are_kept_and_the_rest_is_told_apart(tmp_path):
     assert list(read_rationales(tmp_path / "rationales.jsonl")) == [(0, 2)]
 
 
+def test_half_a_character_is_no_text(tmp_path):
+    journal, _, _ = ask(
+        tmp_path, Scripted(lambda case: Reply("Why \ud83d?\n<answer>Recommend</answer>")), make_cases(1)
+    )
+    assert set(outcomes(journal).values()) == {"malformed"}
+    assert Journal(tmp_path).records.keys() == journal.records.keys()
+
+
 @pytest.mark.parametrize(("batch_size", "concurrency"), [(3, 1), (1, 4), (2, 3)])
 def test_batches_and_threads_leave_the_same_rationales(tmp_path, batch_size, concurrency):
     teacher = Scripted(batch_size=batch_size, concurrency=concurrency)

@@ -68,6 +68,6 @@ def test_a_line_that_an_editor_broke_stops_the_run_before_anything_is_written(tm
     (tmp_path / "answers.jsonl").write_bytes(b"\n".join(whole["answers.jsonl"].splitlines()[:4]) + b"\n")
     (tmp_path / "rationales.jsonl").write_bytes(b"\n".join(lines))
     before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
-    with pytest.raises(UserError, match=f"rationales.jsonl, line {place + 1} is not JSON"):
+    with pytest.raises(UserError, match=f"rationales.jsonl, line {place + 1} is not readable JSON"):
         Journal(tmp_path)
     assert {file: file.read_bytes() for file in before} == before

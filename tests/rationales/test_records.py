@@ -30,7 +30,7 @@ def test_lines_are_read_in_the_order_of_rows_and_items_whatever_theirs(tmp_path)
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"row": 1, "item": 2, "text": "half', "line 2 is not JSON"),
+        ('{"row": 1, "item": 2, "text": "half', "line 2 is not readable JSON"),
         ({**LINE, "row": 1, "text": "It fits."}, "line 2: The answer has no decision"),
         ({**LINE, "row": 1, "text": TEXT + TEXT}, "line 2: The answer has 2 decisions"),
         ({**LINE, "row": 1, "text": TEXT.replace(">Recommend", ">Perhaps")}, "line 2: The decision reads"),

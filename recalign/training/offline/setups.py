@@ -14,6 +14,7 @@ from recalign.training.offline.negatives import Negatives, Rejected
 from recalign.training.offline.preference_step import PreferenceExamples, PreferenceStep
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.setup import TrainingSetup
+from recalign.training.training_options import TOKEN_BUDGET
 from recalign.training.validation import Validation
 
 
@@ -24,6 +25,7 @@ def token_setup(
     *,
     loss_on: LossOn = "auto",
     augmentation: Augmentation | None = None,
+    token_budget: int = TOKEN_BUDGET,
     seed: int = 0,
 ) -> TrainingSetup:
     """Set up a training on the answers of some rows.
@@ -34,6 +36,7 @@ def token_setup(
         rows: training rows.
         loss_on: as in SupervisedData.
         augmentation: how rows vary from epoch to epoch.
+        token_budget: maximum number of tokens per pass, padding included.
         seed: of the negatives that rows ask about.
     """
     engine = validation.engine
@@ -44,7 +47,7 @@ def token_setup(
     all_tokens = dense if loss_on == "auto" else loss_on == "all"
     examples = AnswerExamples(policy, rows, policy.prompter.list_length, augmentation=augmentation)
     together = partial(collate, pad=policy.titles.end, all_tokens=all_tokens)
-    return TrainingSetup(TokenStep(policy, objective, engine), examples, together, validation)
+    return TrainingSetup(TokenStep(policy, objective, engine, token_budget), examples, together, validation)
 
 
 def preference_setup(
@@ -55,6 +58,7 @@ def preference_setup(
     seed: int,
     batch_size: int | None = None,
     negatives: Negatives | Rejected | None = None,
+    token_budget: int = TOKEN_BUDGET,
 ) -> TrainingSetup:
     """Set up a training that prefers the targets of some rows; the policy as it is now is the reference.
 
@@ -65,6 +69,7 @@ def preference_setup(
         seed: of the negatives.
         batch_size: rows that a process takes at a time, as far as that is known.
         negatives: where rejected titles come from, if not from where the objective says.
+        token_budget: maximum number of tokens per pass, padding included.
 
     Raises:
         UserError: fewer items than negatives: in the catalogue, in a batch, or left to some row.
@@ -75,6 +80,6 @@ def preference_setup(
         needs = objective.needs
         negatives = Negatives(engine, needs.source, needs.negatives, seed, batch_size)
         negatives.check(rows)
-    step = PreferenceStep(policy, objective, engine, reference_policy(policy), negatives)
+    step = PreferenceStep(policy, objective, engine, reference_policy(policy), negatives, token_budget)
     examples = PreferenceExamples(AnswerExamples(policy, rows, policy.prompter.list_length))
     return TrainingSetup(step, examples, list, validation)

@@ -49,6 +49,7 @@ class TokenFamily(OfflineFamily[TokenObjective]):
             data.rows,
             loss_on=data.loss_on,
             augmentation=data.augmentation,
+            token_budget=training.token_budget,
             seed=training.seed,
         )
 
@@ -64,8 +65,5 @@ class TokenFamily(OfflineFamily[TokenObjective]):
         resume: bool,
     ) -> dict[str, Any]:
         """Train on the answers of some rows."""
-        return (
-            token_setup(objective, validation, rows, seed=training.seed)
-            .trainer(training, out, title)
-            .run(resume=resume)
-        )
+        setup = token_setup(objective, validation, rows, token_budget=training.token_budget, seed=training.seed)
+        return setup.trainer(training, out, title).run(resume=resume)

@@ -158,7 +158,7 @@ def plot_curves(log: Sequence[Mapping[str, Any]], reward: str, start: float, fil
         axes.plot(*zip(*steps, strict=True), label="sampled, training prompts", linewidth=1)
     axes.plot(*zip(*valid, strict=True), label="greedy, validation", marker="o", markersize=3)
     axes.set_xlabel("step")
-    axes.set_ylabel(reward)
+    axes.set_ylabel(reward, parse_math=False)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)

@@ -55,7 +55,7 @@ class RankFamily(Family[RankObjective]):
             UserError: as `Family.align`; the credit compares rows, and an update has one.
         """
         needs = objective.needs
-        if needs.compares_rows and min(options.prompts_per_step, options.prompts or 2) < 2:
+        if needs.compares_rows and min(options.prompts_per_step, options.rows or 2) < 2:
             raise UserError(
                 "With one row per update and one set of responses there is nothing that a response is compared with.",
                 "Raise --prompts-per-step, or pass -p sets=2 or -p baseline=false.",

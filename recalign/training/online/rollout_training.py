@@ -23,9 +23,10 @@ from recalign.training.online.reference_lists import ReferenceKey, ReferenceList
 from recalign.training.online.rollout_step import RolloutStep
 from recalign.training.online.rollouts import check_groups
 from recalign.training.processes import process
+from recalign.training.rows import validation_rows
 from recalign.training.trainer import RecalignTrainer, TrainingStep, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.training.validation import evenly_spaced, validation_metric
+from recalign.training.validation import validation_metric
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -52,15 +53,15 @@ class RolloutOptions:
 
     Args:
         prompts_per_step: P, over all processes.
-        prompts: train on at most so many training rows, drawn by seed; None: on all.
-        valid_rows: validate on at most so many rows.
+        rows: train on at most so many training rows, drawn by seed; None: on all.
+        valid_rows: validate on at most so many rows; None: see `validation_rows`.
         updates_per_rollout: updates on the same completions.
         token_budget: tokens a backward pass, padding included; sampling may hold keys and values of twice as many.
     """
 
     prompts_per_step: int = 16
-    prompts: int | None = None
-    valid_rows: int = 512
+    rows: int | None = None
+    valid_rows: int | None = None
     updates_per_rollout: int = 1
     token_budget: int = 16384
 
@@ -156,7 +157,7 @@ def train_on_rollouts(
     Returns:
         What `run.json` records, as `Family.align` says.
     """
-    valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
+    valid = validation_rows(engine.policy, dataset.rows("valid"), options.valid_rows)
     start = validation_metric(engine, expression, valid)
     _forget_half_rollouts(out / CHECKPOINTS, options.updates_per_rollout)
     outcome = RecalignTrainer(
@@ -192,7 +193,7 @@ def _prompts(
         raise UserError(
             f"{processes} processes share {options.prompts_per_step} prompts a step.", "Raise --prompts-per-step."
         )
-    indices, left_out = choose_prompts(dataset.rows("train"), expression, options.prompts, seed)
+    indices, left_out = choose_prompts(dataset.rows("train"), expression, options.rows, seed)
     if left_out:
         console.say(f"{left_out} training rows are left out: {expression.text} is not defined for them.")
     if len(indices) < processes:
@@ -232,9 +233,9 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
     console.say(diagnostics.line(summary, seconds))
     held = ("peak_memory_mb", "pass_tokens")
     memory = {name: max((record.get(name, 0) for record in log), default=0) for name in held}
-    above = "of the GPU" if device.type == "cuda" else "beyond the model and the data"
+    whose = "the GPU" if device.type == "cuda" else "the process"
     console.say(
-        f"Memory: a step took at most {memory['peak_memory_mb']:,.0f} MB {above}; a pass at most "
+        f"Memory: {whose} held at most {memory['peak_memory_mb']:,.0f} MB in a step; a pass had at most "
         f"{memory['pass_tokens']:,.0f} tokens (--token-budget {token_budget})."
     )
     if process()[0] == 0:
