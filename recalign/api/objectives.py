@@ -12,8 +12,8 @@ from recalign.api.base import Plugin
 class Objective(Plugin, ABC):
     """What is optimised.
 
-    Subclass `TokenObjective` (the answers of the data), `PreferenceObjective` (answers against rejected ones) or
-    `RolloutObjective` (sampled groups).
+    Subclass `TokenObjective` (the answers of the data), `PreferenceObjective` (answers against rejected ones),
+    `RolloutObjective` (sampled groups) or `RankObjective` (scores of a row's candidates).
 
     An update's batch may be cut: into accumulated micro-batches, over processes, to fit memory. The loss over all of it
     is the mean of the parts' losses (`loss`) by their weights (`weight`), and so is its gradient. A loss that is a mean
@@ -21,7 +21,7 @@ class Objective(Plugin, ABC):
     that; one that is divided by something else overrides `weight` to return it.
 
     Attributes:
-        family: how it is trained: `token`, `preference` or `rollout`; the base class of the family says it.
+        family: how it is trained: `token`, `preference`, `rollout` or `rank`; the base class of the family says it.
         tasks: names of the tasks that it fits.
         modules: the trained modules of `module_makers`, once training begins.
         from_scratch: parameters that suit a small model trained from random weights, where the user names none.
@@ -35,7 +35,7 @@ class Objective(Plugin, ABC):
     @property
     @abstractmethod
     def needs(self) -> Any:
-        """What the trainer must hand over, in its family's own terms (TokenNeeds, PreferenceNeeds, RolloutNeeds)."""
+        """What the trainer must hand over, in its family's own terms (TokenNeeds, PreferenceNeeds and so on)."""
 
     @property
     def module_makers(self) -> Mapping[str, Callable[[int], Any]]:

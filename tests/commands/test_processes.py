@@ -100,6 +100,23 @@ def test_modules_beside_the_model(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_rankings(call, tmp_path):
+    """The head and the model, by rewards that are compared with those of the other process's rows too."""
+    dataset = write_dataset(tmp_path / "data", identifier="atomic", task="rank", list_length=5)
+    load_policy("builtin:tiny,hidden=16,heads=2", dataset).save(tmp_path / "model")
+    given = ["align", "--data", dataset.path, "--model", tmp_path / "model", "--objective", "r2rank", "--no-report"]
+    given += ["-p", "max_tokens=5", "--reward", "ndcg@5", *STEPS]
+    code, told = call(*given, "--out", tmp_path / "one")
+    assert code == 0, told
+    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"])
+    first, second = assert_same(tmp_path / "one", tmp_path / "two")
+    heads, others = (load_file(tmp_path / run / "model" / "modules.safetensors") for run in ("one", "two"))
+    for name, value in heads.items():
+        torch.testing.assert_close(others[name], value, atol=1e-4, rtol=0)
+    assert second["best_reward"] == pytest.approx(first["best_reward"], abs=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ALIGNED)
 def test_align(call, start, tmp_path, objective):
     given = ["align", "--data", start / "data", "--model", start / "model", "--objective", objective, "--no-report"]

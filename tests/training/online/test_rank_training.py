@@ -90,7 +90,8 @@ def test_candidates_in_another_place_get_the_same_scores_and_orders(world, datas
     rows = dataset.rows("train")[:3]
     moved = [replace(row, candidates=row.candidates[::-1].copy()) for row in rows]
     one, other = rankings(engine, objective, rows), rankings(engine, objective, moved)
-    torch.testing.assert_close(other.scores.flip(1), one.scores)
+    assert torch.equal(one.answers.items, other.answers.items)
+    torch.testing.assert_close(other.scores, one.scores)
     items = [
         each.sets.spread(each.sets.items)[:, None].expand(each.orders.shape).gather(-1, each.orders)
         for each in (one, other)
@@ -113,7 +114,7 @@ def test_the_reward_is_that_of_the_list_that_an_order_is(world, dataset):
     rows = dataset.rows("train")[:4]
     found = rankings(engine, objective, rows, reward="ndcg@5")
     for row, orders, rewards in zip(rows, found.orders.numpy(), found.all_rankings.rewards[:, 0], strict=True):
-        places = [int(np.flatnonzero(row.candidates[order] == row.targets[0])[0]) for order in orders]
+        places = [int(np.flatnonzero(np.sort(row.candidates)[order] == row.targets[0])[0]) for order in orders]
         expected = [1 / np.log2(place + 2) if place < 5 else 0.0 for place in places]
         torch.testing.assert_close(rewards, torch.tensor(expected, dtype=torch.float64))
 
@@ -129,6 +130,18 @@ def test_rows_with_fewer_candidates_are_padded(world, dataset):
     alone = rankings(engine, objective, rows[:1])
     torch.testing.assert_close(found.scores[:2, : len(keep)], alone.scores)
     torch.testing.assert_close(found.all_rankings.rewards[:1], alone.all_rankings.rewards)
+
+
+def test_every_score_is_that_of_the_answer_about_its_candidate(world, dataset):
+    engine, objective = world(params={"sets": 2})
+    rows = [replace(row, candidates=row.candidates[[3, 0, 5, 1, 4, 2]]) for row in dataset.rows("train")[:3]]
+    found = rankings(engine, objective, rows)
+    for number, (row, item) in enumerate(zip(found.answers.rows.tolist(), found.answers.items.tolist(), strict=True)):
+        place = (found.sets.items[row] == item).nonzero()[0, 0]
+        expected = objective.scores(found.answers.states[[number]])[0]
+        torch.testing.assert_close(found.scores[found.sets.set_of[number], place], expected.detach())
+    targets = [row.targets[0] for row in rows]
+    assert found.sets.items[found.sets.gains > 0].tolist() == targets
 
 
 def step_of(engine, objective, rows, **options):
