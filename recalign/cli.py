@@ -16,12 +16,12 @@ import typer
 
 from recalign import __version__, console
 from recalign.errors import LONGEST, TAIL, UserError, advice_on, shortened, wants_memory
+from recalign.invocation import invoking
 from recalign.workflow.signatures import UsageError, command_function, signature_of, usage_text, with_signature_of
-from recalign.workspace import invoking
 
 PANELS = {
-    "Data and models": ("prepare", "sft", "align", "export"),
-    "Recommend and judge": ("decode", "baseline", "eval", "compare"),
+    "Data and models": ("prepare", "rationales", "sft", "align", "export"),
+    "Recommend and judge": ("decode", "baseline", "eval", "explain", "compare"),
     "Whole experiments": ("run",),
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
@@ -40,7 +40,8 @@ Examples:
 
 - recalign plugins show blade
 
-Outputs go to runs/ (or RECALIGN_HOME). Exit codes: 0 done, 1 a fault of recalign, 2 the input, 130 interrupted.
+Outputs go to runs/ (or RECALIGN_HOME). Exit codes: 0 done, 1 a fault of recalign, 2 the input, 3 a condition of
+compare --fail-if, 130 interrupted.
 """
 
 app = typer.Typer(
@@ -128,7 +129,7 @@ def _outcome(arguments: list[str], as_json: bool) -> int:
         with invoking(arguments):
             code = app(args=arguments, standalone_mode=False, prog_name="recalign")
     except UserError as error:
-        return _fail(error.what, error.hint, as_json, code=2)
+        return _fail(error.what, error.hint, as_json, code=error.code)
     except UsageError as error:
         context, what = error.ctx, usage_text(error, arguments)
         if not what:  # no command is named, and its help has been shown

@@ -23,7 +23,12 @@ class UserError(Exception):
     Args:
         what: what happened, with the offending value (row, key, file); a long value loses its middle.
         hint: what to do about it; printed on its own line.
+
+    Attributes:
+        code: exit code of the command line.
     """
+
+    code = 2
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -32,6 +37,12 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what}\n{self.hint}" if self.hint else self.what
+
+
+class ConditionMet(UserError):
+    """All is done, and what was found is what the user asked to be stopped by."""
+
+    code = 3
 
 
 def shortened(text: str, limit: int, tail: int = 0) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from recalign import console
 from recalign.commands.shared_options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
-from recalign.errors import UserError
+from recalign.errors import ConditionMet, UserError
 from recalign.workspace import RunFolder, content_hash, home
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ ReferenceOption = Annotated[
     str | None, typer.Option(help="Row that the others are tested against (default: the first).")
 ]
 MetricsOption = Annotated[str | None, typer.Option(help="Comma-separated (default: all, the same for every run).")]
+FailIfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="End with exit code 3 if this holds for a model, such as 'ndcg@5 < reference - 0.002'; ', p < 0.05' or "
+        "', interval' after it asks for the test or the whole interval, too. Repeatable.",
+        metavar="CONDITION",
+    ),
+]
 UsersOption = Annotated[
     int, typer.Option(help="Maximum number of rows in the report's browser of users; of more, some are drawn.", min=0)
 ]
@@ -41,6 +49,7 @@ def compare(
     group: GroupOption = None,
     reference: ReferenceOption = None,
     metrics: MetricsOption = None,
+    fail_if: FailIfOption = None,
     users: UsersOption = 5000,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -54,13 +63,17 @@ def compare(
     - recalign compare runs/sft runs/align-blade-ndcg
 
     - recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --reference sft
+
+    - recalign compare runs/released runs/candidate --fail-if "ndcg@5 < reference - 0.002"
     """
     from recalign.comparison import report
+    from recalign.comparison.conditions import Condition
     from recalign.comparison.report_files import FILES, write_report
     from recalign.comparison.systems import compare as compare_runs
     from recalign.evaluation.per_user import split_metrics
     from recalign.runs.lifecycle import Asked, perform
 
+    conditions = [Condition.parse(text) for text in fail_if or []]
     groups = _groups(runs or [], group or [])
     wanted = None if metrics is None else split_metrics(metrics)
     run = RunFolder(out or home() / "compare")
@@ -73,6 +86,8 @@ def compare(
     }
     inputs = {str(found.folder): content_hash(found.results) for members in groups.values() for found in members}
     comparison = compare_runs(groups, reference=reference, metrics=wanted, seed=seed)
+    for condition in conditions:
+        condition.check(comparison)
 
     def work(_: None) -> dict[str, Any]:
         files = write_report(comparison, run.path, users=users, seed=seed)
@@ -84,6 +99,10 @@ def compare(
         console.show(report.to_rich(grid))
     console.show(report.CAPTION)
     console.say(f"{run.path / 'report.html'} shows it all; beside it tables (Markdown, LaTeX, CSV, JSON) and figures.")
+    failures = [told for condition in conditions for told in condition.failures(comparison)]
+    if failures:
+        held = ", ".join(condition.text for condition in conditions if condition.failures(comparison))
+        raise ConditionMet(f"--fail-if {held}:\n" + "\n".join(failures), f"All figures are in {run.path}.")
     return results
 
 
@@ -94,6 +113,7 @@ def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
     groups: dict[str, list[Evaluation]] = {}
     for text in named:
         name, equals, paths = text.partition("=")
+        name = console.label(name)
         members = [path.strip() for path in paths.split(",") if path.strip()]
         if not equals or not name.strip() or not members:
             raise UserError(f"--group {text!r} is not of the form name=run1,run2.", "Write --group blade=a,b,c.")

@@ -19,6 +19,7 @@ from recalign.commands.shared_options import (
     LoadIn4bitOption,
     LoadIn8bitOption,
     ModelOption,
+    NumProcessesOption,
     OutOption,
     OverwriteOption,
     ParamOption,
@@ -69,6 +70,7 @@ def decode(
     load_in_4bit: LoadIn4bitOption = False,
     load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
+    num_processes: NumProcessesOption = 1,
     out: OutOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,
@@ -87,15 +89,20 @@ def decode(
     from recalign.decoding.batches import check_task
     from recalign.decoding.decode_run import MAKES, DecodeRun
     from recalign.models.policy import load_policy
+    from recalign.models.weights import check_model
     from recalign.params import parse_assignments
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, perform
     from recalign.runs.lineage import KEY
     from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
+    from recalign.training.processes import connect, process, relaunch, wait_for_all
 
     name = model or _newest_model()
+    check_model(name, trust_remote_code)
     dataset = PreparedDataset(data or home() / "data")
+    if num_processes > 1:
+        relaunch(num_processes, data=dataset.path, model=name)
     task = find_task(dataset.task)
     chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
     check_task(chosen, task)
@@ -106,7 +113,7 @@ def decode(
         "decoder": chosen.name,
         "params": chosen.params.model_dump(),
         "split": split,
-        "size": size or task.list_size(dataset.list_length),
+        "size": task.checked_size(size, dataset.list_length, len(dataset.catalogue)),
         "exclude_history": dataset.excludes_history(exclude_history),
         "limit": limit,
         "batch_size": batch_size,
@@ -120,13 +127,26 @@ def decode(
     rows = rows[: min(limit or len(rows), len(rows))]
 
     def work(policy: Policy) -> dict[str, Any]:
-        decoding = DecodeRun(run.path, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
+        decoding = DecodeRun(
+            run.path,
+            policy,
+            dataset,
+            chosen,
+            size=asked["size"],
+            seed=seed,
+            batch_size=batch_size,
+            share=process(),
+            wait=wait_for_all,
+        )
         results = decoding(rows, asked["exclude_history"], token_budget)
+        if not console.speaks():
+            return results
         console.say(policy.cached_trie.line)
         _summarise(run.path, results)
         return results
 
     def ready() -> Policy:
+        connect(where.place())
         variables = asked["template_vars"]
         return load_policy(
             name,

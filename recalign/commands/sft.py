@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -22,6 +23,8 @@ from recalign.commands.shared_options import (
     LoraTargetOption,
     MaxLengthOption,
     ModelOption,
+    ModuleLearningRateOption,
+    NumProcessesOption,
     OptimOption,
     OutOption,
     OverwriteOption,
@@ -63,6 +66,7 @@ def sft(
         float | None,
         typer.Option(help="Peak learning rate (default: 5e-3 from scratch, 1e-4 with LoRA, else 2e-5).", min=0),
     ] = None,
+    module_learning_rate: ModuleLearningRateOption = None,
     batch_size: Annotated[int, typer.Option(help="Rows per forward pass and process.", min=1)] = 32,
     gradient_accumulation: Annotated[int, typer.Option(help="Forward passes per update.", min=1)] = 1,
     rows: RowsOption = None,
@@ -87,6 +91,12 @@ def sft(
     history_dropout: Annotated[
         float, typer.Option(help="Share of each history's items that is left out every epoch.", min=0, max=0.9)
     ] = 0.0,
+    rationales: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of rationales (`recalign rationales`) to learn, in place of the training rows' answers."
+        ),
+    ] = None,
     eval_every: Annotated[
         int, typer.Option(help="Number of updates between validations; 0: once per epoch.", min=0)
     ] = 0,
@@ -132,6 +142,7 @@ def sft(
     load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
     log_every: Annotated[int, typer.Option(help="Number of updates between two lines of log.jsonl.", min=1)] = 10,
+    num_processes: NumProcessesOption = 1,
     keep_checkpoints: KeepCheckpointsOption = 2,
     report_to: ReportToOption = "none",
     resume: ResumeOption = False,
@@ -148,10 +159,13 @@ def sft(
     from recalign.params import parse_assignments
     from recalign.preparation.pipeline import ensure_default_dataset
     from recalign.text.chat_templates import parse_variables
+    from recalign.training.processes import relaunch
     from recalign.training.supervised import BUILTIN, SftOptions, train_supervised
     from recalign.training.training_options import TrainingOptions
 
     dataset = PreparedDataset(data or ensure_default_dataset(seed))
+    if num_processes > 1:
+        relaunch(num_processes, data=dataset.path, model=model or BUILTIN)
     options = SftOptions(
         model=model or BUILTIN,
         objective=objective,
@@ -161,6 +175,7 @@ def sft(
             epochs=passes(epochs, max_steps),
             max_steps=max_steps,
             learning_rate=rate(learning_rate),
+            module_learning_rate=rate(module_learning_rate, "--module-learning-rate"),
             batch_size=batch_size,
             gradient_accumulation=gradient_accumulation,
             schedule=schedule,
@@ -188,6 +203,7 @@ def sft(
         max_length=max_length,
         shuffle_targets=shuffle_targets,
         history_dropout=history_dropout,
+        rationales=None if rationales is None else str(rationales),
         metric="" if metric == "none" else metric,
         rows=rows,
         valid_rows=valid_rows,

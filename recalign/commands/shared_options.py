@@ -75,6 +75,12 @@ TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code
 
 # ------------------------------------------------------------ training
 
+ModuleLearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Peak learning rate of modules beside the model, such as a head (default: as the model's).", min=0
+    ),
+]
 ScheduleOption = Annotated[
     Literal["linear", "cosine", "constant"], typer.Option(help="Course of the learning rate after the warm-up.")
 ]
@@ -145,6 +151,8 @@ ReportToOption = Annotated[
     str, typer.Option(help="Further loggers, such as tensorboard or wandb, separated by commas.")
 ]
 
+NumProcessesOption = Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)]
+
 # ------------------------------------------------------------ recommending
 
 SplitOption = Annotated[Literal["test", "valid"], typer.Option(help="Split whose rows are answered.")]
@@ -188,14 +196,14 @@ def hardware(device: str, attn_implementation: str | None, load_in_4bit: bool, l
     return Hardware(device, attn_implementation, bits)  # type: ignore[arg-type]
 
 
-def rate(learning_rate: float | None) -> float:
-    """Read --learning-rate; 0 stands for the default.
+def rate(learning_rate: float | None, option: str = "--learning-rate") -> float:
+    """Read a learning rate; 0 stands for the default.
 
     Raises:
         UserError: it is 0, with which nothing is learnt.
     """
     if learning_rate == 0:
-        raise UserError("With --learning-rate 0 nothing is learnt.", "Leave it out for the default.")
+        raise UserError(f"With {option} 0 nothing is learnt.", "Leave it out for the default.")
     return learning_rate or 0.0
 
 

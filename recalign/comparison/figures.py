@@ -29,6 +29,7 @@ VARIABLES = {
 """Colour as drawn -> variable of the page that takes its place there."""
 MARKERS = "osD^vPX*"
 WIDTH = 4.6  # inches
+POINTS, DPI = 72, 200
 SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib; in the page its own takes its place
     "font.size": 9.0,
@@ -43,7 +44,7 @@ SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.facecolor": "none",
     "axes.unicode_minus": True,
-    "figure.facecolor": "none",
+    "figure.facecolor": "white",
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "xtick.color": MUTED,
@@ -55,7 +56,6 @@ SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "recalign",
-    "savefig.facecolor": "white",
 }
 LEGEND = "legend-of-lines"
 SVG = "http://www.w3.org/2000/svg"
@@ -141,19 +141,19 @@ def draw(
         width: inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
+    vector, pixels = io.BytesIO(), io.BytesIO()
     with _settings():
-        figure = Figure(figsize=(width, height), layout="constrained")  # no pyplot: nothing global, no display
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(width, height), dpi=POINTS, layout="constrained")  # no pyplot: nothing global
+        agg = FigureCanvasAgg(figure)  # paint may ask how large a text is
         notes = paint(figure.subplots()) or {}
-        files = []
-        for form, options in (("svg", {"metadata": {"Date": None, "Creator": None}}), ("png", {"dpi": 200})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=form, **options)  # type: ignore[arg-type]
-            figure.set_layout_engine("none")  # it stays as it was laid out
-            files.append(buffer.getvalue())
-    return Drawn(name, title, text, files[0], files[1], notes, width > WIDTH)
+        FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # it stays as it was laid out
+        figure.set_dpi(DPI)
+        agg.print_png(pixels)
+    return Drawn(name, title, text, vector.getvalue(), pixels.getvalue(), notes, width > WIDTH)
 
 
 @contextmanager

@@ -173,7 +173,7 @@ def _name_points(
         points: name -> where its marker stands; at the edge the values that lie beyond are written, too.
     """
     figure = axes.figure
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     centres = [axes.transData.transform(point) for point in points.values()]
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in centres]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +15,14 @@ from recalign.comparison.trail import predictions_of
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.evaluation.per_user import metric_names
+from recalign.reading import read_parquet
 from recalign.runs.predictions import PREDICTIONS_FILE
-
-if TYPE_CHECKING:
-    import polars as pl
 
 HISTORY = 50
 """Items of a history that are shown, the newest ones."""
 NO_ITEM = -1
+Key = tuple[str, int]
+"""Hash of what was measured, and the row."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,23 @@ class _Titles(dict[str, int]):
         return self[title]
 
 
+class _Datasets(dict[str, "PreparedDataset | None"]):
+    """Path -> the dataset there, opened once; None where it is gone or damaged."""
+
+    def __missing__(self, path: str) -> PreparedDataset | None:
+        try:
+            dataset = PreparedDataset(Path(path))
+            self[path] = dataset if len(dataset.catalogue) else None
+        except UserError:  # the rest of the page does without
+            self[path] = None
+        return self[path]
+
+    def of(self, run: Evaluation) -> PreparedDataset | None:
+        """Return the dataset that a run was evaluated on, if it is still the same."""
+        dataset = self[str(run.results["data"].get("path"))]
+        return dataset if dataset is not None and dataset.hash == run.data_hash else None
+
+
 def gather_users(comparison: Comparison, metrics: Sequence[str], limit: int, seed: int = 0) -> Users:
     """Read what each system recommended to each user.
 
@@ -70,63 +87,56 @@ def gather_users(comparison: Comparison, metrics: Sequence[str], limit: int, see
         limit: maximum number of rows; of more, that many are drawn.
         seed: of the drawing.
     """
-    frame = comparison.systems[0].frame.select("data", "row", "user_id")
-    keys = frame.rows()
+    keys = comparison.systems[0].frame.select("data", "row", "user_id").rows()
     if len(keys) > limit:
         chosen = np.sort(np.random.default_rng(seed).choice(len(keys), limit, replace=False))
         keys = [keys[place] for place in chosen]
     wanted = {(data, row) for data, row, _ in keys}
-    titles, absent = _Titles(), {}
-    lists: dict[str, dict[tuple[str, int], list[int]]] = {}
-    values: dict[str, dict[tuple[str, int], list[float | None]]] = {}
+    titles, datasets, absent = _Titles(), _Datasets(), {}
+    lists: dict[str, dict[Key, list[int]]] = {}
+    values: dict[str, dict[Key, list[float | None]]] = {}
     models = [system for system in comparison.systems if not system.baseline]
     for system in models:
         lists[system.name], values[system.name] = {}, {}
         for run in reversed(system.runs):  # of several runs for a row the first one's stays
-            read = _lists(run, wanted, titles)
+            read = _lists(run, datasets, wanted, titles)
             if read is None:
-                absent[system.name] = f"the predictions of {run.folder} are gone, or were made again since"
+                absent[system.name] = (
+                    f"the predictions or the dataset of {run.folder} are gone, or were made again since"
+                )
                 continue
             lists[system.name].update(read)
             values[system.name].update(_values(run, wanted, metrics))
     shown = [system.name for system in models if lists[system.name]]
-    questions = _questions(comparison, keys, titles) if shown else {}
+    questions = _questions(comparison, datasets, keys, titles)
     rows = []
     for data, row, user in keys:
-        if (data, row) in questions:
+        if shown and (data, row) in questions:
             given = [lists[name].get((data, row)) for name in shown]
             scores = [values[name].get((data, row)) for name in shown]
             rows.append((str(user), row, *questions[data, row], given, scores))
     several = any(len({run.measured_hash for run in system.runs}) < len(system.runs) for system in models)
-    return Users(
-        tuple(shown), tuple(titles), tuple(metrics), tuple(rows), comparison.systems[0].frame.height, several, absent
-    )
+    total = comparison.systems[0].frame.height
+    return Users(tuple(shown), tuple(titles), tuple(metrics), tuple(rows), total, several, absent)
 
 
-def _lists(run: Evaluation, wanted: set[tuple[str, int]], titles: _Titles) -> dict[tuple[str, int], list[int]] | None:
-    """Read a run's lists of the wanted rows: (data, row) -> places of titles."""
-    import polars as pl
-
-    folder = predictions_of(run)
-    if folder is None:
+def _lists(run: Evaluation, datasets: _Datasets, wanted: set[Key], titles: _Titles) -> dict[Key, list[int]] | None:
+    """Read a run's lists of the wanted rows, as places of titles; None where they, or their dataset, are gone."""
+    folder, dataset = predictions_of(run), datasets.of(run)
+    if folder is None or dataset is None:
         return None
-    try:
-        frame = pl.read_parquet(folder / PREDICTIONS_FILE, columns=["row", "titles"])
-    except (pl.exceptions.PolarsError, OSError):
-        return None
-    data = run.measured_hash
+    frame = read_parquet(folder / PREDICTIONS_FILE, "Decode again.")
+    names, data = dataset.catalogue.titles, run.measured_hash
     return {
-        (data, row): [NO_ITEM if title is None else titles[title] for title in shown]
-        for row, shown in frame.rows()
+        (data, row): [NO_ITEM if item < 0 else titles[names[item]] for item in items]
+        for row, items in frame.select("row", "items").rows()
         if (data, row) in wanted
     }
 
 
-def _values(
-    run: Evaluation, wanted: set[tuple[str, int]], metrics: Sequence[str]
-) -> dict[tuple[str, int], list[float | None]]:
+def _values(run: Evaluation, wanted: set[Key], metrics: Sequence[str]) -> dict[Key, list[float | None]]:
     """Read a run's figures of the wanted rows, rounded to what the page shows."""
-    frame: pl.DataFrame = run.frame
+    frame = run.frame
     own = metric_names(frame)
     columns = [frame[name].to_list() if name in own else [None] * frame.height for name in metrics]
     data = run.measured_hash
@@ -138,25 +148,25 @@ def _values(
 
 
 def _questions(
-    comparison: Comparison, keys: Sequence[tuple[str, int, str]], titles: _Titles
-) -> dict[tuple[str, int], tuple[list[int], int, list[int], list[float]]]:
-    """Look up histories and targets: (data, row) -> newest of the history, number of the others, targets, gains."""
-    runs = {run.measured_hash: run for system in comparison.systems for run in reversed(system.runs)}
+    comparison: Comparison, datasets: _Datasets, keys: Sequence[tuple[str, int, str]], titles: _Titles
+) -> dict[Key, tuple[list[int], int, list[int], list[float]]]:
+    """Look up histories and targets: newest of the history, number of the others, targets, gains."""
     found = {}
+    runs = [run for system in comparison.systems for run in system.runs]
     for data in dict.fromkeys(key[0] for key in keys):
+        run = next((run for run in runs if run.measured_hash == data and datasets.of(run)), None)
+        dataset = datasets.of(run) if run else None
+        if run is None or dataset is None:
+            continue
+        names = dataset.catalogue.titles
         try:
-            dataset = PreparedDataset(Path(str(runs[data].results["data"]["path"])))
-            rows = dataset.rows(str(runs[data].results["split"]))
-            names = dataset.catalogue.titles
-        except UserError:  # it was moved or removed since; the rest of the page does without
+            rows = dataset.rows(str(run.results["split"]))
+        except UserError:
             continue
-        if dataset.measured_hash != data:
-            continue
-        for _, index, user in (key for key in keys if key[0] == data):
-            if index < len(rows) and rows[index].user_id == str(user):
-                row = rows[index]
-                earlier = len(row.earlier) + max(len(row.history) - HISTORY, 0)
-                history = [titles[names[item]] for item in row.history[-HISTORY:]]
-                targets = [titles[names[item]] for item in row.targets]
-                found[data, index] = (history, earlier, targets, [round(float(gain), 3) for gain in row.gains])
+        for _, index, _ in (key for key in keys if key[0] == data and key[1] < len(rows)):
+            row = rows[index]
+            history = [titles[names[item]] for item in row.history[-HISTORY:]]
+            targets = [titles[names[item]] for item in row.targets]
+            earlier = len(row.earlier) + max(len(row.history) - HISTORY, 0)
+            found[data, index] = (history, earlier, targets, [round(float(gain), 3) for gain in row.gains])
     return found

@@ -21,6 +21,8 @@ from recalign.comparison.users import Users
 from recalign.evaluation.tables import figure, number, p_text, signed
 
 FOLDER = Path(__file__).parent / "page"
+MANY = 4
+"""Models from which on the page's title counts them."""
 PACKAGES = ("recalign", "torch", "transformers", "peft", "polars", "numpy", "scipy")
 
 
@@ -102,11 +104,11 @@ def to_html(
 
 def title_of(comparison: Comparison) -> str:
     """Name the page by what was compared."""
-    names = [shown_name(system) for system in comparison.systems if not system.baseline]
-    if len(names) > 3:
-        return f"{len(names)} models against {comparison.reference}"
-    others = [name for name in names if name != comparison.reference]
-    return f"{', '.join(others)} against {comparison.reference}" if others else comparison.reference
+    models = [system for system in comparison.systems if not system.baseline and system.name != comparison.reference]
+    if not models:
+        return comparison.reference
+    named = ", ".join(map(shown_name, models)) if len(models) < MANY else f"{len(models)} models"
+    return f"{named} against {comparison.reference}"
 
 
 def headline(comparison: Comparison, metric: str) -> dict[str, Any]:
@@ -130,35 +132,26 @@ def headline(comparison: Comparison, metric: str) -> dict[str, Any]:
     }
 
 
-def definitions(comparison: Comparison) -> list[dict[str, str]]:
-    """Tell what each metric means: name, arrow, its plugin's description, paper."""
-    found = []
+def definitions(comparison: Comparison) -> list[dict[str, Any]]:
+    """Tell what the metrics mean: names of those that mean the same, arrow, their plugins' description, papers."""
+    found: dict[tuple[Any, ...], list[str]] = {}
     for name in (*comparison.metrics, *comparison.systems[0].corpus):
-        better = comparison.higher_is_better.get(name)
         metric = metric_named(name)
         parts = [(term.text, type(term.metric)) for term in metric.terms] if metric else []
-        found.append(
-            {
-                "name": name,
-                "arrow": arrow(better).strip(),
-                "better": "neither is better"
-                if better is None
-                else "higher is better"
-                if better
-                else "lower is better",
-                "meaning": "\n\n".join(
-                    (f"{text}: " if len(parts) > 1 else "") + meaning_of(kind) for text, kind in parts
-                )
-                or "its plugin is not installed here",
-                "paper": "; ".join(dict.fromkeys(kind.paper for _, kind in parts if kind.paper)),
-            }
-        )
-    return found
+        told = [(f"{text}: " if len(parts) > 1 else "") + meaning_of(kind) for text, kind in parts]
+        papers = dict.fromkeys(kind.paper for _, kind in parts if kind.paper)
+        meaning = "\n".join(told) or "Its plugin is not installed here."
+        found.setdefault((meaning, "; ".join(papers), comparison.higher_is_better.get(name)), []).append(name)
+    words = {None: "Neither is better.", True: "Higher is better.", False: "Lower is better."}
+    return [
+        {"names": names, "arrow": arrow(better).strip(), "better": words[better], "meaning": meaning, "paper": paper}
+        for (meaning, paper, better), names in found.items()
+    ]
 
 
 def meaning_of(plugin: type) -> str:
     """Return the first paragraph of a plugin's description, on one line."""
-    return " ".join((plugin.__doc__ or "").strip().partition("\n\n")[0].split())
+    return " ".join((plugin.__doc__ or "").strip().partition("\n\n")[0].replace("`", "").split())
 
 
 def provenance(comparison: Comparison, trails: Mapping[str, Sequence[Trail]]) -> list[dict[str, Any]]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.dumps import Items, ids_as_titles, matching, together
+from recalign.sources.dumps import Items, ids_as_titles, matching, together, windows_of
 from recalign.sources.interactions import Names, interactions
 from recalign.sources.reading import Column, Read, Records, choose, existing, open_table, require, typed
 from recalign.sources.reading.texts import separator_of
 
 if TYPE_CHECKING:
-    import polars as pl
+    pass
 
 TITLES = ("title", "movie_title", "item_name", "name", "book_title", "game_title")
 YEARS = ("release_year", "year", "publication_year")
@@ -103,7 +103,7 @@ class Recbole(Source):
         return RawData(
             items=items.frame,
             events=None if provided else together(reads),
-            windows={split: _appended(each) for split, each in by_split.items()} if provided else None,
+            windows={split: windows_of(each) for split, each in by_split.items()} if provided else None,
             accounts=[*(each.account for each in reads), *items.accounts],
             genre_separator=separator,
         )
@@ -178,16 +178,6 @@ class Recbole(Source):
         )
         found = separator_of(read.rows.select(genres).collect().to_series()) if genres else None
         return Items(items, [read.account]), p.genre_separator or found or p.sequence_separator
-
-
-def _appended(read: Read) -> pl.LazyFrame:
-    """Windows of the history and the item after it."""
-    import polars as pl
-
-    item = pl.concat_list(pl.col("item_id").cast(pl.String))
-    return read.frame.select(
-        pl.col("user_id").cast(pl.String), "timestamp", item_ids=pl.col("history").list.concat(item)
-    )
 
 
 def _split_of(file: Path) -> str:

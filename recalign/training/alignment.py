@@ -17,7 +17,7 @@ from recalign.models.builtin import is_from_scratch
 from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy, recorded_settings
-from recalign.models.weights import find_model, model_hash
+from recalign.models.weights import check_model, find_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
@@ -121,6 +121,7 @@ def train_aligned(
             `@k` beyond the lists.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_model(options.model, options.trust_remote_code)
     options = with_defaults(options)
     objective = registry.create("objective", options.objective, options.params)
     family_of(objective).check(objective, dataset, options.model)

@@ -37,6 +37,7 @@ class SupervisedData:
         loss_on: `response`, `all` (the history's tokens too) or `auto`: all for models from scratch with the compact
             template, where it is the denser signal, else response.
         augmentation: how rows vary from epoch to epoch.
+        valid_answers: rows whose answers the validation losses are of; None: the validation rows.
     """
 
     engine: PolicyEngine
@@ -45,6 +46,7 @@ class SupervisedData:
     metric: MetricExpression | None
     loss_on: LossOn
     augmentation: Augmentation
+    valid_answers: Sequence[Row] | None = None
 
 
 class Family(ABC, Generic[AnObjective]):
@@ -85,6 +87,17 @@ class Family(ABC, Generic[AnObjective]):
         raise UserError(
             f"The objective '{objective.name}' learns from sampled lists, not from the data.",
             f"Use recalign align --objective {objective.name}.",
+        )
+
+    def check_rationales(self, objective: AnObjective) -> None:
+        """Refuse an objective that learns nothing from rationales.
+
+        Raises:
+            UserError: it does not.
+        """
+        raise UserError(
+            f"The objective '{objective.name}' learns nothing from rationales.",
+            "Leave --rationales out, or train with --objective sft.",
         )
 
     def best_metric(self, objective: AnObjective, wanted: str, *, measured: bool) -> str:

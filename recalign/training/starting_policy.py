@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from recalign.models.checkpointing import checkpoint_gradients
@@ -41,7 +41,12 @@ class ModelOptions(Protocol):
 
 
 def starting_policy(
-    options: ModelOptions, dataset: PreparedDataset, objective: Objective, *, backbone: Backbone | None = None
+    options: ModelOptions,
+    dataset: PreparedDataset,
+    objective: Objective,
+    *,
+    backbone: Backbone | None = None,
+    texts: Sequence[str] = (),
 ) -> Policy:
     """Load the policy, ready to be trained, and hand the objective its modules.
 
@@ -50,6 +55,7 @@ def starting_policy(
         dataset: whose catalogue it writes.
         objective: what it is trained by.
         backbone: computes the embeddings of added item tokens, or None.
+        texts: what a tokenizer that is made for the model must be able to write, besides titles and prompts.
 
     Raises:
         UserError: see `load_policy`, `checkpoint_gradients`; stored modules of another shape.
@@ -67,6 +73,7 @@ def starting_policy(
         max_length=options.max_length,
         backbone=backbone,
         hardware=options.hardware,
+        texts=texts,
     )
     if options.training.gradient_checkpointing:
         checkpoint_gradients(policy.model)

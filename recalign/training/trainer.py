@@ -23,7 +23,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
-from recalign.models.modules import restore_modules
+from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
@@ -36,6 +36,7 @@ from recalign.training.checkpoints import (
     settle_best,
 )
 from recalign.training.offline.examples import EpochSampler
+from recalign.training.processes import averaged
 from recalign.training.speed import Meter, Work, cost_line
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import write_json
@@ -190,7 +191,9 @@ class RecalignTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's figures, and write a line of `log.jsonl`."""
         if "loss" in logs:
-            logs = {**logs, **{name: float(np.mean(values)) for name, values in self._figures.items()}}
+            means = {name: float(np.mean(values)) for name, values in self._figures.items()}
+            batches = max((len(values) for values in self._figures.values()), default=0)
+            logs = {**logs, **averaged(means, batches)}
             logs |= self.meter.report(self.state.max_steps - self.state.global_step)
             self._figures.clear()
         super().log(logs, start_time)
@@ -198,6 +201,19 @@ class RecalignTrainer(Trainer):
             record = {"step": self.state.global_step, **{k: v if math.isfinite(v) else None for k, v in logs.items()}}
             with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def create_optimizer(self, model=None):  # type: ignore[no-untyped-def]
+        """Make the optimizer; modules beside the model may have a learning rate of their own."""
+        optimizer = super().create_optimizer(model)
+        beside = {id(weight) for module in attached(self.policy.model).values() for weight in module.parameters()}
+        if self.options.module_learning_rate and len(optimizer.param_groups) == 2:  # not yet split
+            for group in tuple(optimizer.param_groups):
+                mine = [parameter for parameter in group["params"] if id(parameter) in beside]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in beside]
+                if mine:
+                    same = {name: value for name, value in group.items() if name != "params"}
+                    optimizer.add_param_group({**same, "params": mine, "lr": self.options.module_learning_rate})
+        return optimizer
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
         """Take the batches of an update; what the loss is divided by is for the objective to say."""
@@ -253,6 +269,7 @@ class RecalignTrainer(Trainer):
     def _load_callback_state(self) -> None:
         with reading(self.out / CHECKPOINTS, OLDER, "cannot be gone on from"):
             super()._load_callback_state()
+        self.state.compute_steps(self.args, self.state.max_steps)  # the options', not the file's
         better = self.args.greater_is_better
         settle_best(self.state, self.args.metric_for_best_model, greater=better, folder=self.out / CHECKPOINTS)
 

@@ -28,6 +28,7 @@ class TrainingOptions:
         epochs: passes over the training rows.
         max_steps: stop after so many updates; 0: by epochs.
         learning_rate: the highest.
+        module_learning_rate: the highest of modules beside the model; 0: as the model's.
         batch_size: examples a forward pass and process.
         gradient_accumulation: forward passes an update.
         schedule: linear, cosine or constant.
@@ -51,6 +52,7 @@ class TrainingOptions:
     epochs: float = 3.0
     max_steps: int = 0
     learning_rate: float = 1e-4
+    module_learning_rate: float = 0.0
     batch_size: int = 32
     gradient_accumulation: int = 1
     schedule: str = "cosine"

@@ -2,8 +2,9 @@ import json
 
 from recalign.comparison.evaluations import Evaluation
 from recalign.comparison.trail import commands, predictions_of, read_log, trail_of
+from recalign.invocation import invoking
 from recalign.runs.predictions import PREDICTIONS_FILE
-from recalign.workspace import RunFolder, invoking
+from recalign.workspace import RunFolder
 
 from .conftest import FAIR, GOOD, POOR
 

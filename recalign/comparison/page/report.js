@@ -94,8 +94,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 (function notes() {
   const note = document.getElementById("note");
-  function tell(event) {
-    const node = event.target.closest && event.target.closest(".note");
+  function tell(node) {
     note.hidden = !node;
     if (!node) return;
     note.textContent = node.dataset.note;
@@ -110,10 +109,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     node.setAttribute("role", "img");
     node.setAttribute("aria-label", node.dataset.note);
   }
-  for (const name of ["pointerover", "focusin", "click"]) document.addEventListener(name, tell);
+  for (const name of ["pointerover", "focusin", "click"]) {
+    document.addEventListener(name, (event) => tell(event.target.closest && event.target.closest(".note")));
+  }
   document.addEventListener("focusout", () => { note.hidden = true; });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") note.hidden = true; });
-  document.addEventListener("scroll", () => { note.hidden = true; }, { passive: true });
+  document.addEventListener("scroll", () => tell(document.activeElement.closest(".note")), { passive: true });
 })();
 
 // ---- commands can be copied

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from recalign.api import TokenNeeds
 from recalign.data.dataset import Row
 from recalign.models.policy import Policy
 from recalign.tasks import find_task
@@ -125,6 +126,24 @@ class Augmentation:
             kept[-1] |= not kept.any()
             row = row.recalling(kept)
         return row
+
+
+def answered_rows(policy: Policy, rows: Sequence[Row], needs: TokenNeeds, seed: int = 0) -> Sequence[Row]:
+    """Return what is answered of some rows: they themselves, or the questions that they ask about candidates.
+
+    How questions are answered is noted among the model's settings: it will be asked in the same way.
+
+    Args:
+        policy: the model.
+        rows: of a split.
+        needs: of the objective: the form of answers, the number of negatives.
+        seed: of the draw of negatives.
+    """
+    task = find_task(policy.prompter.task)
+    answering = replace(policy.answering, form=needs.form or policy.answering.form)
+    if task.asks:
+        policy.settings["answering"] = asdict(answering)
+    return task.questions(rows, answering.form, needs.negatives, seed)
 
 
 class AnswerExamples(Dataset[Example]):

@@ -7,8 +7,9 @@ from functools import partial
 
 from recalign.api import PreferenceObjective, Row, TokenObjective
 from recalign.models.policy import reference_policy
+from recalign.tasks import find_task
 from recalign.training.family import LossOn
-from recalign.training.offline.examples import AnswerExamples, Augmentation, collate
+from recalign.training.offline.examples import AnswerExamples, Augmentation, answered_rows, collate
 from recalign.training.offline.negatives import Negatives, Rejected
 from recalign.training.offline.preference_step import PreferenceExamples, PreferenceStep
 from recalign.training.offline.token_step import TokenStep
@@ -25,6 +26,7 @@ def token_setup(
     loss_on: LossOn = "auto",
     augmentation: Augmentation | None = None,
     token_budget: int = TOKEN_BUDGET,
+    seed: int = 0,
 ) -> TrainingSetup:
     """Set up a training on the answers of some rows.
 
@@ -35,10 +37,13 @@ def token_setup(
         loss_on: as in SupervisedData.
         augmentation: how rows vary from epoch to epoch.
         token_budget: maximum number of tokens per pass, padding included.
+        seed: of the negatives that rows ask about.
     """
     engine = validation.engine
     policy = engine.policy
     dense = policy.from_scratch and policy.prompter.template.source is None and not objective.needs.responses_only
+    dense &= not find_task(policy.prompter.task).asks
+    rows = answered_rows(policy, rows, objective.needs, seed)
     all_tokens = dense if loss_on == "auto" else loss_on == "all"
     examples = AnswerExamples(policy, rows, policy.prompter.list_length, augmentation=augmentation)
     together = partial(collate, pad=policy.titles.end, all_tokens=all_tokens)

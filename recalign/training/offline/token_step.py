@@ -129,6 +129,8 @@ class TokenStep:
 
     def _valid_tokens(self, examples: Sequence[Example]) -> ValidTokens:
         """Find where the responses had a choice, and between which tokens; S counts their tokens end to end."""
+        if examples[0].row.question is not None:
+            return self._words(examples)
         titles, device = self.policy.titles, self.policy.device
         responses = [example.titles.astype(np.int64) for example in examples]
         lengths = np.array([len(response) for response in responses])
@@ -151,6 +153,21 @@ class TokenStep:
         positions, sizes, tokens_ = (torch.cat([part[i] for part in parts]) for i in range(3))
         starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         return ValidTokens(positions=positions, starts=starts, tokens=tokens_)
+
+    def _words(self, examples: Sequence[Example]) -> ValidTokens:
+        """Find the token of each answer that decides between two words."""
+        positions: list[int] = []
+        tokens: list[int] = []
+        offset = 0
+        for example in examples:
+            assert example.row.question is not None
+            decision = self.policy.prompter.questions.decision(example.row.question.form)
+            positions.append(offset + example.text + len(decision.opening) + decision.fork)
+            tokens += decision.choice
+            offset += len(example.tokens) - example.prompt
+        starts = torch.arange(0, 2 * len(examples) + 1, 2)
+        found = (torch.tensor(positions), starts, torch.tensor(tokens))
+        return ValidTokens(*(part.to(self.policy.device) for part in found))
 
     def _excluded(self, row: Row, count: int) -> np.ndarray:
         """Items that a row must not be recommended; its first targets are valid even where the history has them."""

@@ -18,7 +18,7 @@ from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.logprobs.completions import completion_logps
 from recalign.training.online import diagnostics
 from recalign.training.online.rollouts import Rollout, make_rollout
-from recalign.training.processes import process
+from recalign.training.processes import averaged, process
 from recalign.training.speed import Work
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class RolloutStep:
             update: adds up the parts.
 
         Returns:
-            Figures to log.
+            Figures to log, of all processes.
 
         Raises:
             UserError: the objective or the reward misbehaves; the plugin is named.
@@ -105,13 +105,16 @@ class RolloutStep:
             rollout = self.rollout
             figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
             figures["seconds_rollout"] = rollout.seconds
+            if "entropy" in figures:  # nats a decision, of the decisions of all processes
+                decisions = int((rollout.completions.logps != 0).sum())
+                figures |= averaged({"entropy": figures["entropy"]}, decisions)
         started = time.perf_counter()
         measure_kl = self.objective.needs.reference_logps or number % self.kl_every == 0
         figures |= self._backward(self.rollout, measure_kl, update)
         sampled = self.rollout.sampled
         self.work.add(sampled.prompts, int(sampled.lengths.sum()))
         figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
-        return figures
+        return averaged(figures, len(self.rollout.sampled))
 
     def _roll_out(self, number: int) -> Rollout:
         rank, processes = process()
