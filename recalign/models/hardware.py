@@ -79,6 +79,18 @@ ANY = Hardware()
 """What there is: a GPU if any, transformers' own attention, whole weights."""
 
 
+def keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep layers of 4 bits from the layout that bitsandbytes gives them on some CPUs once they have been evaluated.
+
+    Its product has no gradient: after a validation, layers below would learn nothing. It rounds to bfloat16 besides.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def default_device() -> torch.device:
     """Return this process's GPU, or the CPU."""
     if torch.cuda.is_available():

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from recalign.errors import UserError
 from recalign.models.builtin import is_from_scratch, parse_builtin
 from recalign.models.gguf import PACKAGED, SUFFIX, check_gguf, is_gguf
-from recalign.models.hardware import ANY, Hardware
+from recalign.models.hardware import ANY, Hardware, keep_differentiable
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
 from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
 from recalign.reading import read_object, reading
@@ -279,6 +279,8 @@ def _load_weights(
             model = _from_files(source, folder, quantized, dtype, trust_remote_code)
     else:
         model = _from_files(source, place, arguments or quantized, dtype, trust_remote_code)
+    if quantized:
+        keep_differentiable(model)
     if arguments:  # what an adapter's files will call its base
         model.name_or_path = model.config._name_or_path = source
     return model

@@ -34,6 +34,7 @@ def test_predictions_name_rows_items_and_titles(dataset, tmp_path):
     cost = results["cost"]
     assert cost["prompts"] == 6 and cost["prompt_tokens"] > 6 and cost["completion_tokens"] > 18
     assert cost["forward_passes"] > 1 and cost["prompts_per_second"] > 0 and cost["peak_memory_mb"] > 10
+    assert cost["tokens_per_second"] > cost["prompts_per_second"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.parquet", "run.json"]
 
 

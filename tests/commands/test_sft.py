@@ -1,10 +1,13 @@
 """`recalign sft` on the command line."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from recalign.cli import main
 from recalign.training.trainer import read_log
@@ -63,6 +66,11 @@ def test_parameters_reach_the_objective(data, capsys):
         (["--epochs", "0"], "--epochs 0 trains nothing"),
         (["--lora-rank", "4"], "--lora-rank is given without --lora"),
         (["--lora-target", "q_proj"], "--lora-target is given without --lora"),
+        (["--optim", "adamw_torhc"], "adamw_torch"),
+        (["--attn-implementation", "sdpaa"], "'sdpa'"),
+        (["--load-in-4bit", "--load-in-8bit"], "given together"),
+        (["--load-in-4bit"], "random weights"),
+        (["--model", "some/where/no.gguf"], "does not exist"),
     ],
 )
 def test_wrong_input_ends_with_code_2_and_advice(data, capsys, options, word):
@@ -75,6 +83,40 @@ def test_quiet_says_nothing(data, capsys):
     assert run("sft", "--data", data, "--epochs", 1, "--batch-size", 8, "--quiet") == 0
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_what_an_update_is_made_of_and_what_it_cost_is_shown_and_recorded(data, capsys):
+    options = ["--epochs", 1, "--batch-size", 4, "--gradient-accumulation", 2, "--rows", 16, "--token-budget", 60]
+    options += ["--optim", "adafactor", "--gradient-checkpointing", "--device", "cpu", "--attn-implementation", "eager"]
+    assert run("sft", "--data", data, *options) == 0
+    told = capsys.readouterr().err
+    assert "An update has 8 rows: 4 rows per batch x 2 batches x 1 processes; a pass has at most 60 tokens." in told
+    assert re.search(r"A step: [\d.]+ s, [\d,]+ tokens and [\d,.]+ rows a second, at most [\d,]+ MB of memory", told)
+    record = json.loads((home() / "sft" / "run.json").read_text())
+    cost = record["results"]["cost"]
+    assert (record["results"]["updates"], cost["rows_per_update"]) == (2, 8)
+    assert cost["tokens_per_second"] > cost["rows_per_second"] > 0 and cost["peak_memory_mb"] > 10
+    training = record["options"]["training"]
+    assert (training["optim"], training["gradient_checkpointing"], training["token_budget"]) == ("adafactor", True, 60)
+    assert record["options"]["hardware"] == {"attn_implementation": "eager", "device": "cpu", "quantization": None}
+
+
+def test_a_line_of_the_log_says_how_fast_and_how_long(data):
+    assert run("sft", "--data", data, "--epochs", 1, "--batch-size", 8, "--log-every", 1, "--quiet") == 0
+    lines = [line for line in read_log(home() / "sft") if "loss" in line]
+    assert all(line["tokens_per_second"] > 0 and line["peak_memory_mb"] > 0 for line in lines)
+    left = [line["seconds_left"] for line in lines]
+    assert left[-1] == 0 and left[0] > 0
+
+
+def test_checkpointed_gradients_and_cut_batches_train_the_same_model(data, tmp_path):
+    options = ["--data", data, "--epochs", 1, "--batch-size", 8, "--quiet"]
+    assert run("sft", *options, "--out", tmp_path / "whole") == 0
+    cut = ["--gradient-checkpointing", "--token-budget", 60]
+    assert run("sft", *options, *cut, "--out", tmp_path / "cut") == 0
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
