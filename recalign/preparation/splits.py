@@ -1,4 +1,4 @@
-"""Which windows train, which validate, which test: by time, by user with folds, leave-one-out, or as given.
+"""Which windows train, which validate, which test: by time, by user with folds, leave-one-out, last n, or as given.
 
 In every mode the training interactions (all that models and baselines may see) hold no target of valid or test.
 """
@@ -109,19 +109,29 @@ def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
 
 
 def leave_one_out(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
-    """Test each user's last m events, validate on the m before, train on the rest."""
+    """Test each user's last m events in one row, validate on the m before, train on the rest."""
+    return _last(log, options, options.targets)
+
+
+def last_n(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
+    """Test each user's last n events, in as many rows as they give at the stride, validate on the n before them."""
+    assert options.held_out is not None  # `resolve` sees to it
+    return _last(log, options, options.held_out)
+
+
+def _last(log: EventLog, options: PrepareOptions, held_out: int) -> Splits:
+    """Test each user's last `held_out` events, validate on as many before them, train on the rest."""
     begin, end = log.start[:-1], log.start[1:]
-    m = options.targets
-    able = end - begin >= options.min_history + 2 * m
-    shape = {"history": options.history, "targets": m, "stride": options.stride}
-    none = np.where(able, 0, len(log) + m)  # pushes the first target behind the last one
+    able = end - begin >= options.min_history + 2 * held_out
+    shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
+    none = np.where(able, 0, len(log) + held_out)  # pushes the first target behind the last one
     windows = {
-        "train": slide(log, begin + options.min_history + none, end - 2 * m, **shape),
-        "valid": slide(log, end - 2 * m + none, end - m, **shape),
-        "test": slide(log, end - m + none, end, **shape),
+        "train": slide(log, begin + options.min_history + none, end - 2 * held_out, **shape),
+        "valid": slide(log, end - 2 * held_out + none, end - held_out, **shape),
+        "test": slide(log, end - held_out + none, end, **shape),
     }
     position = np.arange(len(log))
-    training = position < np.repeat(end - 2 * m, end - begin)
+    training = position < np.repeat(end - 2 * held_out, end - begin)
     return _without_dropped(log, windows, training, {})
 
 
@@ -170,4 +180,4 @@ def _without_dropped(
     return Splits(windows, training & has_window[log.user], int((~has_window).sum()), facts)
 
 
-SPLITTERS = {"time": split_by_time, "user": split_by_user, "leave-one-out": leave_one_out}
+SPLITTERS = {"time": split_by_time, "user": split_by_user, "leave-one-out": leave_one_out, "last-n": last_n}

@@ -40,6 +40,13 @@ def test_another_task_drops_the_suggested_shape_and_keeps_the_rest():
         ({"split": "time", "folds": 5}, "--split user"),
         ({"history": 3, "min_history": 4}, "--min-history 4"),
         ({"task": "list", "candidates": 10}, "--candidates 10"),
+        ({"split": "last-n"}, "--held-out N"),
+        ({"held_out": 3}, "--split last-n"),
+        ({"split": "last-n", "task": "list", "held_out": 3}, "--held-out 3 is less than --targets 10"),
+        ({"since": "soon"}, "--since 'soon'"),
+        ({"until": "2014-13-01"}, "2014-13-01"),
+        ({"ties": "time"}, "ties = 'time'"),
+        ({"same_ids": "all"}, "same-ids = 'all'"),
         ({"histroy": 3}, "histroy"),
     ],
 )
