@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json as json_module
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 
 from recalign import __version__, console
-from recalign.errors import UserError, advice_on
+from recalign.errors import LONGEST, TAIL, UserError, advice_on, shortened, wants_memory
 from recalign.workflow.signatures import UsageError, command_function, signature_of, usage_text, with_signature_of
 
 PANELS = {
@@ -23,6 +25,8 @@ PANELS = {
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
 
+UTF8 = "Name it in UTF-8, or set LC_ALL=C.UTF-8 or PYTHONUTF8=1."
+LESS = "Ask for less at a time: smaller --batch-size, --token-budget, --size, model or parameters."
 HELP = """Teach a language model to recommend, align it to list-level metrics, decode, evaluate, compare.
 
 Examples:
@@ -96,25 +100,61 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
+    with _terminated_as_interrupted(), console.results_apart(as_json):
+        code = _outcome(arguments, as_json)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: what is half-written is removed, what can be resumed is noted."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _outcome(arguments: list[str], as_json: bool) -> int:
+    """Run the command line and tell what goes wrong; the exit code."""
+    try:
+        for text in arguments:
+            if _undecodable(text):
+                raise UserError(f"The argument {text!r} is not in the encoding of this system.", UTF8)
         code = app(args=arguments, standalone_mode=False, prog_name="recalign")
     except UserError as error:
-        sys.exit(_fail(error.what, error.hint, as_json, code=2))
+        return _fail(error.what, error.hint, as_json, code=2)
     except UsageError as error:
         context, what = error.ctx, usage_text(error, arguments)
         if not what:  # no command is named, and its help has been shown
-            sys.exit(2)
+            return 2
         hint = f"`{context.command_path} --help` lists what it takes." if context else ""
-        sys.exit(_fail(what, hint, as_json, code=2))
-    except OSError as error:
-        if not (hint := advice_on(error)):
-            sys.exit(_fault(error, as_json))
-        sys.exit(_fail(f"{error.filename or 'Writing failed'}: {error.strerror}.", hint, as_json, code=2))
+        return _fail(shortened(what, LONGEST, TAIL), hint, as_json, code=2)
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("interrupted.", _how_to_go_on(arguments), as_json, code=130))
+        return _fail("interrupted.", _how_to_go_on(arguments), as_json, code=130)
     except Exception as error:
-        sys.exit(_fault(error, as_json))
-    sys.exit(code if isinstance(code, int) else 0)
+        told = _not_ours(error)
+        return _fault(error, as_json) if told is None else _fail(told.what, told.hint, as_json, code=2)
+    return code if isinstance(code, int) else 0
+
+
+def _not_ours(error: Exception) -> UserError | None:
+    """What is to be told of an error of the system; None of a fault of ours."""
+    if isinstance(error, OSError) and (hint := advice_on(error)):
+        return UserError(f"{error.filename or 'Writing failed'}: {error.strerror}.", hint)
+    if wants_memory(error):
+        return UserError(f"Memory ran out: {str(error) or 'there is no more'}.", LESS)
+    if isinstance(error, UnicodeEncodeError) and _undecodable(error.object):
+        return UserError(f"{error.object!r} is not in the encoding of this system.", UTF8)
+    return None
+
+
+def _undecodable(text: str) -> bool:
+    """Whether a text holds bytes that the system's encoding could not read."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _how_to_go_on(arguments: list[str]) -> str:

@@ -22,6 +22,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from recalign.errors import shortened
+
 BAR, WIDE = 40, 120
 """Columns of a progress bar, and of a terminal that has room for it beside the figures."""
 FILE_WIDTH = 160
@@ -41,6 +43,40 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Called by rich; its own way is to end the process."""
         _forget(self.file)
+
+
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+_UNPRINTABLE |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that move a terminal's cursor, change its colours or turn its text round, and how they are shown."""
+LONGEST_LABEL = 200
+"""Characters of a label in a table."""
+_results: IO[str] | None = None  # where results go while what plugins print goes to stderr
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters spelt out, but for line breaks and tabs."""
+    return text.translate(_UNPRINTABLE)
+
+
+def label(text: str) -> str:
+    """Return a text as one printable line that is not too long: what tables of every format call something."""
+    return shortened(printable(" ".join(text.split())), LONGEST_LABEL)
+
+
+@contextlib.contextmanager
+def results_apart(apart: bool) -> Iterator[None]:
+    """Keep stdout for results: what anything else prints meanwhile, such as a plugin at import, goes to stderr.
+
+    Args:
+        apart: whether to do so at all.
+    """
+    global _results  # noqa: PLW0603
+    _results = sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if apart else contextlib.nullcontext():
+            yield
+    finally:
+        _results = None
 
 
 def _forget(stream: IO[str]) -> None:
@@ -73,22 +109,22 @@ def speaks() -> bool:
 
 def say(text: str) -> None:
     """One line about what is going on (plain text: brackets in paths and titles are no markup)."""
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(printable(text), markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line about something suspicious."""
     stderr.print("[yellow]warning:[/] ", end="")
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(printable(text), markup=False, soft_wrap=True)
 
 
 def error(what: str, hint: str = "") -> None:
     """What went wrong and what to do about it; shown even with --quiet."""
     stderr.quiet = False
     stderr.print("[bold red]error:[/] ", end="")
-    stderr.print(what, markup=False, soft_wrap=True)
+    stderr.print(printable(what), markup=False, soft_wrap=True)
     if hint:
-        stderr.print(hint, markup=False, soft_wrap=True)
+        stderr.print(printable(hint), markup=False, soft_wrap=True)
 
 
 def show(renderable: Any) -> None:
@@ -102,7 +138,7 @@ def write(line: str) -> None:
     Raises:
         OSError: the disk is full. A reader who has left is no error.
     """
-    stream: IO[str] | None = sys.stdout
+    stream = _results or sys.stdout
     if stream is None:  # closed from the start
         return
     try:

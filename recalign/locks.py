@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recalign.errors import ROOM, UserError, advice_on
+from recalign.reading import parse_json
 
 CLOCK_STEP = 1.0
 """Seconds by which two readings of a process's birth may differ where the clock is set meanwhile."""
@@ -100,7 +101,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 def _owner(descriptor: int) -> dict[str, Any]:
     """Return the process that a lock file names; {} where it is empty or names none."""
     try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
-    except ValueError:
+        owner = parse_json(os.pread(descriptor, 4096, 0).decode("utf-8", "replace"), "the lock")
+    except UserError:
         return {}
     return owner if isinstance(owner, dict) else {}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recalign.errors import UserError, did_you_mean
+from recalign.errors import UserError, did_you_mean, shortened
 
 
 class Params(BaseModel):
@@ -20,6 +20,8 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
+LARGEST = 2**53
+"""The largest whole number of a parameter: beyond it, arithmetic loses the last digit."""
 AnyParams = TypeVar("AnyParams", bound=Params)
 
 
@@ -60,16 +62,20 @@ def build_params(model: type[AnyParams], values: Mapping[str, Any], owner: str, 
             did_you_mean(unknown[0], model.model_fields) if model.model_fields else "It takes no parameters.",
         )
     try:
-        return model(**{name: _trimmed(model, name, value) for name, value in values.items()})
+        made = model(**{name: _trimmed(model, name, value) for name, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "parameters"
         field = model.model_fields.get(name)
         meaning = f"It means: {field.description}." if field is not None and field.description else ""
         raise UserError(
-            f"{owner}: {name} = {first.get('input')!r} is refused: {first['msg'].lower()}.",
+            f"{owner}: {name} = {shortened(repr(first.get('input')), 200)} is refused: {first['msg'].lower()}.",
             hint or meaning,
         ) from None
+    large = next((name for name, value in made if isinstance(value, int) and abs(value) > LARGEST), None)
+    if large is not None:
+        raise UserError(f"{owner}: {large} = {shortened(str(getattr(made, large)), 40)} is too large.", hint)
+    return made
 
 
 def _trimmed(model: type[Params], name: str, value: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
@@ -21,6 +20,7 @@ from typing import Any
 
 from recalign.errors import UserError, advice_on
 from recalign.locks import at_work
+from recalign.reading import read_object
 
 RUN_FILE = "run.json"
 CACHES = (".tries",)
@@ -257,10 +257,9 @@ def _record(folder: Path) -> dict[str, Any]:
     """Return run.json, or {} where it is missing, broken or a link: then nothing proves whose the folder is."""
     file = folder / RUN_FILE
     try:
-        record = json.loads(file.read_text(encoding="utf-8")) if not file.is_symlink() else {}
-    except (OSError, ValueError):
+        return read_object(file) if not file.is_symlink() else {}
+    except UserError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 @contextlib.contextmanager

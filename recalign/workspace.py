@@ -9,17 +9,19 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from recalign import __version__
 from recalign.errors import ROOM, UserError, advice_on
 from recalign.locks import at_work, locked, this_process
+from recalign.reading import Shape, checked, parse_json, read_object
 from recalign.removal import KEEP, RUN_FILE, TEMPORARY, check_part, check_run, discard, made_files, remove_run, sweep
 
 OTHER_FOLDER = "Choose another --out."
 ABANDONED = 24 * 3600.0
 """Seconds after which a half-written file of a process that is not on this machine is nobody's."""
-RECORD_TABLES = ("options", "inputs", "process", "results")
 CLAIM = "RECALIGN_CLAIM"
 """Environment variable by which a recipe tells the command that it runs, in whatever process, what to claim and how."""
 
@@ -96,20 +98,6 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str) + "\n", "utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}.", "It may be half-written; make it again.") from None
-
-
 @contextlib.contextmanager
 def claiming(folder: Path, claim: Mapping[str, Any]) -> Iterator[None]:
     """Let the run that begins in this folder meanwhile, here or in a process started here, record the claim.
@@ -145,11 +133,35 @@ def file_hash(path: Path) -> str:
         if file.is_file() and not hidden:
             facts = file.stat()
             large = facts.st_size > 2**26
-            digest.update(
-                f"{file.relative_to(path)}\x1f{facts.st_mtime_ns if large else 0}\x1f{facts.st_size}".encode()
-            )
+            digest.update(os.fsencode(file.relative_to(path)))
+            digest.update(f"\x1f{facts.st_mtime_ns if large else 0}\x1f{facts.st_size}".encode())
             digest.update(b"" if large else file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+class RunRecord(Shape):
+    """What is relied on in run.json."""
+
+    command: str
+    options: dict[str, Any]
+    inputs: dict[str, Any]
+    status: Literal["running", "done", "interrupted"]
+    hash: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+    seed: int | None = None
+    makes: list[str] = ["*"]
+    files: list[str] = []
+    results: dict[str, Any] = {}
+    process: dict[str, float] = {}
+    claim: dict[str, str] = {}
+    lineage: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_results(self) -> RunRecord:
+        if self.status == "done" and "results" not in self.model_fields_set:
+            raise ValueError("a run that is done has results")
+        return self
 
 
 class RunFolder:
@@ -170,16 +182,9 @@ class RunFolder:
         Raises:
             UserError: the file is broken.
         """
-        file = self.path / RUN_FILE
-        advice = f"Delete {self.path}, or choose another --out."
-        try:
-            record = read_json(file) if file.is_file() else {}
-        except UserError as error:
-            raise UserError(error.what, advice) from None
-        tables = [record, *(record.get(key) or {} for key in RECORD_TABLES)] if isinstance(record, dict) else [record]
-        if not all(isinstance(table, dict) for table in tables):
-            raise UserError(f"{file} is no record of a run of recalign.", advice)
-        return dict(record)
+        file, advice = self.path / RUN_FILE, f"Delete {self.path}, or choose another --out."
+        record = read_object(file, advice) if file.is_file() else {}
+        return checked(record, RunRecord, file, advice) if record else {}
 
     @property
     def done(self) -> bool:
@@ -319,7 +324,7 @@ class RunFolder:
         """Return the claim of the recipe that runs this command for this folder; a run that goes on keeps its own."""
         if resumed:
             return {"claim": resumed["claim"]} if "claim" in resumed else {}
-        told = json.loads(os.environ.get(CLAIM, "{}"))
+        told = parse_json(os.environ.get(CLAIM, "{}"), CLAIM)
         return {"claim": told["claim"]} if told and told["folder"] == str(self.path.resolve()) else {}
 
     def finish(self, results: Mapping[str, Any]) -> None:

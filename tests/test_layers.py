@@ -26,6 +26,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACK
 ORDER = [
     "",  # recalign/__init__.py: the version
     "errors",
+    "reading",
     "params",
     "locks",
     "removal",

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from recalign.errors import UserError
+from recalign.reading import read_json
 from recalign.workspace import (
     RunFolder,
     at_work,
@@ -17,7 +18,6 @@ from recalign.workspace import (
     content_hash,
     file_hash,
     home,
-    read_json,
     this_process,
     write_json,
 )

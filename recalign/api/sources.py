@@ -22,11 +22,13 @@ class Refused:
         count: how many.
         first: place and complaint of the first ones, such as "row 3: rating = 'x' is not a number".
         hint: what to do about them.
+        harmless: whether nothing is lost with them, so that they are told and stop nothing.
     """
 
     count: int
     first: tuple[str, ...]
     hint: str = ""
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class RawData:
         items_per_event: `items` has a row an interaction, not one an item: values that differ within an item are told,
             not refused.
         genre_separator: between genres in text; found over all items where None.
+        partial: the table of items is known to have gaps, as those of dumps have: items without a usable title, and
+            interactions with items that it lacks, are left out and told, and of contradicting rows the first counts.
+        codes: item_id -> numbers of its semantic identifier, all of one length, where the source brings identifiers.
     """
 
     items: pl.LazyFrame
@@ -73,6 +78,8 @@ class RawData:
     accounts: Sequence[FileAccount] = ()
     items_per_event: bool = False
     genre_separator: str | None = None
+    partial: bool = False
+    codes: Mapping[str, Sequence[int]] | None = None
 
 
 class Source(Plugin, ABC):
@@ -81,10 +88,30 @@ class Source(Plugin, ABC):
     Attributes:
         needs_path: whether `prepare SOURCE PATH` must name a path.
         suggests: options of `prepare` that fit this source; what the user gives goes first.
+        general: whether other sources read some of what this one reads, and know more of it; where the user names no
+            source, it is taken only if none of those recognises the path.
     """
 
     needs_path: ClassVar[bool] = True
     suggests: ClassVar[dict[str, Any]] = {}
+    general: ClassVar[bool] = False
+
+    @classmethod
+    def recognises(cls, path: Path) -> str:
+        """Say what shows that this source reads a path, such as "u.data and u.item"; empty where nothing does.
+
+        Args:
+            path: a file or folder that exists; names and first lines are looked at, no more.
+        """
+        return ""
+
+    def suggestions(self, path: Path | None) -> Mapping[str, Any]:
+        """Return `suggests`, or what fits the files of a path better.
+
+        Raises:
+            UserError: as `files`.
+        """
+        return self.suggests
 
     def files(self, path: Path) -> list[Path]:
         """Files that `read` reads: their content decides whether a finished run still fits.

@@ -64,7 +64,7 @@ def show(
 
 
 def check(
-    package: Annotated[str, typer.Argument(help="Name of an installed package, such as recalign-novelty.")],
+    package: Annotated[str, typer.Argument(help="Name of an installed package that has plugins.")],
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> dict[str, Any]:

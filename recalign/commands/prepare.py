@@ -22,10 +22,13 @@ from recalign.preparation.prepare_options import PrepareOptions
 @takes(PrepareOptions)
 def prepare(
     source: Annotated[
-        str, typer.Argument(help="A source: synthetic, recbole, table, windows, or a plugin's.")
+        str, typer.Argument(help="A source (`recalign plugins list --kind source`), or a path whose source is guessed.")
     ] = "synthetic",
     path: Annotated[Path | None, typer.Argument(help="What the source reads; synthetic reads nothing.")] = None,
     *,
+    meta: Annotated[
+        Path | None, typer.Option(help="File of the items' metadata, of sources that read one; as -p meta=FILE.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Hugging Face tokenizer that measures titles in the report (default: words).")
     ] = None,
@@ -43,13 +46,18 @@ def prepare(
     """
     from recalign import console, workspace
     from recalign.params import parse_assignments
+    from recalign.preparation.guessing import named_source
     from recalign.preparation.pipeline import prepare_dataset
 
+    params = parse_assignments(param or [])
+    if meta is not None:
+        params["meta"] = str(meta)
+    source, path = named_source(source, path)
     results = prepare_dataset(
         source,
         path,
         out or workspace.home() / "data",
-        params=parse_assignments(param or []),
+        params=params,
         options=options,
         tokenizer=tokenizer,
         seed=seed,

@@ -28,7 +28,7 @@ ModelOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option(help="Output folder (default: in the workspace, RECALIGN_HOME or runs/).")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of every random stream.", min=0)]
+SeedOption = Annotated[int, typer.Option(help="Seed of every random stream.", min=0, max=2**32 - 1)]
 ParamOption = Annotated[
     list[str] | None,
     typer.Option(

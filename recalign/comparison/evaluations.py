@@ -11,14 +11,41 @@ from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError
 from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
+from recalign.reading import Shape, read_parquet, read_record
 from recalign.runs.names import run_name
-from recalign.workspace import RunFolder, read_json
+from recalign.workspace import RunFolder
 
 if TYPE_CHECKING:
     import polars as pl
 
 PER_RUN = {"seed", "data", "out", "resume", "overwrite", "json", "quiet", "fold"}
 """Options, at any depth, that may differ between the runs of one group."""
+
+
+AGAIN = "Run `recalign eval --overwrite` again."
+
+
+class Data(Shape):
+    """What is relied on of the dataset in metrics.json."""
+
+    hash: str
+    measured_hash: str = ""
+
+
+class Results(Shape):
+    """What is relied on in metrics.json."""
+
+    label: str
+    split: str
+    data: Data
+    seed: int | None = None
+    oracle: bool = False
+    options: dict[str, Any] = {}
+    metrics: dict[str, dict[str, Any]]
+    corpus: dict[str, float | None] = {}
+    higher_is_better: dict[str, bool | None] = {}
+    baselines: dict[str, dict[str, Any]] = {}
+    cost: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -51,7 +78,7 @@ class Evaluation:
             if found and not RunFolder(found[0]).done:
                 raise UserError(f"{found[0]} holds an unfinished evaluation.", "Run `recalign eval` again.")
             if found:
-                return cls(found[0], read_json(found[0] / METRICS_FILE))
+                return cls(found[0], read_record(found[0] / METRICS_FILE, Results, AGAIN))
         raise UserError(f"{path} holds no evaluation.", f"Make one with `recalign eval {quote(str(path))}`.")
 
     @property
@@ -96,13 +123,10 @@ class Evaluation:
         import polars as pl
 
         file = self.folder / name
-        try:
-            frame = pl.read_parquet(file)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise UserError(f"{file} is not readable: {error}.", "Run `recalign eval --overwrite` again.") from None
+        frame = read_parquet(file, AGAIN)
         missing = [column for column in required if column not in frame.columns]
         if missing:
-            raise UserError(f"{file} lacks the column '{missing[0]}'.", "Run `recalign eval --overwrite` again.")
+            raise UserError(f"{file} lacks the column '{missing[0]}'.", AGAIN)
         return frame.with_columns(pl.lit(self.measured_hash).alias("data"))
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from recalign.data.catalogue import Catalogue
 from recalign.errors import UserError, did_you_mean
+from recalign.reading import Shape, checked, read_object, read_parquet, reading
 
 if TYPE_CHECKING:
     import datasets
     import polars as pl
+    import pyarrow
 
 SPLITS = ("train", "valid", "test")
 FORMAT_VERSION = 1
+AGAIN = "Prepare the dataset again."
 ExcludeHistory = Literal["auto", "yes", "no"]
 
 
@@ -92,6 +95,23 @@ class Rows(Sequence[Row]):
             yield self[index]
 
 
+class DatasetOptions(Shape):
+    """What is relied on of the options in dataset.json."""
+
+    task: str
+    identifier: str
+    list_length: int = Field(ge=1)
+    exclude_history: bool
+
+
+class DatasetInfo(Shape):
+    """What is relied on in dataset.json."""
+
+    hash: str
+    measured_hash: str = ""
+    options: DatasetOptions
+
+
 class PreparedDataset:
     """A folder written by `recalign prepare`.
 
@@ -109,15 +129,13 @@ class PreparedDataset:
                 f"{self.path} is not a prepared dataset ({why}).",
                 "Make one with `recalign prepare SOURCE [PATH] --out FOLDER`.",
             )
-        try:
-            self.info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} is not readable JSON: {error}.", "Prepare the dataset again.") from None
+        self.info: dict[str, Any] = read_object(file, AGAIN)
         if self.info.get("format") != FORMAT_VERSION:
             raise UserError(
-                f"{self.path} has dataset format {self.info.get('format')}; this version reads {FORMAT_VERSION}.",
-                "Prepare the dataset again.",
+                f"{self.path} has dataset format {self.info.get('format')!r}; this version reads {FORMAT_VERSION}.",
+                AGAIN,
             )
+        checked(self.info, DatasetInfo, file, AGAIN)
 
     @property
     def hash(self) -> str:
@@ -164,7 +182,11 @@ class PreparedDataset:
         Raises:
             UserError: the file is missing or damaged.
         """
-        frame = self._table("items.parquet")
+        import polars as pl
+
+        text = pl.String
+        known = {"item_id": text, "title": text, "genres": pl.List(text), "text": text, "popularity": pl.Int64}
+        frame = self._table("items.parquet", known)
         return Catalogue(
             item_ids=frame["item_id"].to_list(),
             titles=frame["title"].to_list(),
@@ -180,15 +202,22 @@ class PreparedDataset:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return self._table("interactions.parquet")
-
-    def _table(self, name: str) -> pl.DataFrame:
         import polars as pl
 
-        try:
-            return pl.read_parquet(self.path / name)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise UserError(f"{self.path / name} is not readable: {error}.", "Prepare the dataset again.") from None
+        return self._table("interactions.parquet", {"user_id": pl.String, "item": pl.Int64, "timestamp": pl.Float64})
+
+    def _table(self, name: str, known: Mapping[str, Any]) -> pl.DataFrame:
+        """Read a table that has these columns, all of them filled in."""
+        file = self.path / name
+        frame = read_parquet(file, AGAIN)
+        for column, dtype in known.items():
+            if column not in frame.columns:
+                raise UserError(f"{file} has no column '{column}'.", AGAIN)
+            with reading(file, AGAIN, f"has a column '{column}' of another type"):
+                cast = frame[column].cast(dtype, strict=True)
+            if cast.null_count():
+                raise UserError(f"{file}: row {cast.is_null().arg_max()} has no '{column}'.", AGAIN)
+        return frame
 
     def rows(self, split: str) -> Rows:
         """Open a split lazily.
@@ -196,7 +225,6 @@ class PreparedDataset:
         Raises:
             UserError: no such split, a damaged or an empty one.
         """
-        import pyarrow
         from datasets import Dataset
 
         if split not in SPLITS:
@@ -204,10 +232,39 @@ class PreparedDataset:
         file = self.path / split / "data.arrow"
         if not file.is_file():
             raise UserError(f"{self.path} has no split '{split}'.", "Prepare the dataset again.")
-        try:
-            rows = Rows(Dataset.from_file(str(file)))
-        except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"{file} is not readable: {error}.", "Prepare the dataset again.") from None
-        if not len(rows):
+        with reading(file, AGAIN):
+            arrow = Dataset.from_file(str(file))
+            arrow.data.table.validate(full=True)
+        if not len(arrow):
             raise UserError(f"The split '{split}' of {self.path} is empty.", "Prepare it with other split options.")
-        return rows
+        with reading(file, AGAIN, "holds no rows of a prepared dataset"):
+            check_rows(arrow.data.table, len(self.catalogue))
+        return Rows(arrow)
+
+
+def check_rows(table: pyarrow.Table, items: int) -> None:
+    """Refuse what is no split of a dataset.
+
+    Args:
+        table: the rows.
+        items: size of the catalogue.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: a row lacks a value, names an item that is not in the catalogue, or has not one gain a target.
+    """
+    import pyarrow.compute as pc
+
+    for name in ("user_id", "history", "targets", "gains", "timestamp"):
+        if table[name].null_count:
+            raise ValueError(f"a row has no '{name}'")
+    for name in {"history", "targets", "candidates", "earlier"} & set(table.column_names):
+        named = pc.list_flatten(table[name])
+        extremes = pc.min_max(named).as_py()
+        if named.null_count or (len(named) and not 0 <= extremes["min"] <= extremes["max"] < items):
+            raise ValueError(f"'{name}' names items that the catalogue does not have")
+    lengths = [pc.list_value_length(table[name]) for name in ("targets", "gains")]
+    if not lengths[0].equals(lengths[1]):
+        raise ValueError("a row has not one gain a target")
+    pc.cast(table["timestamp"], "float64")
+    pc.cast(pc.list_flatten(table["gains"]), "float64")

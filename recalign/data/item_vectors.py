@@ -10,6 +10,7 @@ import numpy as np
 
 from recalign.data.vectors import cooccurrence, tfidf
 from recalign.errors import UserError
+from recalign.reading import read_arrays, read_parquet, reading
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from recalign.data.catalogue import Catalogue
 
 DIMENSIONS = 32  # of each half of the default embedding: text, co-occurrence
+FORMS = "Write a .parquet file with item_id and embedding, or an .npz file with these arrays."
 RIDGE = 0.1  # of the map that predicts co-occurrence from text; rows have length 1
 
 
@@ -138,29 +140,26 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
     """Ids [X] and embeddings [X, D]."""
     import polars as pl
 
-    frame = pl.read_parquet(path)
+    frame = read_parquet(path, FORMS)
     if not {"item_id", "embedding"} <= set(frame.columns):
         raise UserError(
             f"{path} has the columns {', '.join(frame.columns)}; `item_id` and `embedding` are needed.", "Rename them."
         )
-    column = frame["embedding"].cast(pl.List(pl.Float64))
+    with reading(path, FORMS, "cannot be read as item embeddings"):
+        column = frame["embedding"].cast(pl.List(pl.Float64))
     lengths = column.list.len().unique().to_list()
     if len(lengths) != 1 or not lengths[0]:
         raise UserError(f"{path}: the embeddings have different lengths: {sorted(map(str, lengths))[:4]}.")
-    flat = column.explode().cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    return frame["item_id"].cast(pl.String).to_list(), flat.reshape(frame.height, lengths[0])
+    with reading(path, FORMS, "cannot be read as item embeddings"):
+        flat = column.explode().cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return frame["item_id"].cast(pl.String).to_list(), flat.reshape(frame.height, lengths[0])
 
 
 def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
     """Ids [X] and embeddings [X, D]."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            ids, rows = arrays["item_id"].astype(str).tolist(), arrays["embedding"].astype(np.float64)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read as item embeddings: {error}.",
-            "Write a .parquet file with item_id and embedding, or an .npz file with these arrays.",
-        ) from None
+    arrays = read_arrays(path, "item_id", "embedding", hint=FORMS)
+    with reading(path, FORMS, "cannot be read as item embeddings"):
+        ids, rows = arrays["item_id"].astype(str).tolist(), arrays["embedding"].astype(np.float64)
     if rows.ndim != 2 or len(rows) != len(ids):
         raise UserError(
             f"{path}: `embedding` has shape {rows.shape}, beside {len(ids)} item ids.", "Save one row an item."

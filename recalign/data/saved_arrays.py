@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from recalign.errors import UserError
+from recalign import reading
 from recalign.workspace import atomic
 
 
@@ -31,8 +30,5 @@ def read_arrays(file: Path, *names: str) -> list[np.ndarray]:
     Raises:
         UserError: the file is missing or damaged, or lacks one of them.
     """
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is not readable: {error}.", "Make it again.") from None
+    found = reading.read_arrays(file, *names, hint="Make it again.")
+    return [found[name] for name in names]

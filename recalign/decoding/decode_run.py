@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from recalign import console
 from recalign.api import Decoder, Predictions, Row
+from recalign.errors import UserError
+from recalign.reading import read_arrays, reading
 from recalign.removal import discard
 from recalign.runs.cost import peak_memory_mb
 from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
@@ -93,10 +95,10 @@ class DecodeRun:
 
         batch = rows[start : start + self.batch_size]
         file = self.parts / f"{start}.npz"
-        if file.is_file():
-            with np.load(file) as saved:
-                predictions = Predictions(saved["items"], saved["scores"], saved["lengths"])
-                cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
+        saved = self._saved(file, len(batch))
+        if saved:
+            predictions = Predictions(saved["items"], saved["scores"], saved["lengths"])
+            cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
         else:
             engine.cost, before = Cost(), self.policy.prompter.truncated
             predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
@@ -105,6 +107,24 @@ class DecodeRun:
                 np.savez(stream, **asdict(predictions), cost=np.array(astuple(cost)), truncated=truncated)
         advance(len(batch))
         return predictions, cost, truncated
+
+    def _saved(self, file: Path, rows: int) -> dict[str, np.ndarray]:
+        """Read what an interrupted run left of a batch; nothing where there is none that can be used."""
+        from recalign.decoding.engine import Cost
+
+        if not file.is_file():
+            return {}
+        try:
+            with reading(file, ""):
+                saved = read_arrays(file, "items", "scores", "lengths", "cost", "truncated")
+                shapes = [saved[name].shape for name in ("items", "scores", "lengths", "cost", "truncated")]
+                if shapes[:3] != [(rows, self.size)] * 2 + [(rows,)] or shapes[3:] != [(len(fields(Cost)),), ()]:
+                    raise ValueError("it is no batch of these rows")
+                return saved
+        except UserError as error:
+            console.warn(f"{error.what} This batch is decoded again.")
+            discard(file, inside=self.folder)
+            return {}
 
 
 def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from recalign import console
 from recalign.api import Predictions, Recommender, Row
 from recalign.errors import UserError
 from recalign.plugins.registry import create, find_entry
+from recalign.reading import read_arrays, reading
 from recalign.recommenders.recommend import fit, recommend
 from recalign.removal import discard
 from recalign.workspace import atomic, content_hash, home
@@ -20,6 +20,7 @@ from recalign.workspace import atomic, content_hash, home
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
 
+PARTS = ("items", "scores", "lengths")
 RECOMMENDERS = ("popularity", "recent-popularity", "item-knn", "tf-idf", "random-unseen")
 """Recommenders that stand beside a model unless others are named: each is fitted in seconds."""
 
@@ -96,14 +97,12 @@ def _read_lists(file: Path) -> dict[str, Predictions]:
     if not file.is_file():
         return {}
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with reading(file, ""):
+            arrays = read_arrays(file)
             names = {key.rpartition("/")[0] for key in arrays}
-            return {
-                name: Predictions(arrays[f"{name}/items"], arrays[f"{name}/scores"], arrays[f"{name}/lengths"])
-                for name in names
-            }
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        console.warn(f"{file} is not readable ({error}); the baselines are computed again.")
+            return {name: Predictions(*(arrays[f"{name}/{part}"] for part in PARTS)) for name in names}
+    except UserError as error:
+        console.warn(f"{error.what} The baselines are computed again.")
         discard(file, inside=file.parent)
         return {}
 

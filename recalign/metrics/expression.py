@@ -1,4 +1,4 @@
-"""Metric expressions: `ndcg@5 - 0.5*mgu + 0.1*novelty(log_base=2)`, weighted sums of metrics.
+"""Metric expressions: `ndcg@5 - 0.5*mgu + 0.1*similarity`, weighted sums of metrics.
 
 A reward is a metric expression that alignment maximises.
 """
@@ -14,6 +14,9 @@ from recalign.api import Catalogue, CorpusMetric, ListBatch, Metric, Predictions
 from recalign.errors import UserError
 from recalign.metrics.parser import Term, parse_terms
 from recalign.plugins.registry import blamed, plugin_error
+
+LARGEST = 1e18
+"""What a sum may come to: the squares of rewards still have single precision."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class MetricExpression:
         total = np.zeros(len(lists))
         for term in self.terms:
             total += term.coefficient * _score(_per_list(term), lists)
+        if not np.isfinite(total).all() or np.abs(total).max(initial=0.0) > LARGEST:
+            raise UserError(
+                f"The sum {self.text} reaches {total[np.abs(total).argmax()]:g}, which single precision cannot hold.",
+                "Give its terms smaller weights.",
+            )
         return total
 
 

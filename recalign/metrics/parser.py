@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
 
-from recalign.api import AnyMetric
-from recalign.errors import UserError
+from recalign.api import AnyMetric, Plugin
+from recalign.errors import UserError, shortened
 from recalign.plugins import registry
 
 TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>[-+*@(),=])|(?P<text>'[^']*'|\"[^\"]*\"))"
+    r"\s*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>[-+*@(),=])"
+    r"|(?P<text>'[^']*'|\"[^\"]*\"))",
+    re.ASCII,
 )
-GRAMMAR = "Write a weighted sum such as 'ndcg@5 - 0.5*mgu' or 'ndcg@5 + 0.1*novelty(log_base=2)'."
+GRAMMAR = "Write a weighted sum such as 'ndcg@5 - 0.5*mgu' or 'ndcg + 0.1*assistant(run=FOLDER)'."
+LONGEST = 20_000
+"""Characters of an expression."""
+SMALLEST, LARGEST = 1e-9, 1e9
+"""What the size of a weight may be: below it nothing is added, above it single precision overflows."""
+DIGITS = 9
+"""Of a cutoff."""
+SHOWN = 120
+"""Characters of an expression that a message shows."""
+ROUNDING = 1e-12
+"""Of the largest weight: weights that add up to less cancel."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,27 @@ def parse_terms(text: str) -> tuple[Term, ...]:
         text: such as `ndcg@5 - 0.5*mgu`; `@k` cuts the list, parameters stand in parentheses.
 
     Raises:
-        UserError: a syntax error (with its place), an unknown metric (did-you-mean) or parameter, a bad `@k`.
+        UserError: a syntax error (with its place), an unknown metric (did-you-mean) or parameter, a bad `@k`, a weight
+            out of all proportion, a sum that is 0 whatever the lists are.
     """
-    return _Parser(text).terms()
+    if len(text) > LONGEST:
+        raise UserError(f"A metric expression of {len(text):,} characters is too long: {_shown(text)}.", GRAMMAR)
+    terms = _Parser(text).terms()
+    totals: dict[str, float] = {}
+    for term in terms:
+        totals[term.text] = totals.get(term.text, 0.0) + term.coefficient
+    largest = max(abs(term.coefficient) for term in terms)
+    if all(abs(total) <= ROUNDING * largest for total in totals.values()):
+        raise UserError(
+            f"The metric expression {_shown(text)} is 0 for every list: its weights leave nothing.",
+            "Give a metric a weight that is not 0.",
+        )
+    return terms
+
+
+def _shown(text: str) -> str:
+    """What a message shows of an expression."""
+    return repr(shortened(text, SHOWN))
 
 
 def _quoted(value: str) -> str:
@@ -66,11 +95,14 @@ class _Parser:
             match = TOKEN.match(text, place)
             if match is None:
                 self.place = len(text) - len(text[place:].lstrip())
-                raise UserError(f"In the metric expression {text!r}: {text[self.place]!r} is not understood.", GRAMMAR)
+                raise UserError(
+                    f"In the metric expression {_shown(text)}: {text[self.place]!r} is not understood.", GRAMMAR
+                )
             kind = str(match.lastgroup)
             self.tokens.append((kind, match[kind], match.start(kind)))
             place = match.end()
         self.next = 0
+        self.found: dict[str, type[Plugin]] = {}
 
     def terms(self) -> tuple[Term, ...]:
         terms = [self.term(self.sign(optional=True))]
@@ -91,9 +123,9 @@ class _Parser:
         coefficient = sign
         number = self.take_kind("number")
         if number is not None:
+            coefficient *= self.weight(number)
             if not self.take("*"):
                 self.fail("* and a metric are expected after a number")
-            coefficient *= float(number)
         name = self.name()
         cutoff: int | None = None
         params: dict[str, str] = {}
@@ -109,10 +141,17 @@ class _Parser:
             factor = self.take_kind("number")
             if factor is None:
                 self.fail("a number is expected: metrics cannot be multiplied with each other")
-            coefficient *= float(factor)
-        if not math.isfinite(coefficient):
-            self.fail(f"a finite number is expected, not the weight {coefficient}")
+            coefficient *= self.weight(factor)
         return Term(coefficient, self.create(name, params, cutoff), cutoff, params)
+
+    def weight(self, number: str) -> float:
+        """Read a weight: 0, or a number with which the sum can be computed."""
+        value = float(number)
+        written = any(digit in number.lower().partition("e")[0] for digit in "123456789")
+        if written and not SMALLEST <= value <= LARGEST:
+            self.next -= 1
+            self.fail(f"a weight from {SMALLEST:g} to {LARGEST:g} is expected")
+        return value
 
     def name(self) -> str:
         """Consume a metric's name: the longest that is known of words joined by hyphens, else the first word.
@@ -143,9 +182,9 @@ class _Parser:
 
     def cutoff(self, name: str) -> int:
         digits = self.take_kind("number")
-        if digits is None or not digits.isdigit() or int(digits) < 1:
+        if digits is None or not digits.isdigit() or len(digits) > DIGITS or int(digits) < 1:
             self.next -= digits is not None
-            self.fail(f"{name}@k needs a whole number k of at least 1")
+            self.fail(f"{name}@k needs a whole number k of at least 1 and of at most {DIGITS} digits")
         return int(digits)
 
     def params(self) -> dict[str, str]:
@@ -164,10 +203,12 @@ class _Parser:
         return values
 
     def create(self, name: str, params: Mapping[str, str], cutoff: int | None) -> AnyMetric:
-        metric = registry.create("metric", name, params)
+        if name not in self.found:
+            self.found[name] = registry.find("metric", name)
+        metric = registry.make(self.found[name], "metric", name, params)
         assert isinstance(metric, AnyMetric)
         if cutoff is not None and not metric.takes_cutoff:
-            raise UserError(f"The metric '{name}' takes no @k (in {self.text!r}).", f"Write {name}.")
+            raise UserError(f"The metric '{name}' takes no @k (in {_shown(self.text)}).", f"Write {name}.")
         return metric
 
     def take(self, sign: str) -> str | None:
@@ -186,5 +227,5 @@ class _Parser:
 
     def fail(self, expected: str) -> NoReturn:
         rest = self.text[self.tokens[self.next][2] :] if self.next < len(self.tokens) else ""
-        where = f"at {rest!r}" if rest else "at its end"
-        raise UserError(f"The metric expression {self.text!r} is not understood {where}: {expected}.", GRAMMAR)
+        where = f"at {_shown(rest)}" if rest else "at its end"
+        raise UserError(f"The metric expression {_shown(self.text)} is not understood {where}: {expected}.", GRAMMAR)

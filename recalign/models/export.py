@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from recalign.errors import UserError
 from recalign.models.item_embeddings import attach_backbone, write_into_weights
 from recalign.models.modules import MODULES_FILE
-from recalign.models.policy import SETTINGS_FILE, is_builtin
+from recalign.models.policy import SETTINGS_FILE, is_builtin, recorded_settings
 from recalign.models.weights import (
     find_model_folder,
     load_model,
@@ -21,7 +21,7 @@ from recalign.models.weights import (
     save_weights,
 )
 from recalign.runs.lifecycle import Asked, perform_whole
-from recalign.workspace import RunFolder, read_json, write_json
+from recalign.workspace import RunFolder, write_json
 
 
 def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overwrite: bool = False) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overw
 
     def work(loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel], temporary: Path) -> dict[str, Any]:
         tokenizer, model = loaded
-        recorded = read_json(folder / SETTINGS_FILE) if folder and (folder / SETTINGS_FILE).is_file() else {}
+        recorded = recorded_settings(folder)
         if "backbone" in recorded:
             attach_backbone(model, recorded["backbone"], None, (), seed=0, folder=folder)
             write_into_weights(model)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -39,14 +40,50 @@ from recalign.models.weights import (
     resolve_dtype,
     save_weights,
 )
+from recalign.reading import Shape, read_record
 from recalign.text.chat_templates import DATE, Scalar
 from recalign.text.item_tokens import TitleTokens, title_tokens
 from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.text.trie_cache import FOLDER as TRIES
 from recalign.text.trie_cache import CachedTrie, cached_trie
-from recalign.workspace import atomic, read_json, write_json
+from recalign.workspace import atomic, write_json
 
 SETTINGS_FILE = "recalign.json"
+
+
+class BackboneSettings(Shape):
+    """What is relied on of a backbone in recalign.json."""
+
+    name: str
+    params: dict[str, Any]
+
+
+class Settings(Shape):
+    """What is relied on in recalign.json."""
+
+    base_model: str
+    catalogue: str
+    identifier: str
+    titles: str
+    dataset: str | None = None
+    measured: str | None = None
+    template: str | None = None
+    template_source: str | None = None
+    template_variables: dict[str, Scalar] = {}
+    template_date: str | None = None
+    max_length: int | None = Field(None, ge=1)
+    backbone: BackboneSettings | None = None
+
+
+def recorded_settings(folder: Path | None) -> dict[str, Any]:
+    """Return what a model's folder records of its training in recalign.json; {} where recalign did not train it.
+
+    Raises:
+        UserError: the file is there and lacks what it should say, such as the catalogue.
+    """
+    if folder is None or not (folder / SETTINGS_FILE).is_file():
+        return {}
+    return read_record(folder / SETTINGS_FILE, Settings, "Train the model again, or delete this file to start from it.")
 
 
 @dataclass
@@ -152,7 +189,7 @@ def load_policy(
     quieten_libraries()
     folder = None if is_builtin(name) else find_model_folder(name)
     source = str(folder or name)
-    recorded = read_json(folder / SETTINGS_FILE) if folder and (folder / SETTINGS_FILE).is_file() else {}
+    recorded = recorded_settings(folder)
     _check_recorded(recorded, dataset, name)
     if is_builtin(name):
         params = parse_builtin(source)

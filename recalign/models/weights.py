@@ -12,19 +12,23 @@ from typing import Literal
 
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from recalign.errors import UserError
-from recalign.models.builtin import PREFIX
+from recalign.models.builtin import PREFIX, parse_builtin
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
 from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
-from recalign.workspace import RUN_FILE, RunFolder, read_json
+from recalign.reading import read_object, reading
+from recalign.workspace import RUN_FILE, RunFolder
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 ENDS = 1 << 20
 SMALL = 2_000_000
+ADAPTER_FILE = "adapter_model.safetensors"
+FREE_JSON = ("trainer_state.json",)
+"""JSON files beside a model that no loading of it reads."""
 
 
 def save_weights(model: PreTrainedModel | PeftModel, folder: Path | str) -> None:
@@ -146,6 +150,7 @@ def load_tokenizer(source: str, trust_remote_code: bool) -> PreTrainedTokenizerB
         raise UserError(
             f"{source} has no tokenizer.", "Copy the tokenizer's files (tokenizer.json ...) into the folder."
         )
+    check_files(Path(source))
     with _loading(source, "tokenizer"):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
@@ -184,12 +189,59 @@ def load_model(
             f"{source} has an adapter already, which would be trained further.",
             "Leave --lora out, or merge it first: recalign export --model MODEL --out FOLDER.",
         )
-    base = str(read_json(adapter).get("base_model_name_or_path"))
+    check_files(Path(source))
+    if not (Path(source) / ADAPTER_FILE).is_file():
+        raise UserError(
+            f"{source} has no {ADAPTER_FILE}; pickled weights, such as adapter_model.bin, can run code and are not "
+            "read.",
+            "Save the adapter again as safetensors.",
+        )
+    base = read_object(adapter).get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise UserError(f"{adapter}: base_model_name_or_path is {base!r}, no model.", "Mend the file.")
     find_model_folder(base)
     model = _load_weights(base, dtype, trust_remote_code)
     _grow_embeddings(model, tokenizer, [])
     with _loading(source, "adapter"):
         return load_adapter(model, Path(source), trainable=trainable)
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a model's folder whose files are not what their names say, before a library stumbles over them.
+
+    Args:
+        folder: a Hugging Face folder; of a hub name, which is no folder, nothing is checked.
+
+    Raises:
+        UserError: a JSON file is none, holds no object or is nested too deeply; a file of weights is empty or cut off.
+    """
+    hint = "Copy the file again, or train the model again."
+    for file in sorted(folder.glob("*.json")):
+        if file.name not in FREE_JSON:
+            read_object(file, hint, finite=False)
+    for file in sorted(folder.glob("*.safetensors")):
+        with reading(file, hint, "holds no whole weights"), safe_open(file, framework="pt") as opened:
+            opened.keys()
+
+
+def check_model(name: str, trust_remote_code: bool = False) -> None:
+    """Refuse a model that is not there, by its configuration alone: nothing large is read.
+
+    Args:
+        name: a run folder, a Hugging Face folder or hub name, or a built-in model.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        UserError: no such model, or a broken configuration.
+    """
+    if name.startswith(PREFIX):
+        parse_builtin(name)
+        return
+    source = str(find_model_folder(name) or name)
+    check_files(Path(source))
+    if not (Path(source) / "adapter_config.json").is_file():
+        with _loading(source, "configuration"):
+            AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 def _load_weights(source: str, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool) -> PreTrainedModel:
@@ -221,14 +273,12 @@ def _grow_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 
 @contextlib.contextmanager
 def _loading(source: str, what: str) -> Iterator[None]:
-    try:
+    here = Path(source).exists()
+    with reading(
+        f"The {what} of {source}",
+        "It may be half-written, no causal language model, without safetensors weights, or not reachable."
+        if here
+        else "There is no folder of this name either. The hub may lack it or be out of reach.",
+        "cannot be loaded" if here else "cannot be loaded from the hub",
+    ):
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        here = Path(source).exists()
-        raise UserError(
-            f"The {what} of {source} cannot be loaded{'' if here else ' from the hub'}: {first}",
-            "It may be half-written, no causal language model, without safetensors weights, or not reachable."
-            if here
-            else "There is no folder of this name either. The hub may lack it or be out of reach.",
-        ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from recalign.errors import UserError, did_you_mean
+from recalign.errors import UserError, did_you_mean, wants_memory
 from recalign.params import Params, build_params
 from recalign.plugins.hookspecs import PROJECT, specifications
 from recalign.plugins.kinds import KINDS
@@ -112,6 +112,11 @@ def load(entry: PluginEntry) -> type[Plugin]:
             f"{named} has a hook that does not fit: {error}",
             f"Write `@hookimpl def {kind.hook}(): return YourClass` in that module.",
         ) from error
+    except SystemExit as error:
+        raise UserError(
+            f"{named} ends the program at import (exit code {error.code}).",
+            f"Mend or uninstall {entry.package}; every other plugin still works.",
+        ) from error
     except Exception as error:
         raise UserError(
             f"{named} fails to import: {type(error).__name__}: {error}",
@@ -136,8 +141,12 @@ def find_with_params(kind: str, name: str, params: Mapping[str, Any] | None = No
         UserError: as `find`; parameters that the declaration refuses.
     """
     cls = find(kind, name)
+    return cls, _checked(cls, kind, name, params)
+
+
+def _checked(cls: type[Plugin], kind: str, name: str, params: Mapping[str, Any] | None) -> Params:
     hint = f"`recalign plugins show {name}` lists types and bounds."
-    return cls, build_params(cls.Params, params or {}, f"{kind} '{name}'", hint)
+    return build_params(cls.Params, params or {}, f"{kind} '{name}'", hint)
 
 
 def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Any:
@@ -146,8 +155,12 @@ def create(kind: str, name: str, params: Mapping[str, Any] | None = None) -> Any
     Raises:
         UserError: as `find_with_params`; parameters that the plugin itself refuses.
     """
-    cls, checked = find_with_params(kind, name, params)
-    return cls(checked, name=name)
+    return make(find(kind, name), kind, name, params)
+
+
+def make(cls: type[Plugin], kind: str, name: str, params: Mapping[str, Any] | None = None) -> Any:
+    """Make a plugin of a class that was found before. Arguments and errors: as `create`."""
+    return cls(_checked(cls, kind, name, params), name=name)
 
 
 @contextlib.contextmanager
@@ -166,7 +179,9 @@ def blamed(kind: str, plugin: Plugin, method: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if wants_memory(error):
+            raise
         if type(plugin).__module__.partition(".")[0] == "recalign":
             raise
         raise plugin_error(kind, plugin, f"raised {type(error).__name__} in {method}: {error}") from error

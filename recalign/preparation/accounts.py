@@ -24,9 +24,9 @@ def check_accounts(accounts: Sequence[FileAccount], drop_invalid: bool) -> None:
         UserError: names the first refused record of a file, and how many there are.
     """
     for account in accounts:
-        if not account.refused or (drop_invalid and account.read):
+        reason, refused = next(((r, each) for r, each in account.refused.items() if not each.harmless), ("", None))
+        if refused is None or (drop_invalid and account.read):
             continue
-        reason, refused = next(iter(account.refused.items()))
         total = account.records - account.read
         more = f"; {total} of {account.records} records are refused" if total > 1 else ""
         raise UserError(

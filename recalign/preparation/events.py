@@ -91,7 +91,9 @@ class Kept:
     facts: dict[str, Any]
 
 
-def read_events(events: pl.LazyFrame, items: CleanItems, options: PrepareOptions, seed: int = 0) -> Kept:
+def read_events(
+    events: pl.LazyFrame, items: CleanItems, options: PrepareOptions, seed: int = 0, *, partial: bool = False
+) -> Kept:
     """Stream events into arrays, match them with the catalogue, sort them, leave out repeats and follow the rules.
 
     Args:
@@ -99,11 +101,12 @@ def read_events(events: pl.LazyFrame, items: CleanItems, options: PrepareOptions
         items: the catalogue.
         options: which ids are one, what orders ties, what is left out.
         seed: of a random order of ties.
+        partial: the catalogue is known to have gaps, so that interactions of unknown items are left out.
 
     Raises:
         UserError: no events, unknown item ids, or nothing left after a rule.
     """
-    users, rows, unknown, facts = _collect(events, items, options)
+    users, rows, unknown, facts = _collect(events, items, options, partial or options.drop_invalid)
     account = Account()
     facts |= {"row_order": row_order(rows.user, rows.time), "times_mended": 0}
     if options.mend_times:
@@ -128,7 +131,7 @@ def read_events(events: pl.LazyFrame, items: CleanItems, options: PrepareOptions
 
 
 def _collect(
-    events: pl.LazyFrame, items: CleanItems, options: PrepareOptions
+    events: pl.LazyFrame, items: CleanItems, options: PrepareOptions, drop_unknown: bool
 ) -> tuple[list[str], Interactions, int, dict[str, Any]]:
     """User ids, interactions in the order of the file, how many were of unknown items, and facts of user ids."""
     import polars as pl
@@ -148,7 +151,7 @@ def _collect(
     ).collect(engine="streaming")
     unknown = frame["item"].null_count()
     if unknown:
-        if not options.drop_invalid:
+        if not drop_unknown:
             raise _unknown(events, items, unknown, frame.height)
         if unknown == frame.height:
             raise UserError(

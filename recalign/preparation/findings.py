@@ -143,23 +143,24 @@ def _of_times(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
     if not times["dates"]:
         return found
     total = sum(times["units"].values())
+    mends = options.split != "provided"  # ready-made windows stay as they are
     units = {name: count for name, count in times["units"].items() if name != "small"}
     if len(units) > 1:
         told = ", ".join(f"{count} in {name}" for name, count in units.items())
         found.append(
-            f"The times are of different units ({told}, by their size), so that they do not order; --mend-times brings "
-            "all to seconds."
+            f"The times are of different units ({told}, by their size), so that they do not order"
+            + ("; --mend-times brings all to seconds." if mends else ".")
         )
     if times["before_1990"]:
         found.append(
-            f"{times['before_1990']} times ({times['before_1990'] / total:.1%}) are before 1990, "
-            f"the earliest {times['earliest']}: hardly when someone consumed something. --since 1990-01-01 leaves them "
-            "out."
+            f"{times['before_1990']} times ({times['before_1990'] / total:.1%}) are before 1990, the earliest "
+            f"{times['earliest']}: hardly when someone consumed something"
+            + ("; --since 1990-01-01 leaves them out." if mends else ".")
         )
     if times["in_future"]:
         found.append(
-            f"{times['in_future']} times ({times['in_future'] / total:.1%}) are in the future, "
-            f"the latest {times['latest']}; --until DATE leaves them out."
+            f"{times['in_future']} times ({times['in_future'] / total:.1%}) are in the future, the latest "
+            f"{times['latest']}" + ("; --until DATE leaves them out." if mends else ".")
         )
     return found
 

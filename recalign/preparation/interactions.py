@@ -48,15 +48,32 @@ def _reversed(rows: Interactions, seed: int) -> np.ndarray:
 
 def _by_item(rows: Interactions, seed: int) -> np.ndarray:
     """Rows of one user and time stand in the order of their items, those of one item in the order of their ratings."""
-    last = () if rows.rating is None else (rows.rating,)
-    return np.lexsort((*last, rows.item, rows.time, rows.user))
+    ratings = () if rows.rating is None else (rows.rating,)
+    return _within_ties(rows, _as_in_file(rows, seed), *ratings, rows.item)
 
 
 def _at_random(rows: Interactions, seed: int) -> np.ndarray:
     """Rows of one user and time are shuffled, from the same order wherever they stood in the file."""
     order = _by_item(rows, seed)
-    key = np.random.default_rng([seed, 30]).random(len(order))
-    return order[np.lexsort((key, rows.time[order], rows.user[order]))]
+    key = np.empty(len(rows))
+    key[order] = np.random.default_rng([seed, 30]).random(len(rows))
+    return _within_ties(rows, order, key)
+
+
+def _within_ties(rows: Interactions, order: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Sort those of one user and time by keys, the last one first.
+
+    Args:
+        rows: in any order.
+        order: [E] of rows, by user and time.
+        keys: [E] each, of the rows.
+    """
+    user, time = rows.user[order], rows.time[order]
+    same = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    place = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    tied = order[place]
+    order[place] = tied[np.lexsort((*(key[tied] for key in keys), time[place], user[place]))]
+    return order
 
 
 @dataclass(frozen=True)

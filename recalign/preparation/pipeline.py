@@ -30,7 +30,7 @@ from recalign.preparation.prepare_options import PrepareOptions, reshaping, reso
 from recalign.preparation.provided_windows import once, read_windows
 from recalign.preparation.relevance import gains
 from recalign.preparation.report_table import table
-from recalign.preparation.semantic_ids import semantic_codes
+from recalign.preparation.semantic_ids import given_codes, semantic_codes
 from recalign.preparation.splits import SPLITTERS, Splits, as_provided
 from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
 from recalign.runs.lifecycle import Asked, perform_whole
@@ -56,6 +56,7 @@ class Prepared:
         facts: what the report should say of how the events were read, `dropped_events` (events or windows of unknown
             items that were left out) among them.
         accounts: what became of the records of each file that was read.
+        codes: as in `RawData`.
     """
 
     log: EventLog
@@ -65,6 +66,7 @@ class Prepared:
     training: np.ndarray
     facts: dict[str, Any]
     accounts: Sequence[FileAccount] = ()
+    codes: Mapping[str, Sequence[int]] | None = None
 
 
 def prepare_dataset(
@@ -98,7 +100,8 @@ def prepare_dataset(
     """
     plugin: Source = registry.create("source", source, params or {})  # type: ignore[assignment]
     path = _checked_path(plugin, path)
-    settings = resolve(options or {}, plugin.suggests)
+    with _reading(plugin, path, "suggestions"):
+        settings = resolve(options or {}, plugin.suggestions(path))
     recorded = {
         "source": source,
         "path": str(path) if path else None,
@@ -147,13 +150,13 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         cleaned = clean_items(
             raw.items,
             options.collisions,
-            options.drop_invalid,
+            options.drop_invalid or raw.partial,
             per_event=raw.items_per_event,
             genre_separator=raw.genre_separator,
             same_ids=options.same_ids,
         )
     if raw.windows is not None:
-        prepared = _from_windows(plugin, path, raw.windows, cleaned, options)
+        prepared = _from_windows(plugin, path, raw, cleaned, options)
     else:
         prepared = _from_events(plugin, path, raw, cleaned, options, seed)
     if options.drop_cold:
@@ -167,7 +170,7 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     splits = replace(prepared.splits, windows=windows)
     _check_rows(splits, options)
     facts = {**prepared.facts, "rows_of_too_few_targets": short}
-    return replace(prepared, splits=splits, facts=facts, accounts=raw.accounts)
+    return replace(prepared, splits=splits, facts=facts, accounts=raw.accounts, codes=raw.codes)
 
 
 @contextlib.contextmanager
@@ -199,7 +202,7 @@ def _from_events(
             "--split provided needs a source of ready-made windows.", f"Pass --split {', '.join(SPLITTERS)}."
         )
     with _reading(plugin, path):
-        kept = read_events(raw.events, cleaned, options, seed)
+        kept = read_events(raw.events, cleaned, options, seed, partial=raw.partial)
     log = to_log(kept, gains(options.relevance, kept.rows.rating, len(kept.rows)))
     splits = SPLITTERS[options.split](log, options, seed)
     if options.windows_per_user:
@@ -209,7 +212,7 @@ def _from_events(
 
 
 def _from_windows(
-    plugin: Source, path: Path | None, windows: dict[str, pl.LazyFrame], cleaned: CleanItems, options: PrepareOptions
+    plugin: Source, path: Path | None, raw: RawData, cleaned: CleanItems, options: PrepareOptions
 ) -> Prepared:
     """Take ready-made windows as they are."""
     refused = reshaping(options)
@@ -219,7 +222,7 @@ def _from_windows(
             f"Leave out {', '.join(refused or ['--split'])}.",
         )
     with _reading(plugin, path):
-        log, split_of, facts = read_windows(windows, cleaned, options.drop_invalid)
+        log, split_of, facts = read_windows(raw.windows or {}, cleaned, options.drop_invalid or raw.partial)
     gains(options.relevance, None, len(log))
     splits = as_provided(log, options, split_of)
     return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), facts)
@@ -287,6 +290,8 @@ def _semantic_codes(
     if options.identifier != "semantic":
         return None
     log, frame = prepared.log, prepared.items
+    if prepared.codes is not None:
+        return given_codes(prepared.codes, frame["item_id"].to_list(), popularity)
     catalogue = Catalogue(
         item_ids=frame["item_id"].to_list(),
         titles=frame["title"].to_list(),

@@ -25,6 +25,7 @@ RESHAPING = (
     "duplicates",
     "popularity_cut",
     "k_core",
+    "full_windows",
     "windows_per_user",
 )
 """What orders interactions or leaves some out, which ready-made windows have behind them."""
@@ -44,6 +45,10 @@ class PrepareOptions(Params):
     targets: int | None = Field(None, ge=1, description="targets per row: 1 for next, 10 for list")
     stride: int | None = Field(
         None, ge=1, description="events between two training windows: 1 for next, half the targets for list"
+    )
+    full_windows: bool = Field(
+        False,
+        description="only windows with a whole history; of a user with fewer interactions one, of all of them",
     )
     windows_per_user: int = Field(
         0, ge=0, description="maximum number of training windows per user, evenly spread over time; 0 keeps all"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recalign.data.item_vectors import item_embeddings, read_embeddings
+from recalign.errors import UserError
 
 if TYPE_CHECKING:
     from recalign.data.catalogue import Catalogue
@@ -69,6 +71,31 @@ def tell_apart(codes: np.ndarray, popularity: np.ndarray) -> list[np.ndarray]:
     rank[order] = np.arange(len(codes)) - np.repeat(first, np.diff(first, append=len(codes)))
     shared = np.bincount(group)[group] > 1
     return [np.append(code, place) if more else code for code, place, more in zip(codes, rank, shared, strict=True)]
+
+
+def given_codes(
+    codes: Mapping[str, Sequence[int]], item_ids: Sequence[str], popularity: np.ndarray
+) -> list[np.ndarray]:
+    """Take identifiers that the source brings; items that share one are told apart as ours are.
+
+    Args:
+        codes: as `RawData.codes`.
+        item_ids: [I] of the catalogue.
+        popularity: [I] training interactions.
+
+    Raises:
+        UserError: an item without an identifier, or identifiers of different lengths.
+    """
+    missing = [item_id for item_id in item_ids if item_id not in codes]
+    if missing:
+        raise UserError(
+            f"The source brings no identifier of {len(missing)} items, such as {missing[0]!r}.",
+            "Leave out the source's identifiers, so that recalign makes its own.",
+        )
+    lengths = {len(codes[item_id]) for item_id in item_ids}
+    if len(lengths) > 1:
+        raise UserError(f"The source's identifiers have {min(lengths)} to {max(lengths)} numbers.", "Give all as many.")
+    return tell_apart(np.array([codes[item_id] for item_id in item_ids], np.int32), popularity)
 
 
 def semantic_codes(

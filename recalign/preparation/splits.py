@@ -57,7 +57,7 @@ def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     before_early = np.add.reduceat(log.time < early, log.start[:-1], dtype=np.int64)
     before_late = np.add.reduceat(log.time < late, log.start[:-1], dtype=np.int64)
     begin, end = log.start[:-1], log.start[1:]
-    earliest = begin + options.min_history
+    earliest = _earliest(begin, end, options)
     shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
     first, second = begin + before_early, begin + before_late
     windows = {
@@ -99,7 +99,7 @@ def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     def spans(users: np.ndarray, last_only: bool) -> SlidingWindows:
         last = np.zeros_like(end)
         last[users] = end[users]
-        first = np.maximum(begin + options.min_history, end - options.targets if last_only else 0)
+        first = np.maximum(_earliest(begin, end, options), end - options.targets if last_only else 0)
         return slide(log, first, last, **shape)
 
     windows = {"train": spans(trained, False), "valid": spans(validated, True), "test": spans(tested, True)}
@@ -126,7 +126,7 @@ def _last(log: EventLog, options: PrepareOptions, held_out: int) -> Splits:
     shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
     none = np.where(able, 0, len(log) + held_out)  # pushes the first target behind the last one
     windows = {
-        "train": slide(log, begin + options.min_history + none, end - 2 * held_out, **shape),
+        "train": slide(log, _earliest(begin, end - 2 * held_out, options) + none, end - 2 * held_out, **shape),
         "valid": slide(log, end - 2 * held_out + none, end - held_out, **shape),
         "test": slide(log, end - held_out + none, end, **shape),
     }
@@ -167,6 +167,13 @@ def as_provided(log: EventLog, options: PrepareOptions, split_of: np.ndarray) ->
     }
     facts["windows_too_short"] = int((~long_enough).sum())
     return replace(_without_dropped(log, windows, (split_of == 0)[log.sequence], facts), as_given=True)
+
+
+def _earliest(begin: np.ndarray, end: np.ndarray, options: PrepareOptions) -> np.ndarray:
+    """[S] position of the first target that a window may have, in lives from `begin` to `end`."""
+    if not options.full_windows:
+        return begin + options.min_history
+    return begin + np.clip(end - begin - options.targets, options.min_history, options.history)
 
 
 def _without_dropped(

@@ -38,6 +38,12 @@ def in_seconds(time: np.ndarray) -> np.ndarray:
     return time / np.array([1.0, *parts])[np.digitize(size, bounds)]
 
 
+def units_of(time: np.ndarray) -> dict[str, int]:
+    """How many times are in each unit, by their size; `small` are those below `DATED`."""
+    held = np.bincount(np.digitize(np.abs(time), [first for first, _ in UNITS.values()]), minlength=len(UNITS) + 1)
+    return {name: int(count) for name, count in zip(("small", *UNITS), held, strict=True) if count}
+
+
 def are_dates(time: np.ndarray) -> bool:
     """Whether most of the times are dates; else they are numbers that only order, such as those of rows."""
     return bool(np.count_nonzero(np.abs(time) >= DATED) > len(time) / 2)
@@ -56,14 +62,12 @@ def describe(time: np.ndarray) -> dict[str, Any]:
     """
     if not are_dates(time):
         return {"dates": False, "earliest": float(time.min()), "latest": float(time.max())}
-    names = ["small", *UNITS]
-    held = np.bincount(np.digitize(np.abs(time), [first for first, _ in UNITS.values()]), minlength=len(names))
     seconds = in_seconds(time)
     return {
         "dates": True,
         "earliest": iso(seconds.min()),
         "latest": iso(seconds.max()),
-        "units": {name: int(count) for name, count in zip(names, held, strict=True) if count},
+        "units": units_of(time),
         "before_1990": int(np.count_nonzero(seconds < FIRST_LIKELY)),
         "in_future": int(np.count_nonzero(seconds > clock.time() + DAY)),
     }

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from recalign.reading import Shape, checked
+from recalign.removal import RUN_FILE
 from recalign.runs.names import run_name
 from recalign.workspace import RunFolder
 
+MAX_SIZE = 1_000_000
+"""Items per list; no catalogue has so many that anybody would look at."""
 KEY = "lineage"  # in run.json
 
 
@@ -42,10 +48,30 @@ class Lineage:
         return {**asdict(self), "options": dict(self.options)}
 
 
+class LineageRecord(Shape):
+    """What is relied on of a lineage in run.json."""
+
+    label: str
+    seed: int | None = None
+    options: dict[str, Any] = {}
+    training_seconds: float | None = None
+    data: str | None = None
+    split: str = "test"
+    size: Annotated[int, Field(ge=1, le=MAX_SIZE)] | None = None
+    exclude_history: bool | None = None
+
+
 def of_predictions(folder: Path) -> Lineage:
-    """Read the lineage of a folder of predictions; of one without a run.json only its name is known."""
+    """Read the lineage of a folder of predictions; of one without a run.json only its name is known.
+
+    Raises:
+        UserError: run.json is broken.
+    """
     record = RunFolder(folder).record
-    return Lineage(**record[KEY]) if KEY in record else Lineage(run_name(Path(folder).resolve()))
+    if KEY not in record:
+        return Lineage(run_name(Path(folder).resolve()))
+    told = checked(record[KEY], LineageRecord, f"{folder}/{RUN_FILE}: {KEY}", "Make the predictions again.")
+    return Lineage(**{name: value for name, value in told.items() if name in LineageRecord.model_fields})
 
 
 def of_model(name: str, **facts: Any) -> Lineage:

@@ -12,6 +12,7 @@ import numpy as np
 from recalign.api import INVALID, Catalogue, Predictions, Row
 from recalign.data.parquet import write_parquet
 from recalign.errors import UserError
+from recalign.reading import read_parquet, reading
 from recalign.workspace import atomic, home
 
 if TYPE_CHECKING:
@@ -75,15 +76,10 @@ def read_predictions(
         UserError: no such file, missing columns, no rows, a row answered twice, rows, users or items that are not those
             of the dataset.
     """
-    import polars as pl
-
     file = Path(folder) / PREDICTIONS_FILE
     if not file.is_file():
         raise UserError(f"{folder} holds no {PREDICTIONS_FILE}.", "Make predictions with `recalign decode`.")
-    try:
-        frame = pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{file} is not readable Parquet: {error}.", "Decode again.") from None
+    frame = read_parquet(file, "Decode again.")
     missing = [name for name in READ_COLUMNS if name not in frame.columns]
     if missing:
         raise UserError(
@@ -92,8 +88,26 @@ def read_predictions(
         )
     if not frame.height:
         raise UserError(f"{file} is empty: no row was decoded.", "Decode again.")
+    frame = _typed(frame, file)
     rows = _matching_rows(frame, dataset, split, file)
     return _padded(frame, size, len(dataset.catalogue), split, file), rows
+
+
+def _typed(frame: pl.DataFrame, file: Path) -> pl.DataFrame:
+    """The columns that are read, in the types that `write_predictions` gave them, without gaps."""
+    import polars as pl
+
+    types = {"row": pl.Int64, "user_id": pl.String, "items": pl.List(pl.Int64), "scores": pl.List(pl.Float64)}
+    with reading(file, "Decode again.", "holds other columns than predictions have"):
+        frame = frame.select(pl.col(name).cast(dtype, strict=True) for name, dtype in types.items())
+        for name in ("row", "user_id"):
+            if frame[name].null_count():
+                raise ValueError(f"there are rows without '{name}'")
+        uneven = frame.filter(pl.col("items").list.len() != pl.col("scores").list.len())
+        gaps = frame.filter(pl.col("items").list.eval(pl.element().is_null()).list.any())
+        if uneven.height or gaps.height:
+            raise ValueError("there are lists without a score for each item, or without an item for each place")
+    return frame
 
 
 def _matching_rows(frame: pl.DataFrame, dataset: PreparedDataset, split: str, file: Path) -> list[Row]:

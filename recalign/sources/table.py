@@ -1,12 +1,14 @@
-"""One table of interactions (csv, tsv, parquet or jsonl) and, if wanted, one of items; parameters name the columns."""
+"""One table of interactions (csv, tsv, json, parquet) and, if wanted, one of items; parameters name the columns."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recalign.api import Field, Params, RawData, Source, hookimpl
-from recalign.sources.reading import Column, Read, Records, existing_file, open_table, require, typed
+from recalign.sources.interactions import Names, interactions
+from recalign.sources.reading import Column, Read, Records, existing_file, glimpse, open_table, require, typed
+from recalign.sources.reading.sequences import Sequences
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,10 +24,15 @@ class TableParams(Params):
     item: str = Field("item_id", description="column of the item id (in both tables)")
     timestamp: str = Field(
         "timestamp",
-        description="column of the time (a number, date or ISO date-time); `row`: the order of rows is the time",
+        description="column of the time (a number, date or date-time); `row`: the order of rows, or of a user's list",
     )
     rating: str | None = Field(
         None, description="column of the rating; `rating` where there is one; `none`: there are no ratings"
+    )
+    rows: Literal["interaction", "user"] | None = Field(
+        None,
+        description="what a row is: an interaction, or a user with lists, oldest first; by the type of the items where "
+        "not given. In text without a header a line may be `user item item item`",
     )
     items: Path | None = Field(
         None, description="table of items; without it, item columns are looked for among the interactions"
@@ -40,7 +47,7 @@ class TableParams(Params):
     text: str = Field("text", description="column of further text, if there is one")
     suffix: str = Field("year", description="column that tells apart items of one title, if there is one")
     separator: str | None = Field(
-        None, min_length=1, max_length=1, description="of delimited files; by the suffix of the file"
+        None, min_length=1, description="of delimited files, such as ; or ::; by the suffix of the file"
     )
     quote: str = Field(
         '"', description="quotation mark of delimited files; `none`: quotation marks are plain text, not syntax"
@@ -56,9 +63,21 @@ class TableParams(Params):
 
 
 class Table(Source):
-    """Reads any interaction table; `-p user=… -p item=… -p timestamp=…` name its columns."""
+    """Reads any interaction table; `-p user=… -p item=… -p timestamp=…` name its columns.
+
+    Delimited text, JSON lines, JSON arrays, Python literals, Parquet and Arrow, packed by gzip or zstd or not. Times
+    are seconds, milliseconds, microseconds or nanoseconds, as their size tells, or dates and date-times.
+    """
 
     Params = TableParams
+    general: ClassVar[bool] = True
+
+    @classmethod
+    def recognises(cls, path: Path) -> str:
+        """A file with the columns that are read if none is named."""
+        usual = ("user_id", "item_id", "timestamp")
+        fits = path.is_file() and set(usual) <= set(glimpse(path))
+        return f"{path.name} has the columns {', '.join(usual)}" if fits else ""
 
     def files(self, path: Path) -> list[Path]:
         """The table of interactions and the table of items."""
@@ -75,21 +94,12 @@ class Table(Source):
         assert path is not None  # `prepare` sees to it: needs_path
         p = self.params
         table = self._open(path, p.columns)
-        ordered = p.timestamp == "row"
-        require(table, {"user": p.user, "item": p.item, **({} if ordered else {"timestamp": p.timestamp})})
-        columns = {
-            "user_id": Column(p.user, "id"),
-            "item_id": Column(p.item, "id"),
-            "timestamp": Column(p.timestamp, "order" if ordered else "time"),
-        }
         rating = p.rating or ("rating" if "rating" in table.schema else NONE)
-        if rating != NONE:
-            require(table, {"rating": rating})
-            columns["rating"] = Column(rating, "number", "Or ignore the column: -p rating=none.")
-        events = typed(table, columns)
+        names = Names(p.user, p.item, p.timestamp, None if rating == NONE else rating)
+        events = interactions(table, names, per_user=None if p.rows is None else p.rows == "user")
         if p.items is None:
             rows = events.rows  # read again, unless the ids are all that the table tells of its items
-            if not {p.title, p.genres, p.text, p.suffix} & set(table.schema):
+            if not {p.title, p.genres, p.text, p.suffix} & set(rows.collect_schema()):
                 rows = events.frame.select(pl.col("item_id").alias(p.item))
             return RawData(
                 items=self._items(rows),
@@ -109,6 +119,8 @@ class Table(Source):
     def _open(self, file: Path, columns: str | None) -> Records:
         """Open one of the tables."""
         p = self.params
+        if p.rows == "user" and columns:
+            return Sequences(existing_file(file), columns.split(","), p.separator or " ", p.encoding)
         return open_table(
             file,
             separator=p.separator,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
 from recalign.sources.reading import Column, Read, existing_file, existing_folder, open_table, require, typed
-from recalign.sources.reading.files import blocks, codec
+from recalign.sources.reading.files import document
 
 if TYPE_CHECKING:
     import polars as pl
@@ -60,48 +59,35 @@ class Windows(Source):
         Raises:
             UserError: missing files or columns, or files that cannot be read at all.
         """
+        import polars as pl
+
         assert path is not None  # `prepare` sees to it: needs_path
         *tables, titles = self.files(path)
         splits = {name: split for split, name in FILES.items()}
         read = {splits[file.name]: self._windows(file) for file in tables}
         return RawData(
             items=_titles(titles, self.params.encoding),
-            windows={split: self._item_ids(each.frame) for split, each in read.items()},
+            windows={split: each.frame.cast({"user_id": pl.String}) for split, each in read.items()},
             accounts=[each.account for each in read.values()],
         )
 
     def _windows(self, file: Path) -> Read:
-        """Windows of one file, the ids of each still as the text of a list."""
+        """Windows of one file."""
         p, table = self.params, open_table(file, encoding=self.params.encoding)
         require(table, {"user": p.user, "items": p.items, "timestamp": p.timestamp})
         columns = {
             "user_id": Column(p.user, "id"),
-            "items": Column(p.items, "list"),
+            "item_ids": Column(p.items, "list"),
             "timestamp": Column(p.timestamp, "time"),
         }
         return typed(table, columns)
-
-    @staticmethod
-    def _item_ids(windows: pl.LazyFrame) -> pl.LazyFrame:
-        """List literals are split by hand, never evaluated."""
-        import polars as pl
-
-        ids = pl.col("items").str.strip_chars(" []").str.split(",").list.eval(pl.element().str.strip_chars(" \"'"))
-        return windows.select(
-            pl.col("user_id").cast(pl.String),
-            "timestamp",
-            item_ids=ids.list.eval(pl.element().filter(pl.element() != "")),
-        )
 
 
 def _titles(file: Path, encoding: str) -> pl.LazyFrame:
     """Items from a JSON object id -> title, or id -> list of titles."""
     import polars as pl
 
-    try:
-        names = json.loads(b"".join(blocks(file, codec(encoding))))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not readable JSON: {error}.") from None
+    names = document(file, encoding)
     if not isinstance(names, dict):
         raise UserError(f"{file} holds a {type(names).__name__}, not an object id -> title.")
     for key, title in names.items():

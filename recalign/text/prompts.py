@@ -17,6 +17,7 @@ import numpy as np
 
 from recalign import console
 from recalign.errors import UserError, did_you_mean
+from recalign.reading import read_text
 from recalign.tasks import Response
 from recalign.text.chat_templates import DATE, OWN_VARIABLES, Scalar, deterministic, variables_read
 from recalign.text.item_tokens import TitleTokens
@@ -142,10 +143,7 @@ def load_template(name: str | Path) -> Template:
         raise UserError(
             f"There is no template '{name}', and no such file.", did_you_mean(str(name), [*TEMPLATES, "a Jinja file"])
         )
-    try:
-        return Template(str(path), path.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"The template {path} is not UTF-8 text: {error}.") from None
+    return Template(str(path), read_text(path, hint="Name a Jinja file in UTF-8."))
 
 
 class Prompter:

@@ -14,7 +14,7 @@ from recalign.decoding.engine import PolicyEngine
 from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import SETTINGS_FILE, Policy, is_builtin
+from recalign.models.policy import Policy, is_builtin, recorded_settings
 from recalign.models.weights import Dtype, find_model_folder, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
@@ -26,7 +26,7 @@ from recalign.training.processes import connect
 from recalign.training.starting_policy import starting_policy
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
-from recalign.workspace import RunFolder, read_json
+from recalign.workspace import RunFolder
 
 FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 120}
 """From random weights: the model is small and takes large steps (measured on the embedded dataset)."""
@@ -93,9 +93,7 @@ def with_defaults(options: AlignOptions) -> AlignOptions:
 def _starts_from_scratch(model: str) -> bool:
     """Tell whether a model's weights started from random numbers, without loading it."""
     folder = None if is_builtin(model) else find_model_folder(model)
-    if folder is None or not (folder / SETTINGS_FILE).is_file():
-        return is_builtin(model)
-    return is_builtin(str(read_json(folder / SETTINGS_FILE).get("base_model")))
+    return is_builtin(str(recorded_settings(folder).get("base_model", model)))
 
 
 def train_aligned(

@@ -8,6 +8,7 @@ import json
 import math
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,12 +25,21 @@ from recalign.api import Objective
 from recalign.errors import UserError
 from recalign.models.modules import restore_modules
 from recalign.models.policy import Policy
+from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
+from recalign.training.checkpoints import (
+    OBJECTIVE_FILE,
+    OLDER,
+    PROGRESS_FILE,
+    Progress,
+    latest_checkpoint,
+    settle_best,
+)
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.workspace import read_json, write_json
+from recalign.workspace import write_json
 
-LOG_FILE, OBJECTIVE_FILE = "log.jsonl", "objective.json"
+LOG_FILE = "log.jsonl"
 
 
 class TrainingStep(Protocol):
@@ -87,6 +97,7 @@ class RecalignTrainer(Trainer):
         size: int = len(examples)  # type: ignore[arg-type]
         self.sampler = sampler or EpochSampler(size, options.batch_size, options.seed, length_of)
         self._figures: dict[str, list[float]] = defaultdict(list)
+        self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
         mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
         super().__init__(
@@ -109,7 +120,8 @@ class RecalignTrainer(Trainer):
             resume: go on from the newest complete checkpoint, where there is one.
 
         Returns:
-            updates, best validation figure and its update, loss of the whole run, seconds.
+            updates, best validation figure and its update, mean loss and seconds of the whole run, what was done
+            before an interruption included.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present update is done and a checkpoint is saved.
@@ -117,19 +129,20 @@ class RecalignTrainer(Trainer):
         """
         checkpoint = latest_checkpoint(self.out / CHECKPOINTS) if resume else None
         self._start_log(checkpoint)
+        self._started = time.perf_counter()
         flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, _Flow))
         with contextlib.ExitStack() as stack:
             flow.stack = stack
             stack.enter_context(_on_signals(flow.stop))
-            outcome = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
         return {
             "updates": self.state.global_step,
             "best_update": self.state.best_global_step,
             f"best_{self.options.best_metric}": self.state.best_metric,
-            "train_loss": outcome.training_loss,
-            "seconds": outcome.metrics.get("train_runtime", 0.0),
+            "train_loss": self.progress.loss / max(self.progress.updates, 1),
+            "seconds": self._seconds(),
         }
 
     # ------------------------------------------------------------ what transformers calls
@@ -152,6 +165,7 @@ class RecalignTrainer(Trainer):
                 f"The loss became {loss.item()} at update {self.state.global_step + 1}.",
                 f"Use a lower --learning-rate than {self.options.learning_rate:g}; the last checkpoint is kept.",
             )
+        self.progress.updates, self.progress.loss = self.progress.updates + 1, self.progress.loss + float(loss)
         return loss
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):  # type: ignore[no-untyped-def]
@@ -193,6 +207,7 @@ class RecalignTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         self.policy.save_into(folder, self.policy.model)
         write_json(folder / OBJECTIVE_FILE, self.step.objective.state_dict())
+        write_json(folder / PROGRESS_FILE, {**self.progress.model_dump(), "seconds": self._seconds()})
 
     def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
         try:
@@ -204,13 +219,40 @@ class RecalignTrainer(Trainer):
             ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        restore_modules(self.policy.model, Path(resume_from_checkpoint))
-        self.step.objective.load_state_dict(read_json(Path(resume_from_checkpoint) / OBJECTIVE_FILE))
+        folder = Path(resume_from_checkpoint)
+        with reading(folder, OLDER, "cannot be gone on from"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            restore_modules(self.policy.model, folder)
+            self.step.objective.load_state_dict(read_object(folder / OBJECTIVE_FILE, OLDER))
+        self.progress = Progress(**read_record(folder / PROGRESS_FILE, Progress, OLDER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint or self.out, OLDER, "cannot be gone on from"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        name = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
+        if checkpoint is not None and not (Path(checkpoint) / name).is_file():
+            console.warn(
+                f"{checkpoint} has no {name}: random numbers begin anew, and the run no longer ends where an "
+                "uninterrupted one would."
+            )
+        super()._load_rng_state(checkpoint)
+
+    def _load_callback_state(self) -> None:
+        with reading(self.out / CHECKPOINTS, OLDER, "cannot be gone on from"):
+            super()._load_callback_state()
+        better = self.args.greater_is_better
+        settle_best(self.state, self.args.metric_for_best_model, greater=better, folder=self.out / CHECKPOINTS)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()
-        restore_modules(self.policy.model, Path(self.state.best_model_checkpoint))
+        with reading(self.state.best_model_checkpoint, "Train again.", "cannot be loaded as the best checkpoint"):
+            super()._load_best_model()
+            restore_modules(self.policy.model, Path(self.state.best_model_checkpoint))
+
+    def _seconds(self) -> float:
+        """What the run has taken so far, before an interruption included."""
+        return self.progress.seconds + time.perf_counter() - self._started
 
     def _start_log(self, checkpoint: Path | None) -> None:
         """Forget what an interrupted run logged after the checkpoint that we go on from."""
@@ -287,23 +329,14 @@ def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, or None; `trainer_state.json` is written last."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        try:
-            read_json(path / "trainer_state.json")
-        except UserError:
-            continue
-        return path
-    return None
-
-
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's `log.jsonl`; a last line that was cut off is left out."""
+    """Return the lines of a run's `log.jsonl`; one that is none, such as a last one that was cut off, is left out."""
     file = Path(run) / LOG_FILE
-    lines: Sequence[str] = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines: Sequence[str] = read_text(file, MAX_BYTES).splitlines() if file.is_file() else []
     records = []
     for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
+        with contextlib.suppress(UserError):
+            record = parse_json(line, file)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
     return records

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recalign.errors import UserError, did_you_mean
+from recalign.reading import parse_toml, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,12 +67,9 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
                 f"There is no recipe '{source}'.", f"{did_you_mean(source, known)} A file's name ends in .toml."
             )
         path = recipe_folder() / f"{source}.toml"
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.", did_you_mean(path.stem, embedded_recipes())) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is no readable TOML: {error}.", "Mend that place.") from None
+    if not path.exists():
+        raise UserError(f"{path} does not exist.", did_you_mean(path.stem, embedded_recipes()))
+    document = parse_toml(read_text(path), path)
     if path.stem.startswith("."):
         raise UserError(f"{path}: a recipe's outputs go to a folder of its name, '{path.stem}'.", "Rename the file.")
     _check_shape(document, str(path))
@@ -123,10 +121,7 @@ def override(document: dict[str, Any], assignment: str) -> None:
     target, equals, text = assignment.partition("=")
     if not equals or not target:
         raise UserError(f"--set {assignment!r} is not of the form key=value.", "Write it as --set data.path=FOLDER.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value = _value(text)
     *path, key = target.strip().split(".")
     tables = {step["name"]: step for step in document["step"]} | {"defaults": document.setdefault("defaults", {})}
     if path:
@@ -149,6 +144,14 @@ def override(document: dict[str, Any], assignment: str) -> None:
         )
     for table, in_matrix, name in hits:
         _put(table, name, value, in_matrix=in_matrix)
+
+
+def _value(text: str) -> Any:
+    """Read the value of an assignment: TOML, or else plain text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
 
 
 def _tables_below(table: dict[str, Any], in_matrix: bool = False) -> list[tuple[dict[str, Any], bool]]:

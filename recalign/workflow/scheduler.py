@@ -17,15 +17,15 @@ from typing import Any
 from recalign import console
 from recalign.errors import UserError
 from recalign.locks import take
+from recalign.reading import Shape, checked, read_object
 from recalign.removal import check_run, discard
 from recalign.workflow.plan import RecipeStep
 from recalign.workflow.signatures import signature_of
 from recalign.workflow.workers import Interrupted, Worker, run_command
-from recalign.workspace import RunFolder, read_json, write_json
+from recalign.workspace import RunFolder, write_json
 
 STATE_FILE = "recipe.json"
 LOCK_FILE = "recipe.lock"
-NOTED = {"key", "options", "read"}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -42,6 +42,17 @@ class Status:
         return self.state == "done"
 
 
+class Noted(Shape):
+    """What is relied on in the record of a step."""
+
+    key: str
+    options: dict[str, Any]
+    read: dict[str, float | None]
+    seconds: float = 0.0
+    hash: str | None = None
+    claim: dict[str, str] = {}
+
+
 class Ledger:
     """What is known of earlier runs of a recipe: `recipe.json` in its folder, a record a step.
 
@@ -55,14 +66,12 @@ class Ledger:
 
     def __init__(self, root: Path) -> None:
         self._file = root / STATE_FILE
-        self._records: dict[str, Any] = read_json(self._file) if self._file.is_file() else {}
+        advice = "Delete it: what the steps' folders hold is then kept, but not removed when the recipe changes."
+        self._records = read_object(self._file, advice) if self._file.is_file() else {}
         self._lock = threading.Lock()
-        records = self._records.values() if isinstance(self._records, dict) else [None]
-        if not all(isinstance(record, dict) and NOTED <= record.keys() for record in records):
-            raise UserError(
-                f"{self._file} is not what `recalign run` wrote.",
-                "Delete it: what the steps' folders hold is then kept, but not removed when the recipe changes.",
-            )
+        for identity, record in self._records.items():
+            where = f"{self._file} is not what `recalign run` wrote: {identity}"
+            checked(record if isinstance(record, dict) else {}, Noted, where, advice)
 
     def record(self, step: RecipeStep) -> dict[str, Any]:
         """What was noted of a step, or {}."""

@@ -16,6 +16,9 @@ from recalign.errors import UserError, did_you_mean
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 """Base of what Typer raises for a command line that does not parse (newer Typer carries its own copy of click)."""
 
+LARGEST = 2**32 - 1
+"""What a number of the command line may be; also the largest seed that numpy takes."""
+
 PARAMS = "params"
 """Key of a recipe's table of plugin parameters, which the command line spells -p key=value."""
 
@@ -39,9 +42,13 @@ def usage_text(error: Any, arguments: Sequence[str]) -> str:
 
 
 def with_signature_of(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a wrapper the options of a command function, annotations resolved."""
+    """Give a wrapper the options of a command function, annotations resolved; numbers beyond all sense are refused."""
 
-    def decorate(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(called: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(**options: Any) -> Any:
+            check_numbers(options)
+            return called(**options)
+
         # not typing.get_type_hints: on Python 3.10 that hides an Annotated behind Optional where the default is None
         signature = inspect.signature(function, eval_str=True)
         functools.update_wrapper(wrapper, function)
@@ -50,6 +57,22 @@ def with_signature_of(function: Callable[..., Any]) -> Callable[[Callable[..., A
         return wrapper
 
     return decorate
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Refuse numbers of a command line that no option means anything by, whatever bounds it has of its own.
+
+    Args:
+        options: name of a function's argument -> value.
+
+    Raises:
+        UserError: NaN, an infinity, or a number that is too large.
+    """
+    for name, value in options.items():
+        if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value} is no number of any use.", f"Numbers go up to {LARGEST:,}."
+            )
 
 
 def command_function(name: str) -> Callable[..., dict[str, Any]]:
@@ -143,6 +166,8 @@ class CommandSignature:
             raise UserError(
                 f"{where}: {usage_text(error, arguments)}", f"`recalign {self.name} --help` explains it."
             ) from None
+        except UserError as error:
+            raise UserError(f"{where}: {error.what}", error.hint) from None
         return dict(parsed)
 
     def _in_order(self, positional: Mapping[str, list[str]], where: str) -> list[str]:

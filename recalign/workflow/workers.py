@@ -139,6 +139,7 @@ def run_command(command: str, arguments: Sequence[str], claim: Mapping[str, Any]
 
 def serve() -> None:
     """Run the steps that arrive on stdin until it closes; answer each with one line of JSON."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # answered as Ctrl-C is
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a command prints must not get between the answers
     jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()

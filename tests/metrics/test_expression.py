@@ -1,3 +1,4 @@
+import re
 import sys
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from recalign.api import Catalogue, ListBatch, Predictions, Row
 from recalign.errors import UserError
 from recalign.metrics.expression import check_cutoffs, parse_expression, parse_metric
+from recalign.metrics.parser import GRAMMAR
 from recalign.plugins import registry
 from tests.fake_distribution import install
 
@@ -135,12 +137,43 @@ def test_a_harm_that_is_rewarded_is_reported():
         ("ndcg(k=1", "comma or a closing"),
         ("ndcg(k=1)", "no parameter 'k'"),
         ("0.5", r"\* and a metric"),
-        ("1e999*ndcg", "weight inf"),
+        ("1e999*ndcg", "at '1e999.*a weight from 1e-09 to 1e.09"),
+        ("1e308*ndcg", "at '1e308.*a weight from 1e-09 to 1e.09"),
+        ("ndcg - 1e-400*mgu", "at '1e-400.*a weight from 1e-09 to 1e.09"),
+        ("0*ndcg", "is 0 for every list"),
+        ("ndcg - ndcg", "is 0 for every list"),
+        ("0.1*ndcg + 0.2*ndcg - 0.3*ndcg", "is 0 for every list"),
+        ("ndcg@" + "5" * 5000, "of at most 9 digits"),
+        ("ndcg@\u0665", "'\u0665' is not understood"),
+        ("ndcg@\u00b2", "'\u00b2' is not understood"),
+        ("\u0665*ndcg", "'\u0665' is not understood"),
     ],
 )
 def test_bad_expressions_are_refused_with_their_place(text, message):
     with pytest.raises(UserError, match=message):
         parse_expression(text)
+
+
+def test_the_advice_on_expressions_names_metrics_that_are_there():
+    for example in re.findall("'([^']*)'", GRAMMAR):
+        parse_expression(example)
+
+
+def test_long_input_is_not_echoed_whole():
+    for text in ("ndcg@" + "5" * 5000, "x" * 100_000, "ndcg(" * 4000, "y" * 10_000):
+        with pytest.raises(UserError) as caught:
+            parse_expression(text)
+        assert len(str(caught.value)) < 1500
+
+
+def test_a_metric_is_looked_up_once_however_often_it_is_named(monkeypatch):
+    """300 terms took as long as 300 searches of what is installed."""
+    from recalign.plugins import registry
+
+    asked, find = [], registry.find
+    monkeypatch.setattr(registry, "find", lambda kind, name: asked.append(name) or find(kind, name))
+    assert len(parse_expression(" + ".join(f"0.5*ndcg@{k % 9 + 1}" for k in range(300))).terms) == 300
+    assert asked == ["ndcg"]
 
 
 def test_an_unknown_name_in_a_composite_suggests_the_close_one():

@@ -1,5 +1,8 @@
 """Logs that would mislead: `prepare` tells what is the matter with each, and the option that it names mends it."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -191,6 +194,32 @@ def test_the_order_of_the_rows_changes_nothing(tmp_path, ties, seed):
 def test_the_order_of_the_rows_changes_nothing_by_default_but_ties(tmp_path, seed):
     rows = [(user, item, START + n, *rest) for n, (user, item, _, *rest) in enumerate(tied_log(seed))]
     assert content(tmp_path, rows) == content(tmp_path, shuffled(rows, seed))
+
+
+def test_the_page_of_the_report_names_keys_that_there_are(prepare):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    table = page.split("| what | key of `counts` |")[1].split("\n\n")[0]
+    keys = re.findall(r"`([\w.]+)`", " ".join(line.split("|")[2] for line in table.splitlines()[2:]))
+    _, counts = prepare(CLEAN)
+    assert len(keys) > 25
+    for key in keys:
+        place = counts
+        for name in key.replace("SPLIT", "test").split("."):
+            place = place[name]
+
+
+def test_windows_of_odd_times_are_told_without_an_option_that_they_refuse(tmp_path):
+    rows = [f'u{n},"[1, 2, {n % 3 + 3}]",{n + 10**9}' for n in range(1, 4)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["user_id,item_ids,timestamp", *rows, f'v,"[1, 2]",{2**33}']))
+    (tmp_path / "titles.json").write_text('{"1": "A", "2": "B", "3": "C", "4": "D", "5": "E"}')
+    told = prepare_dataset("windows", tmp_path, tmp_path / "out")["warnings"]
+    assert [line for line in told if "future" in line] == ["2 times (25.0%) are in the future, the latest 2242-03-16."]
+    with pytest.raises(UserError) as error:
+        prepare_dataset(
+            "windows", tmp_path, tmp_path / "out", options={"since": "1990-01-01", "ties": "item"}, overwrite=True
+        )
+    assert error.value.hint == "Leave out --ties, --since."
 
 
 def test_help_shows_every_option_that_mends(capsys, monkeypatch):

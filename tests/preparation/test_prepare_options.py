@@ -1,7 +1,7 @@
 import pytest
 
 from recalign.errors import UserError
-from recalign.preparation.prepare_options import resolve
+from recalign.preparation.prepare_options import reshaping, resolve
 
 
 def test_defaults_follow_the_task():
@@ -54,3 +54,11 @@ def test_bad_options_are_named_with_their_value(given, said):
     with pytest.raises(UserError) as error:
         resolve(given, {})
     assert said in str(error.value)
+
+
+def test_options_that_ready_made_windows_refuse_are_named():
+    assert reshaping(resolve({"ties": "item", "k_core": 3, "history": 5, "same_ids": "case"}, {})) == [
+        "--ties",
+        "--k-core",
+    ]
+    assert reshaping(resolve({}, {})) == []

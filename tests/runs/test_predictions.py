@@ -74,7 +74,7 @@ def test_empty_and_unreadable_files_are_refused(small, tmp_path):
     with pytest.raises(UserError, match="holds no predictions.parquet"):
         read_predictions(tmp_path, small, "test")
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1 cut off")
-    with pytest.raises(UserError, match="not readable Parquet"):
+    with pytest.raises(UserError, match="is not readable: parquet"):
         read_predictions(tmp_path, small, "test")
     write_predictions(
         tmp_path, Predictions(np.zeros((0, 2), int), np.zeros((0, 2)), np.zeros(0, int)), [], small.catalogue

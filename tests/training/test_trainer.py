@@ -10,8 +10,9 @@ from transformers import TrainerCallback
 from recalign.api import NoParams, TokenObjective
 from recalign.errors import UserError
 from recalign.models.policy import load_policy
+from recalign.training.checkpoints import latest_checkpoint
 from recalign.training.offline.examples import EpochSampler
-from recalign.training.trainer import RecalignTrainer, latest_checkpoint, read_log
+from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model

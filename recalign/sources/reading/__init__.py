@@ -3,7 +3,7 @@
 from recalign.sources.reading.cells import Column, Kind, Read, typed
 from recalign.sources.reading.files import existing, existing_file, existing_folder
 from recalign.sources.reading.records import Batch, Records
-from recalign.sources.reading.tables import open_table, require
+from recalign.sources.reading.tables import choose, glimpse, open_table, require
 
 __all__ = [
     "Batch",
@@ -11,9 +11,11 @@ __all__ = [
     "Kind",
     "Read",
     "Records",
+    "choose",
     "existing",
     "existing_file",
     "existing_folder",
+    "glimpse",
     "open_table",
     "require",
     "typed",

@@ -25,6 +25,7 @@ QUOTE = Reason(
 )
 TEXT = Reason("no text of the encoding", "Name the encoding of the file with -p encoding=NAME, such as latin-1.")
 SHOWN = 60  # bytes of a record that a message shows
+FOREIGN = ("PAR1", "ARROW1", '{"')  # Parquet, Arrow and JSON
 PIECE = 1 << 20  # bytes that one thread of Arrow parses
 
 
@@ -48,7 +49,7 @@ class Delimited(Records):
 
         self.file, self.dialect, self._named = file, dialect, columns is not None
         self._body, header = self._header() if columns is None else (0, list(columns))
-        if not all(cell.isprintable() for cell in header):
+        if not all(cell.isprintable() for cell in header) or header[0].startswith(FOREIGN):
             raise UserError(f"{file} begins with no header of text: {header[0][:20]!r}.", "Check that it is a table.")
         names = list(map(name, header))
         twice = next((each for each in names if each and names.count(each) > 1), None)
@@ -60,7 +61,8 @@ class Delimited(Records):
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Read the file. Arguments and errors: as the base's."""
         done, hold, skip = 0, b"", self._body
-        for part, last in whole_lines(blocks(self.file, self.dialect.encoding)):
+        for text, last in whole_lines(self.file, self.dialect.encoding):
+            part = self.dialect.simple(text)
             data = hold + part[skip:]
             skip = max(0, skip - len(part))
             layout = Layout(data, last, self.dialect, len(self.schema))
@@ -140,7 +142,7 @@ class Delimited(Records):
                 column_names=list(self.schema), block_size=max(PIECE, len(data) if several else 0)
             ),
             parse_options=arrow.ParseOptions(
-                delimiter=self.dialect.separator, quote_char=quote, escape_char=escape, newlines_in_values=several
+                delimiter=self.dialect.mark, quote_char=quote, escape_char=escape, newlines_in_values=several
             ),
             convert_options=arrow.ConvertOptions(
                 column_types=dict.fromkeys(self.schema, pa.string()),
@@ -161,6 +163,7 @@ class Delimited(Records):
             data += part
             if len(data) > LONGEST:
                 break
+        data = self.dialect.simple(data)
         start = len(data) - len(data.lstrip(b"\r\n"))
         if start == len(data):
             raise UserError(f"{self.file} is empty.", "Check that this is the file you meant.")
@@ -176,7 +179,7 @@ class Delimited(Records):
         lines = text.splitlines(keepends=True)
         reader = csv.reader(
             lines,
-            delimiter=self.dialect.separator,
+            delimiter=self.dialect.mark,
             quotechar=self.dialect.quote or '"',
             escapechar=self.dialect.escape,
             quoting=quoting,  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import numpy as np
 from recalign.errors import UserError
 
 LF, CR = 10, 13
+UNIT = "\x1f"  # the unit separator of ASCII
 CODE = re.compile(rb"(?=\D*\d)\S+")
 LINE_END = re.compile(rb"\r\n|\r|\n")
 LONGEST = 1 << 20  # bytes of a record of several lines; a quotation mark that is open for longer was never closed
@@ -38,7 +39,8 @@ class Dialect:
     closed, and what follows it would be swallowed.
 
     Args:
-        separator: between fields.
+        separator: between fields; one of several characters, such as the `::` of MovieLens, is read as one that no text
+            holds.
         quote: the quoting character, or None where it is plain text.
         escape: the character that takes the meaning of the next one, or None.
         encoding: of the text.
@@ -50,13 +52,24 @@ class Dialect:
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
-        for name in ("separator", "quote", "escape"):
+        if not self.separator or not self.separator.isascii() or set("\r\n") & set(self.separator):
+            raise UserError(f"separator = {self.separator!r} is refused.", "Name one or several ASCII characters.")
+        for name in ("quote", "escape"):
             character = getattr(self, name)
             if character is not None and (len(character) != 1 or not character.isascii() or character in "\r\n"):
                 raise UserError(f"{name} = {character!r} is refused.", "Name one ASCII character.")
         marks = [mark for mark in (self.separator, self.quote, self.escape) if mark is not None]
         if len(set(marks)) < len(marks):
             raise UserError(f"One of {marks!r} has two meanings.", "Name different characters.")
+
+    @property
+    def mark(self) -> str:
+        """The one character that separates fields in what `simple` returns."""
+        return self.separator if len(self.separator) == 1 else UNIT
+
+    def simple(self, data: bytes) -> bytes:
+        """Return whole lines with separators of one character."""
+        return data if len(self.separator) == 1 else data.replace(self.separator.encode(), UNIT.encode())
 
     @cached_property
     def _quoted(self) -> re.Pattern[bytes]:
@@ -70,7 +83,7 @@ class Dialect:
     @cached_property
     def _plain(self) -> re.Pattern[bytes]:
         """Text up to the next separator or line end."""
-        separator, escape = (re.escape((mark or "").encode()) for mark in (self.separator, self.escape))
+        separator, escape = (re.escape((mark or "").encode()) for mark in (self.mark, self.escape))
         return re.compile(
             b"(?:[^" + separator + escape + rb"\r\n]" + (b"|" + escape + b"." if escape else b"") + b")*", re.DOTALL
         )
@@ -122,7 +135,7 @@ class Dialect:
         """
         if len(cells) != width:
             return True
-        separator, quote = self.separator.encode(), (self.quote or "").encode()
+        separator, quote = self.mark.encode(), (self.quote or "").encode()
         lines = [line for line in LINE_END.split(record)[1:] if line]
         alike = [line.split(separator) for line in lines if line.count(separator) == width - 1]
         if width == 1 or 2 * len(alike) <= len(lines):
@@ -165,7 +178,7 @@ class Layout:
             self.stop = np.append(self.stop, len(self.data))
         self.start = np.concatenate([[0], self.stop[:-1]]).astype(np.int64)[: len(self.stop)]  # [L]
         self.used = len(self.data)
-        separators = np.flatnonzero(self.array == ord(self.dialect.separator))
+        separators = np.flatnonzero(self.array == ord(self.dialect.mark))
         suspicious = np.zeros(0, np.int64)
         if self.dialect.quote is not None and self.dialect.quote.encode() in self.data:
             separators, suspicious = self._quotes(separators)
@@ -185,7 +198,7 @@ class Layout:
 
     def _quotes(self, separators: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Separators outside quotes, and lines whose quotes are not all in their places, each opened and closed."""
-        quote, separator = ord(self.dialect.quote or ""), ord(self.dialect.separator)
+        quote, separator = ord(self.dialect.quote or ""), ord(self.dialect.mark)
         marks = np.flatnonzero(self.array == quote)
         line = np.searchsorted(self.stop, marks, side="right")
         before = np.searchsorted(marks, self.start)  # [L] marks on earlier lines

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from recalign.errors import UserError, closest
+from recalign.sources.reading.compression import DAMAGED, packing, unpacked
+from recalign.sources.reading.meter import metered
 
 BLOCK = 8 << 20
+LONGEST_LINE = 64 << 20
+"""Bytes of a line; a longer one is no record, and what unpacks to it is not worth the memory."""
+LARGEST_DOCUMENT = 1 << 30
+"""Bytes of a JSON document that is read at once."""
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
@@ -67,7 +75,7 @@ def codec(encoding: str) -> str:
 
 
 def blocks(file: Path, encoding: str) -> Iterator[bytes]:
-    """Yield a text file's bytes, without a byte order mark, as UTF-8.
+    """Yield a text file's bytes, without a byte order mark, as UTF-8; a gzip or zstd file's as they unpack.
 
     A byte order mark says the encoding, whatever `encoding` is. Bytes of a UTF-8 file are handed on as they are: what
     is no UTF-8 is for the reader of the lines to name.
@@ -77,22 +85,43 @@ def blocks(file: Path, encoding: str) -> Iterator[bytes]:
         encoding: of the file, where it has no byte order mark.
 
     Raises:
-        UserError: the file cannot be read, or is not in that encoding.
+        UserError: the file cannot be read, ends amid its compressed data, or is not in that encoding.
     """
+    lines = 0
     try:
-        with file.open("rb") as stream:
-            block = stream.read(BLOCK)
+        with file.open("rb") as raw, unpacked(raw) as stream:
+            block = _filled(stream.read)
             mark = next((mark for mark in MARKS if block.startswith(mark)), b"")
             encoding = codec(MARKS.get(mark, encoding))
             block = block[len(mark) :]
-            if encoding == "utf-8":
-                while block:
-                    yield block
-                    block = stream.read(BLOCK)
-                return
-            yield from _as_utf8(file, encoding, block, stream.read)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}.", "Check the file.") from None
+            plain = _plain(block, stream.read) if encoding == "utf-8" else _as_utf8(file, encoding, block, stream.read)
+            for part in metered(plain, raw):
+                lines += part.count(b"\n")
+                yield part
+    except DAMAGED as error:
+        if packing(file) is None:
+            raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', '') or error}.", "Check it.") from None
+        raise UserError(
+            f"{file} is damaged or cut off: its {packing(file)} data break off after line {lines} ({error}).",
+            "Download it again, and compare its size with the original's.",
+        ) from None
+
+
+def _filled(read: Callable[[int], bytes]) -> bytes:
+    """The first block, though the stream hands over less at a time."""
+    parts = []
+    missing = BLOCK
+    while missing > 0 and (part := read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _plain(block: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """UTF-8 as it is."""
+    while block:
+        yield block
+        block = read(BLOCK)
 
 
 def _as_utf8(file: Path, encoding: str, block: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
@@ -112,17 +141,52 @@ def _as_utf8(file: Path, encoding: str, block: bytes, read: Callable[[int], byte
         ) from None
 
 
-def whole_lines(parts: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
+def whole_lines(file: Path, encoding: str) -> Iterator[tuple[bytes, bool]]:
     """Yield blocks that end where a line ends, each with whether it is the last one.
 
     Args:
-        parts: what `blocks` yields.
+        file: as in `blocks`.
+        encoding: as in `blocks`.
+
+    Raises:
+        UserError: as `blocks`; a line is longer than `LONGEST_LINE`.
     """
-    rest = b""
-    for part in parts:
+    rest, lines = b"", 0
+    for part in blocks(file, encoding):
         data = rest + part
         end = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, len(data) - 1) + 1
         rest = data[end:]
         if end:
+            lines += data.count(b"\n")
             yield data[:end], False
+        if len(rest) > LONGEST_LINE:
+            raise UserError(
+                f"{file}, line {lines + 1}: longer than {LONGEST_LINE >> 20} MB, and it still goes on.",
+                "Check that the file is text with a record a line.",
+            )
     yield rest, True
+
+
+def document(file: Path, encoding: str = "utf-8") -> Any:
+    """Return what one JSON document holds.
+
+    Args:
+        file: as in `blocks`.
+        encoding: as in `blocks`.
+
+    Raises:
+        UserError: as `blocks`; the text is no JSON, or longer than `LARGEST_DOCUMENT`.
+    """
+    parts, size = [], 0
+    for part in blocks(file, codec(encoding)):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_DOCUMENT:
+            raise UserError(
+                f"{file} is longer than {LARGEST_DOCUMENT >> 20} MB, which is too long for one JSON document.",
+                "Write it as JSON lines.",
+            )
+    try:
+        return json.loads(b"".join(parts), parse_constant=str)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not readable JSON: {error}.", "Check that the file is whole.") from None

@@ -25,10 +25,12 @@ class Reason:
     Args:
         text: what is the matter, as a report counts it, such as "a wrong number of fields".
         hint: what to do about it.
+        harmless: as in `Refused`.
     """
 
     text: str
     hint: str
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,12 @@ class Tally:
         """Return the sums; the reason that comes first is that of the first refused record."""
         by_place = sorted(self.refused.items(), key=lambda item: item[1][1][0])
         refused = {
-            reason.text: Refused(count, tuple(f"{self.records.place} {n}: {said}" for n, said in first), reason.hint)
+            reason.text: Refused(
+                count,
+                tuple(f"{self.records.place} {n}: {said}" for n, said in first),
+                reason.hint,
+                reason.harmless,
+            )
             for reason, (count, first) in by_place
         }
         return FileAccount(self.records.file, self.read, refused)

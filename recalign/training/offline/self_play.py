@@ -16,6 +16,7 @@ from recalign.api import INVALID, PreferenceObjective, Rounds, Row
 from recalign.models.lora import renew_reference
 from recalign.models.weights import restore_weights
 from recalign.objectives.sft import Sft
+from recalign.reading import Shape, read_arrays, read_record
 from recalign.removal import discard
 from recalign.training.offline.negatives import Negatives, Rejected
 from recalign.training.offline.setups import preference_setup, token_setup
@@ -24,12 +25,20 @@ from recalign.training.setup import TrainingSetup
 from recalign.training.trainer import LOG_FILE, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.training.validation import Validation
-from recalign.workspace import atomic, read_json, write_json
+from recalign.workspace import atomic, write_json
 
 FOLDER = "rounds"
 STAGES = ("sft", "preference")
 DONE, MODEL, REJECTED = "results.json", "model", "rejected.npz"
 GREEDY_ROWS = 256  # decoded at a time, between two movements of the bar
+
+
+class StageResults(Shape):
+    """What a finished stage of a round reports."""
+
+    updates: int
+    seconds: float
+    reward: float | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Round:
     def done(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage reported, else None."""
         file = self.folder / stage / DONE
-        return dict(read_json(file)) if file.is_file() else None
+        return read_record(file, StageResults) if file.is_file() else None
 
 
 def play(
@@ -157,8 +166,8 @@ def _rejected(this: Round, negatives: Negatives) -> Rejected:
             with atomic(file) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, items=np.concatenate(parts))
         _wait()
-    with np.load(file, allow_pickle=False) as stored:
-        return Rejected(stored["items"], np.array([row.index for row in this.rows]))
+    stored = read_arrays(file, "items", hint=f"Delete {file}: its titles are drawn again.")
+    return Rejected(stored["items"], np.array([row.index for row in this.rows]))
 
 
 def _learn(this: Round, stage: str, setup: TrainingSetup, training: TrainingOptions, title: str, resume: bool) -> None:
@@ -179,8 +188,7 @@ def _finish(this: Round, stage: str, validation: Validation, figures: dict[str, 
 def _report(this: Round, before: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures of a finished round; `updates` counts those of the rounds before it too."""
     first, second = (this.done(stage) or {} for stage in STAGES)
-    with np.load(this.folder / REJECTED, allow_pickle=False) as stored:
-        paired = int((stored["items"] != INVALID).any(axis=1).sum())
+    paired = int((read_arrays(this.folder / REJECTED, "items")["items"] != INVALID).any(axis=1).sum())
     return {
         "round": this.number,
         "rows": len(this.rows),

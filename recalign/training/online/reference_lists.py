@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import distributed
 
 from recalign import console
-from recalign.errors import UserError
+from recalign.reading import read_arrays, reading
 from recalign.workspace import atomic, content_hash, home, write_json
 
 if TYPE_CHECKING:
@@ -83,12 +82,12 @@ class ReferenceLists:
         """
         rows, items = [np.zeros(0, dtype=np.int64)], [self._items[:0]]
         for file in sorted(self.folder.glob("*.npz")):
-            try:
-                with np.load(file, allow_pickle=False) as stored:
-                    rows.append(stored["rows"])
-                    items.append(stored["items"])
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise UserError(f"{file} is no readable file of reference lists: {error}.", "Delete it.") from None
+            stored = read_arrays(file, "rows", "items", hint="Delete it.")
+            with reading(file, "Delete it.", "is no readable file of reference lists"):
+                rows.append(stored["rows"].astype(np.int64, casting="same_kind"))
+                items.append(stored["items"].astype(np.int32, casting="same_kind"))
+                if items[-1].shape != (len(rows[-1]), *self._items.shape[1:]):
+                    raise ValueError(f"its lists have the shape {items[-1].shape}")
         self._items = np.concatenate(items)
         self._place = {int(row): place for place, row in enumerate(np.concatenate(rows))}
 

@@ -12,13 +12,13 @@ from recalign.metrics.expression import parse_expression
 from recalign.models.lora import LoraOptions, reference_model, renew_reference
 from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
+from recalign.reading import read_json
 from recalign.training.offline import negatives, self_play
 from recalign.training.offline.self_play import play
 from recalign.training.supervised import SftOptions, train_supervised
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import TrainingOptions
 from recalign.training.validation import Validation
-from recalign.workspace import read_json
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 

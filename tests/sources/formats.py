@@ -1,0 +1,248 @@
+# ruff: noqa: E501 (rows of the formats)
+"""Small files of the exact formats that dumps and papers' repositories have, for tests of sources."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+USERS, ITEMS, LENGTH = 12, 9, 6
+DAY = 86_400
+START = 1_300_000_000
+
+
+def log() -> list[tuple[int, int, int, int]]:
+    """User, item, stars and time in seconds of every interaction: each user has six, no item twice."""
+    return [
+        (u, (u + 2 * n) % ITEMS, 1 + (u * n) % 5, START + DAY * (USERS * n + u))
+        for u in range(USERS)
+        for n in range(LENGTH)
+    ]
+
+
+def user(number: int) -> str:
+    return f"A{number:013d}"
+
+
+def asin(number: int) -> str:
+    return f"B{number:09d}"
+
+
+def title(number: int) -> str:
+    return f"Gadget {number}"
+
+
+def pack(file: Path, data: bytes | str) -> Path:
+    """Write a file, packed as its suffix says."""
+    data = data.encode() if isinstance(data, str) else data
+    if file.suffix == ".gz":
+        data = gzip.compress(data)
+    elif file.suffix == ".zst":
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(data)
+        data = sink.getvalue().to_pybytes()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+def json_lines(rows) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def literals(rows) -> str:
+    return "".join(repr(row) + "\n" for row in rows)
+
+
+# ------------------------------------------------------------ Amazon
+
+
+def amazon_2014(folder: Path) -> Path:
+    """Reviews as JSON lines, metadata as Python literals."""
+    reviews = [
+        {"reviewerID": user(u), "asin": asin(i), "reviewerName": 'J. "Q" Doe', "helpful": [0, 1], "reviewText": "It's ok",
+         "overall": float(r), "summary": "ok", "unixReviewTime": t, "reviewTime": "09 13, 2009"}
+        for u, i, r, t in log()
+    ]  # fmt: skip
+    meta = [
+        {"asin": asin(i), "related": {"also_bought": [asin(1)]}, "title": title(i), "price": 9.5, "description": "It's good.",
+         "imUrl": "http://x/y.jpg", "categories": [["Electronics", "Audio &amp; Video"], ["Electronics", f"Kind {i % 2}"]]}
+        for i in range(ITEMS + 5)
+    ]  # fmt: skip
+    pack(folder / "meta_Gadgets.json.gz", literals(meta))
+    return pack(folder / "reviews_Gadgets_5.json.gz", json_lines(reviews))
+
+
+def amazon_2018(folder: Path) -> Path:
+    """Metadata of JSON lines, with repeats, and with pieces of web pages in titles and categories."""
+    reviews = [
+        {"overall": float(r), "verified": True, "reviewTime": "09 13, 2009", "reviewerID": user(u), "asin": asin(i),
+         "style": {"Format:": " Hardcover"}, "reviewText": "line\nbreak \\ slash", "unixReviewTime": t}
+        for u, i, r, t in log()
+    ]  # fmt: skip
+    meta = [
+        {"category": ["Books", "Art &amp; Design", "</span></span></span>"], "description": ["One.", "<p>Two.</p>"],
+         "title": title(i), "also_buy": [], "asin": asin(i), "main_cat": "<img src='x.png' alt='Books'>"}
+        for i in range(ITEMS)
+    ]  # fmt: skip
+    meta[1]["title"] = '<span id="productTitle" class="a-size-large">Gadget 1</span>'
+    meta[2]["title"] = "var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();"
+    pack(folder / "meta_Books.json.gz", json_lines([*meta, meta[0]]))
+    return pack(folder / "Books_5.json.gz", json_lines(reviews))
+
+
+def amazon_2023_rows() -> tuple[list[dict], list[dict]]:
+    """Reviews, in milliseconds, and metadata by parent_asin."""
+    reviews = [
+        {"rating": float(r), "title": "Fine", "text": 'A "word"', "images": [], "asin": "V" + asin(i)[1:],
+         "parent_asin": asin(i), "user_id": user(u), "timestamp": 1000 * t + 7, "helpful_vote": 0,
+         "verified_purchase": True}
+        for u, i, r, t in log()
+    ]  # fmt: skip
+    meta = [
+        {"main_category": "All Beauty", "title": title(i), "average_rating": 4.1, "features": ["a"],
+         "description": ["It's", "soft"], "price": None, "store": "S", "categories": ["Beauty", "Hair"] if i % 2 else [],
+         "details": {"Brand": "B"}, "parent_asin": asin(i), "bought_together": None}
+        for i in range(ITEMS)
+    ]  # fmt: skip
+    return reviews, meta
+
+
+def amazon_2023(folder: Path) -> Path:
+    """JSON lines."""
+    reviews, meta = amazon_2023_rows()
+    pack(folder / "meta_All_Beauty.jsonl.gz", json_lines(meta))
+    return pack(folder / "All_Beauty.jsonl.gz", json_lines(reviews))
+
+
+def amazon_2023_parquet(folder: Path) -> Path:
+    """Parquet, in the folders of the hub."""
+    reviews, meta = amazon_2023_rows()
+    folder.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame(meta).with_columns(price=pl.lit("None")).write_parquet(folder / "raw_meta_All_Beauty.parquet")
+    pl.DataFrame(reviews).write_parquet(folder / "raw_review_All_Beauty.parquet")
+    return folder
+
+
+def last_out(folder: Path, *, history: bool) -> Path:
+    """The benchmark's CSVs, with or without the history of each row."""
+    head = "user_id,parent_asin,rating,timestamp" + (",history" if history else "")
+    rows = {"train": [], "valid": [], "test": []}
+    seen: dict[int, list[str]] = {}
+    for u, i, r, t in log():
+        past = seen.setdefault(u, [])
+        split = {LENGTH - 2: "valid", LENGTH - 1: "test"}.get(len(past), "train")
+        rows[split].append(f"{user(u)},{asin(i)},{float(r)},{1000 * t}" + (f",{' '.join(past)}" if history else ""))
+        past.append(asin(i))
+    for split, lines in rows.items():
+        pack(folder / f"All_Beauty.{split}.csv.gz", "\n".join([head, *lines]) + "\n")
+    return folder
+
+
+def ratings_only(folder: Path, *, item_first: bool) -> Path:
+    """CSV without a header: user, item, rating, time; in 2018 the item first."""
+    pairs = [((asin(i), user(u)) if item_first else (user(u), asin(i)), r, t) for u, i, r, t in log()]
+    return pack(folder / "Books.csv", "".join(f"{a},{b},{float(r)},{t}\n" for (a, b), r, t in pairs))
+
+
+# ------------------------------------------------------------ Steam, Goodreads, MovieLens, Yelp
+
+
+def day(seconds: int, form: str) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime(form)
+
+
+def steam(folder: Path) -> Path:
+    """Lines of Python literals with the `u` of Python 2; a game without an id, one without a title."""
+    reviews = [
+        {"username": user(u), "hours": 0.5 + r, "product_id": str(100 + i), "page_order": 0, "date": day(t, "%Y-%m-%d"),
+         "text": "it's \u00e9pic", "early_access": False, "page": 1}
+        for u, i, r, t in log()
+    ]  # fmt: skip
+    games = [
+        {"publisher": "P", "genres": ["Action", "Indie &amp; more"], "app_name": f"Game {i}", "title": f"Game {i}",
+         "release_date": "2018-01-04", "tags": ["Fun"], "price": 4.99, "specs": ["Single-player"], "id": str(100 + i)}
+        for i in range(ITEMS + 3)
+    ]  # fmt: skip
+    del games[1]["genres"], games[2]["title"], games[ITEMS + 1]["id"]
+    del games[3]["title"], games[3]["app_name"]
+    games[4]["title"] = games[5]["title"] = "Twins"
+    games[5]["release_date"] = "Jan 2019"
+
+    def old(rows):
+        return literals(rows).replace(" '", " u'").replace("{'", "{u'")
+
+    pack(folder / "steam_games.json.gz", old(games))
+    return pack(folder / "steam_reviews.json.gz", old(reviews))
+
+
+def goodreads(folder: Path, *, genres: bool = False) -> Path:
+    """Interactions with the dates of Goodreads, books with shelves; books 0 and 1 are editions of one work."""
+    interactions = [
+        {"user_id": user(u), "book_id": str(i), "review_id": "x", "is_read": True, "rating": r if i else 0,
+         "review_text_incomplete": "", "date_added": day(t, "%a %b %d %H:%M:%S +0000 %Y"), "read_at": ""}
+        for u, i, r, t in log()
+    ]  # fmt: skip
+    interactions[0]["date_added"] = day(START - 8 * 3600, "%a %b %d %H:%M:%S -0800 %Y")
+    books = [
+        {"isbn": "", "popular_shelves": [{"count": "99", "name": "to-read"}, {"count": "9", "name": f"kind-{i % 2}"}],
+         "similar_books": [], "description": "A book.", "authors": [{"author_id": "1", "role": ""}],
+         "publication_year": str(1990 + i), "book_id": str(i), "work_id": str(max(i, 1) + 500), "title": f"Book {i}",
+         "title_without_series": f"Book {i}", "ratings_count": "3"}
+        for i in range(ITEMS)
+    ]  # fmt: skip
+    pack(folder / "goodreads_books_poetry.json.gz", json_lines(books))
+    if genres:
+        votes = [{"book_id": str(i), "genres": {"romance": 1, "history, biography": 7}} for i in range(ITEMS)]
+        pack(folder / "goodreads_book_genres_initial.json.gz", json_lines(votes))
+    return pack(folder / "goodreads_interactions_poetry.json.gz", json_lines(interactions))
+
+
+def movielens_100k(folder: Path) -> Path:
+    """Tabs and bars, no header, latin-1, a flag for each genre."""
+    pack(folder / "u.data", "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in log()))
+    flags = {0: "1" + "|0" * 18, 1: "0|1|1" + "|0" * 16}
+    movies = [f"{i}|Film\u00e9 {i} (1995)|01-Jan-1995||http://x|{flags[i % 2]}\n" for i in range(ITEMS)]
+    pack(folder / "u.item", "".join(movies).encode("latin-1"))
+    return folder
+
+
+def movielens_1m(folder: Path) -> Path:
+    """Two colons, no header, latin-1."""
+    pack(folder / "ratings.dat", "".join(f"{u}::{i}::{r}::{t}\n" for u, i, r, t in log()))
+    movies = [f'{i}::"Film\u00e9: {i}", The (1995)::Action|Comedy\n' for i in range(ITEMS)]
+    pack(folder / "movies.dat", "".join(movies).encode("latin-1"))
+    return folder
+
+
+def movielens_32m(folder: Path) -> Path:
+    """CSV with a header and quotes."""
+    rows = [f"{u},{i},{r}.5,{t}" for u, i, r, t in log()]
+    pack(folder / "ratings.csv", "\n".join(["userId,movieId,rating,timestamp", *rows]) + "\n")
+    movies = [
+        f'{i},"Film ""{i}"", The (1995)",{"(no genres listed)" if i == 1 else "Action|Comedy"}' for i in range(ITEMS)
+    ]
+    pack(folder / "movies.csv", "\n".join(["movieId,title,genres", *movies]) + "\n")
+    return folder
+
+
+def yelp(folder: Path) -> Path:
+    """JSON lines; two businesses of one name in two cities."""
+    reviews = [
+        {"review_id": "r", "user_id": user(u), "business_id": f"b{i}", "stars": float(r), "useful": 0, "text": "ok\n",
+         "date": day(t, "%Y-%m-%d %H:%M:%S")}
+        for u, i, r, t in log()
+    ]  # fmt: skip
+    businesses = [
+        {"business_id": f"b{i}", "name": "Caf\u00e9" if i < 2 else f"Place {i}", "city": f"City {i}", "state": "CA",
+         "attributes": {"WiFi": "u'free'"}, "categories": None if i == 3 else "Coffee & Tea, Food", "hours": None}
+        for i in range(ITEMS + 2)
+    ]  # fmt: skip
+    pack(folder / "yelp_academic_dataset_business.json", json_lines(businesses))
+    return pack(folder / "yelp_academic_dataset_review.json", json_lines(reviews))
