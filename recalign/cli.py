@@ -17,6 +17,7 @@ import typer
 from recalign import __version__, console
 from recalign.errors import LONGEST, TAIL, UserError, advice_on, shortened, wants_memory
 from recalign.workflow.signatures import UsageError, command_function, signature_of, usage_text, with_signature_of
+from recalign.workspace import invoking
 
 PANELS = {
     "Data and models": ("prepare", "sft", "align", "export"),
@@ -124,7 +125,8 @@ def _outcome(arguments: list[str], as_json: bool) -> int:
         for text in arguments:
             if _undecodable(text):
                 raise UserError(f"The argument {text!r} is not in the encoding of this system.", UTF8)
-        code = app(args=arguments, standalone_mode=False, prog_name="recalign")
+        with invoking(arguments):
+            code = app(args=arguments, standalone_mode=False, prog_name="recalign")
     except UserError as error:
         return _fail(error.what, error.hint, as_json, code=2)
     except UsageError as error:

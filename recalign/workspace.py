@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ ABANDONED = 24 * 3600.0
 """Seconds after which a half-written file of a process that is not on this machine is nobody's."""
 CLAIM = "RECALIGN_CLAIM"
 """Environment variable by which a recipe tells the command that it runs, in whatever process, what to claim and how."""
+INVOKED = "RECALIGN_INVOKED"
+"""Environment variable by which the command line tells every run that begins, in whatever process, what was typed."""
 
 
 def home() -> Path:
@@ -115,6 +117,23 @@ def claiming(folder: Path, claim: Mapping[str, Any]) -> Iterator[None]:
             del os.environ[CLAIM]
         else:
             os.environ[CLAIM] = before
+
+
+@contextlib.contextmanager
+def invoking(arguments: Sequence[str]) -> Iterator[None]:
+    """Let the runs that begin meanwhile record what was typed, and where; within such a command nothing changes.
+
+    Args:
+        arguments: of `recalign`, the first one the subcommand.
+    """
+    outer = INVOKED in os.environ
+    if not outer:
+        os.environ[INVOKED] = json.dumps({"arguments": list(arguments), "folder": os.getcwd()})
+    try:
+        yield
+    finally:
+        if not outer:
+            del os.environ[INVOKED]
 
 
 def content_hash(value: Any) -> str:
@@ -318,6 +337,7 @@ class RunFolder:
             "started": record.get("started", time.time()),
             "makes": list(makes),
             **self._claim(record),
+            **({"invoked": json.loads(os.environ[INVOKED])} if INVOKED in os.environ else {}),
         }
 
     def _claim(self, resumed: Mapping[str, Any]) -> dict[str, Any]:

@@ -410,7 +410,7 @@ def test_ctrl_c_while_evaluating_and_comparing(call, tmp_path, monkeypatch):
     folder = write_decoded(tmp_path / "sft", dataset, [[1, 3, 2]] * 4)
     for command, where in [
         (["eval", folder], "recalign.evaluation.evaluate.recommend_beside"),
-        (["compare", folder], "recalign.comparison.report.write_report"),
+        (["compare", folder], "recalign.comparison.report_files.write_report"),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(where, interrupt)

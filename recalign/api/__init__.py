@@ -12,8 +12,15 @@ from pydantic import Field
 from recalign.api.backbones import Backbone
 from recalign.api.base import INVALID, NoParams, Plugin, hookimpl
 from recalign.api.decoders import Decoder, Predictions, Rescorer, ValidContinuations
-from recalign.api.engine import Completions, Engine, Scoring, TitleTree
-from recalign.api.lists import CutLists, Relevance, cut_lists, distinct_rows, first_positions, flatten
+from recalign.api.engine import (
+    Completions,
+    Engine,
+    Questions,
+    Rationales,
+    Scoring,
+    TitleTree,
+)
+from recalign.api.lists import CutLists, Relevance, cut_lists, distinct_rows, first_positions, flatten, seeded_order
 from recalign.api.metrics import AnyMetric, CorpusMetric, ListBatch, Metric
 from recalign.api.objectives import Objective
 from recalign.api.preference_objectives import (
@@ -23,6 +30,7 @@ from recalign.api.preference_objectives import (
     PreferenceParams,
     Rounds,
 )
+from recalign.api.ranking_head import RANKING_HEAD, ranking_head
 from recalign.api.recommenders import Recommender, TrainingData
 from recalign.api.rollout_objectives import (
     Credit,
@@ -39,13 +47,26 @@ from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjectiv
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.data.item_vectors import item_vectors, truncated_svd
+from recalign.data.questions import (
+    DECISION,
+    PARTS,
+    RATIONALE,
+    Answer,
+    AnswerFormat,
+    Answering,
+    Question,
+    StateAt,
+)
 from recalign.data.saved_arrays import read_arrays, write_arrays
 from recalign.data.vectors import cooccurrence, tfidf
 from recalign.errors import UserError
 from recalign.params import Params
 
 __all__ = [
+    "Answer",
     "AnswerBatch",
+    "AnswerFormat",
+    "Answering",
     "AnyMetric",
     "Backbone",
     "Catalogue",
@@ -53,6 +74,7 @@ __all__ = [
     "CorpusMetric",
     "Credit",
     "CutLists",
+    "DECISION",
     "Decoder",
     "Engine",
     "Field",
@@ -64,6 +86,7 @@ __all__ = [
     "Metric",
     "NoParams",
     "Objective",
+    "PARTS",
     "Params",
     "Plugin",
     "PolicyBatch",
@@ -72,6 +95,11 @@ __all__ = [
     "PreferenceNeeds",
     "PreferenceObjective",
     "PreferenceParams",
+    "Question",
+    "Questions",
+    "RANKING_HEAD",
+    "RATIONALE",
+    "Rationales",
     "RawData",
     "Recommender",
     "Relevance",
@@ -85,6 +113,7 @@ __all__ = [
     "SamplingParams",
     "Scoring",
     "Source",
+    "StateAt",
     "ValidContinuations",
     "TitleTree",
     "TokenNeeds",
@@ -99,7 +128,9 @@ __all__ = [
     "flatten",
     "hookimpl",
     "item_vectors",
+    "ranking_head",
     "read_arrays",
+    "seeded_order",
     "tfidf",
     "truncated_svd",
     "write_arrays",

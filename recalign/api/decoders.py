@@ -27,11 +27,13 @@ class Predictions:
         items: [U, K] int64; INVALID where text names no item, and beyond a short list's end.
         scores: [U, K] float64, the decoder's score of each position (higher is better).
         lengths: [U] how many positions each list has.
+        rationales: [U, K] str, the text that each position's score was read after, or None where none was written.
     """
 
     items: np.ndarray
     scores: np.ndarray
     lengths: np.ndarray
+    rationales: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ No list is looked at on its own: the thousands of lists of a training step cost 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,3 +114,19 @@ class Relevance:
         wanted = index[:, None] * self.stride + lists.items  # [N, k]
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where((self.keys[place] == wanted) & lists.counted, self.gains[place], 0.0)
+
+
+def seeded_order(seed: int, row: Row, items: np.ndarray) -> np.ndarray:
+    """Return a random place for each item of a row: the order that ties are broken by, wherever items are stored.
+
+    Args:
+        seed: of the draw.
+        row: its index and user enter.
+        items: [X] item indices.
+
+    Returns:
+        int64 [X], a permutation of 0..X-1 that depends on the seed, the row and the set of items.
+    """
+    user = zlib.crc32(row.user_id.encode())
+    drawn = np.random.default_rng([seed % 2**32, row.index, user]).permutation(len(items))
+    return drawn[np.argsort(np.argsort(items, kind="stable"), kind="stable")]

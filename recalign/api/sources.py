@@ -61,7 +61,8 @@ class RawData:
         items: item_id (str), title (str); optionally genres (list[str], or text that `preparation.genres` reads),
             text (str) and suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
-            oldest first, the last `targets` are what is predicted), timestamp (float64). `events` is then None.
+            oldest first, the last `targets` are what is predicted), timestamp (float64), and optionally candidates
+            (list[str], the items that a row ranks). `events` is then None.
         accounts: of the files that were read; `prepare` refuses a dataset whose files have refused records, unless
             it was told to leave them out, and reports the counts.
         items_per_event: `items` has a row an interaction, not one an item: values that differ within an item are told,
@@ -70,6 +71,7 @@ class RawData:
         partial: the table of items is known to have gaps, as those of dumps have: items without a usable title, and
             interactions with items that it lacks, are left out and told, and of contradicting rows the first counts.
         codes: item_id -> numbers of its semantic identifier, all of one length, where the source brings identifiers.
+        users: user_id (str) and profile (str, what is known of a user in words), where the source has profiles.
     """
 
     items: pl.LazyFrame
@@ -80,6 +82,7 @@ class RawData:
     genre_separator: str | None = None
     partial: bool = False
     codes: Mapping[str, Sequence[int]] | None = None
+    users: pl.LazyFrame | None = None
 
 
 class Source(Plugin, ABC):
@@ -88,6 +91,8 @@ class Source(Plugin, ABC):
     Attributes:
         needs_path: whether `prepare SOURCE PATH` must name a path.
         suggests: options of `prepare` that fit this source; what the user gives goes first.
+        reads_names: whether PATH may be a name, such as one of the Hugging Face hub, that is no path; it is then handed
+            over as it was written.
         general: whether other sources read some of what this one reads, and know more of it; where the user names no
             source, it is taken only if none of those recognises the path.
     """
@@ -95,6 +100,7 @@ class Source(Plugin, ABC):
     needs_path: ClassVar[bool] = True
     suggests: ClassVar[dict[str, Any]] = {}
     general: ClassVar[bool] = False
+    reads_names: ClassVar[bool] = False
 
     @classmethod
     def recognises(cls, path: Path) -> str:

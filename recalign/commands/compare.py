@@ -31,6 +31,9 @@ ReferenceOption = Annotated[
     str | None, typer.Option(help="Row that the others are tested against (default: the first).")
 ]
 MetricsOption = Annotated[str | None, typer.Option(help="Comma-separated (default: all, the same for every run).")]
+UsersOption = Annotated[
+    int, typer.Option(help="Maximum number of rows in the report's browser of users; of more, some are drawn.", min=0)
+]
 
 
 def compare(
@@ -38,6 +41,7 @@ def compare(
     group: GroupOption = None,
     reference: ReferenceOption = None,
     metrics: MetricsOption = None,
+    users: UsersOption = 5000,
     out: OutOption = None,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -52,6 +56,7 @@ def compare(
     - recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --reference sft
     """
     from recalign.comparison import report
+    from recalign.comparison.report_files import FILES, write_report
     from recalign.comparison.systems import compare as compare_runs
     from recalign.evaluation.per_user import split_metrics
     from recalign.runs.lifecycle import Asked, perform
@@ -63,21 +68,22 @@ def compare(
         "groups": {name: [str(found.folder) for found in members] for name, members in groups.items()},
         "reference": reference,
         "metrics": wanted,
+        "users": users,
         "seed": seed,
     }
     inputs = {str(found.folder): content_hash(found.results) for members in groups.values() for found in members}
     comparison = compare_runs(groups, reference=reference, metrics=wanted, seed=seed)
 
     def work(_: None) -> dict[str, Any]:
-        files = report.write_report(comparison, run.path)
+        files = write_report(comparison, run.path, users=users, seed=seed)
         return {**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)}
 
-    asked_for = Asked("compare", asked, inputs, report.FILES)
+    asked_for = Asked("compare", asked, inputs, FILES)
     results = perform(run, asked_for, lambda: None, work, resume=True, overwrite=overwrite)
     for grid in report.grids(comparison):
         console.show(report.to_rich(grid))
     console.show(report.CAPTION)
-    console.say(f"Markdown, LaTeX, JSON and HTML in {run.path}.")
+    console.say(f"{run.path / 'report.html'} shows it all; beside it tables (Markdown, LaTeX, CSV, JSON) and figures.")
     return results
 
 

@@ -1,23 +1,19 @@
-"""A comparison for readers: the same grids as rich tables, Markdown, LaTeX and one HTML page with an interval plot."""
+"""A comparison as tables: the same grids for the console, in Markdown and in LaTeX."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recalign.comparison.aggregation import System
 from recalign.comparison.systems import Comparison
 from recalign.evaluation.tables import figure, number, p_text, signed
 from recalign.runs.cost import COLUMNS
-from recalign.workspace import atomic, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-FILES = ("table.json", "table.md", "table.tex", "report.html", "intervals.png")
 LATEX_ESCAPES = str.maketrans(
     {c: f"\\{c}" for c in "_%&#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 )
@@ -47,8 +43,11 @@ class Grid:
 
 def grids(comparison: Comparison) -> list[Grid]:
     """Lay a comparison out: means of all metrics, differences in the main metrics, cost."""
-    found = [_means(comparison), *(_differences(comparison, metric) for metric in main_metrics(comparison.metrics))]
-    return [*found, *([_cost(comparison)] if any(system.cost for system in comparison.systems) else [])]
+    found = [
+        means_grid(comparison),
+        *(difference_grid(comparison, metric) for metric in main_metrics(comparison.metrics)),
+    ]
+    return [*found, *([cost_grid(comparison)] if any(system.cost for system in comparison.systems) else [])]
 
 
 def main_metrics(metrics: Sequence[str]) -> list[str]:
@@ -64,11 +63,17 @@ def main_metrics(metrics: Sequence[str]) -> list[str]:
     return chosen or list(metrics)
 
 
+def shown_name(system: System) -> str:
+    """Return a system's name, with a word where it is an oracle."""
+    return system.name + (" (oracle)" if system.oracle else "")
+
+
 def _names(comparison: Comparison) -> list[str]:
-    return [system.name + (" (oracle)" if system.oracle else "") for system in comparison.systems]
+    return [shown_name(system) for system in comparison.systems]
 
 
-def _means(comparison: Comparison) -> Grid:
+def means_grid(comparison: Comparison) -> Grid:
+    """Lay out the means of all metrics."""
     rows = []
     corpus = list(comparison.systems[0].corpus)
     for name, system in zip(_names(comparison), comparison.systems, strict=True):
@@ -96,7 +101,8 @@ def _best(comparison: Comparison) -> frozenset[tuple[int, int]]:
     return frozenset(best)
 
 
-def _differences(comparison: Comparison, metric: str) -> Grid:
+def difference_grid(comparison: Comparison, metric: str) -> Grid:
+    """Lay out each system's mean in a metric, and its paired difference to the reference."""
     rows = []
     better = comparison.higher_is_better.get(metric)
     for name, system in zip(_names(comparison), comparison.systems, strict=True):
@@ -115,7 +121,8 @@ def _differences(comparison: Comparison, metric: str) -> Grid:
     return Grid(metric, ("system", metric, against, "p", "p (Holm)", users), tuple(rows))
 
 
-def _cost(comparison: Comparison) -> Grid:
+def cost_grid(comparison: Comparison) -> Grid:
+    """Lay out what training and decoding took; without columns where nothing was recorded."""
     known = [key for key in COLUMNS if any(key in system.cost for system in comparison.systems)]
     rows = [
         (name, *(f"{system.cost[key]:,.1f}" if key in system.cost else "-" for key in known))
@@ -166,53 +173,6 @@ def to_latex(comparison: Comparison) -> str:
             lines.append(" & ".join(cells) + " \\\\")
         parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
     return "\n\n".join([f"% {CAPTION}", *parts]) + "\n"
-
-
-def to_html(comparison: Comparison, plot: bytes) -> str:
-    """Write one self-contained page.
-
-    Args:
-        comparison: what it shows.
-        plot: PNG, embedded.
-    """
-    parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>recalign compare</title>",
-        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em}"
-        "table{border-collapse:collapse;margin:1em 0}"
-        "td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #ddd}"
-        "td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}img{max-width:100%}</style>",
-        f"<h1>Against {html.escape(comparison.reference)}</h1>",
-        f"<img alt='means with 95% intervals' src='data:image/png;base64,{base64.b64encode(plot).decode()}'>",
-    ]
-    for grid in grids(comparison):
-        parts.append(f"<h2>{html.escape(grid.title)}</h2><div class='wide'><table><tr>")
-        parts.append("".join(f"<th>{html.escape(heading)}</th>" for heading in grid.headings) + "</tr>")
-        for i, row in enumerate(grid.rows):
-            cells = [_marked(html.escape(cell), "<b>", "</b>", (i, j) in grid.bold) for j, cell in enumerate(row)]
-            parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        parts.append("</table></div>")
-    return "\n".join([*parts, f"<p>{html.escape(CAPTION)}</p></html>"]) + "\n"
-
-
-def write_report(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write table.json, table.md, table.tex, report.html and intervals.png; return their paths.
-
-    Raises:
-        UserError: the disk is full.
-    """
-    from recalign.comparison.plots import interval_plot
-
-    plot = interval_plot(comparison, main_metrics(comparison.metrics))
-    data, *texts, picture = FILES
-    write_json(folder / data, comparison.as_dict())
-    for name, text in zip(
-        texts, (to_markdown(comparison), to_latex(comparison), to_html(comparison, plot)), strict=True
-    ):
-        with atomic(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    with atomic(folder / picture) as temporary:
-        temporary.write_bytes(plot)
-    return [folder / name for name in FILES]
 
 
 def _marked(text: str, before: str, after: str, bold: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from recalign.data.catalogue import Catalogue
+from recalign.data.questions import Question
 from recalign.errors import UserError, did_you_mean
 from recalign.reading import Shape, checked, read_object, read_parquet, reading
 
@@ -40,6 +41,10 @@ class Row:
         candidates: [X] item indices to rank, or None for the whole catalogue.
         earlier: [E] item indices consumed before the history's window: too old for a prompt, yet not recommended again
             where the history is excluded.
+        times: [H] seconds since 1970 of each item of the history, or None where prompts do not show them.
+        ratings: [H] the user's ratings, NaN where there is none; None likewise.
+        profile: what the source says of the user, in words; possibly nothing.
+        question: the one candidate that is asked about, or None: the row asks for items.
     """
 
     index: int
@@ -50,6 +55,16 @@ class Row:
     timestamp: float
     candidates: np.ndarray | None = None
     earlier: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    times: np.ndarray | None = None
+    ratings: np.ndarray | None = None
+    profile: str = ""
+    question: Question | None = None
+
+    def recalling(self, kept: slice | np.ndarray) -> Row:
+        """Return the row with a part of its history (a slice, bool [H] or indices), times and ratings with it."""
+        times = None if self.times is None else self.times[kept]
+        ratings = None if self.ratings is None else self.ratings[kept]
+        return replace(self, history=self.history[kept], times=times, ratings=ratings)
 
     @property
     def consumed(self) -> np.ndarray:
@@ -78,7 +93,10 @@ class Rows(Sequence[Row]):
             raise IndexError(index)
         index = index % len(self)
         record = self.arrow[index]
-        candidates = record.get("candidates")
+
+        def optional(name: str, kind: type) -> np.ndarray | None:
+            return None if record.get(name) is None else np.asarray(record[name], dtype=kind)
+
         return Row(
             index=index,
             user_id=str(record["user_id"]),
@@ -86,8 +104,11 @@ class Rows(Sequence[Row]):
             targets=np.asarray(record["targets"], dtype=np.int64),
             gains=np.asarray(record["gains"], dtype=np.float64),
             timestamp=float(record["timestamp"]),
-            candidates=None if candidates is None else np.asarray(candidates, dtype=np.int64),
+            candidates=optional("candidates", np.int64),
             earlier=np.asarray(record.get("earlier", ()), dtype=np.int64),
+            times=optional("times", np.float64),
+            ratings=optional("ratings", np.float64),
+            profile=str(record.get("profile") or ""),
         )
 
     def __iter__(self) -> Iterator[Row]:
@@ -154,7 +175,7 @@ class PreparedDataset:
 
     @property
     def task(self) -> str:
-        """`next` (one target a row) or `list` (several)."""
+        """`next` (one target a row), `list` (several) or `rank` (one among candidates)."""
         return str(self.info["options"]["task"])
 
     @property
@@ -164,7 +185,7 @@ class PreparedDataset:
 
     @property
     def list_length(self) -> int:
-        """How many titles a response of the list task names; 1 for the next task."""
+        """How many titles a response of the list task names; 1 for the next task, all candidates for rank."""
         return int(self.info["options"]["list_length"])
 
     def excludes_history(self, choice: ExcludeHistory = "auto") -> bool:

@@ -22,6 +22,7 @@ from recalign.decoding.exact_search import ExactSearch
 from recalign.decoding.hidden_states import follow, last_hidden_states, takes_tree_mask
 from recalign.decoding.prepacked import prepacked
 from recalign.decoding.prompt_cache import CHAIN, TREE, Cost, PromptCache, SharedPromptCache, room
+from recalign.decoding.questions import EngineQuestions
 from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
 from recalign.decoding.uncached import UncachedPrompts
@@ -51,6 +52,7 @@ class PolicyEngine:
         list_length: titles of a list that it was trained to write; 1 for the next task.
         cost: counters of what was spent.
         trie: the catalogue's titles as a tree.
+        questions: what is asked about single candidates.
         obstacle: why the model cannot share prompts (then every forward pass encodes the whole prompt again), or "".
     """
 
@@ -247,13 +249,19 @@ class PolicyEngine:
         self.cost.prompts += len(prompts)
         self.cost.prompt_tokens += sum(map(len, prompts))
         with self.inference():
-            tree_mask = responses is not None and self._takes_tree_mask
+            tree_mask = responses is not None and self.takes_tree_mask
         with contextlib.nullcontext() if gradients else self.inference():
             return last_hidden_states(self.policy.model, completions, places, self.token_budget, tree_mask)
 
     @cached_property
-    def _takes_tree_mask(self) -> bool:
+    def takes_tree_mask(self) -> bool:
+        """Whether the model takes prefix trees; to be asked within `inference`."""
         return takes_tree_mask(self.policy.model)
+
+    @cached_property
+    def questions(self) -> EngineQuestions:
+        """What is asked about single candidates."""
+        return EngineQuestions(self)
 
     def _search(
         self, search: BeamSearch | ThresholdSearch | ExactSearch, rows: Sequence[Row], slots: int
@@ -343,8 +351,15 @@ class PolicyEngine:
 
     def prompt_cache(self, prompts: Sequence[np.ndarray], list_length: int) -> PromptCache:
         """Return an empty cache for some prompts and lists of K titles, of the kind that the model takes."""
-        model = self.policy.model
-        reach = max(map(len, prompts)) + list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
-        if self.obstacle or beyond_window(model, reach):
-            return UncachedPrompts(model, self.cost, self.token_budget)
-        return SharedPromptCache(model, self.cost)
+        longest = list_length * (self.trie.longest + len(self.policy.titles.separator)) + 1
+        return self.cache_reaching(max(map(len, prompts)) + longest)
+
+    def shares(self, reach: int) -> bool:
+        """Whether sequences of so many tokens share their prompts in the cache."""
+        return not self.obstacle and not beyond_window(self.policy.model, reach)
+
+    def cache_reaching(self, reach: int) -> PromptCache:
+        """Return an empty cache for sequences of up to `reach` tokens, of the kind that the model takes."""
+        if self.shares(reach):
+            return SharedPromptCache(self.policy.model, self.cost)
+        return UncachedPrompts(self.policy.model, self.cost, self.token_budget)

@@ -42,6 +42,7 @@ class Cost:
         forward_passes: calls of the model.
         nodes_opened: trie nodes that exact search has opened.
         seconds: wall-clock time.
+        format_failures: answers whose decision had to be forced, because their text did not come to one.
     """
 
     prompts: int = 0
@@ -50,6 +51,7 @@ class Cost:
     forward_passes: int = 0
     nodes_opened: int = 0
     seconds: float = 0.0
+    format_failures: int = 0
 
 
 class PromptCache(ABC):

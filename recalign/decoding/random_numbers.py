@@ -26,6 +26,15 @@ def random_keys(seed: int, epoch: int, indices: Sequence[int] | np.ndarray, grou
         return _mix(rows[:, None] + _GOLDEN * group).reshape(-1)
 
 
+def answer_keys(seed: int, epoch: int, indices: np.ndarray, items: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return one key per answer: uint64 [N], from (seed, epoch, the row's index, the item, place in the group)."""
+    with np.errstate(over="ignore"):
+        keys = random_keys(seed, epoch, indices, 1)
+        for address in (items, places):
+            keys = _mix(keys + _GOLDEN * (np.asarray(address, dtype=np.uint64) + np.uint64(1)))
+        return keys
+
+
 def uniforms(keys: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return the `steps`-th number of each key: float64 [N] in [0, 1), 53 random bits."""
     with np.errstate(over="ignore"):

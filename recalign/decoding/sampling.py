@@ -11,6 +11,7 @@ import torch
 
 from recalign.api import INVALID, Completions
 from recalign.decoding.constraint import ListConstraint, State, ValidNext
+from recalign.decoding.prompt_cache import PromptCache
 from recalign.decoding.random_numbers import random_keys, uniforms
 from recalign.decoding.scoring import draw, masked_log_softmax, penalise
 
@@ -42,7 +43,7 @@ def join(parts: Sequence[Completions], order: Sequence[int], group_size: int, en
     return Completions(*(column[rows] for column in columns))
 
 
-class _Record:
+class Record:
     """What the rows of a batch have written so far, in buffers that grow."""
 
     def __init__(self, count: int, end: int, device: torch.device) -> None:
@@ -65,6 +66,7 @@ class _Record:
         self.lengths[rows] += counts
 
     def completions(self, items: torch.Tensor) -> Completions:
+        """Return what was written, with the items [N, K] that it names."""
         width = int(self.lengths.max())
         mask = torch.arange(width, device=self.lengths.device) < self.lengths[:, None]
         columns = (self.tokens[:, :width], self.lengths, items, self.logps[:, :width], mask)
@@ -95,7 +97,7 @@ class Sampler:
 
     def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int) -> Completions:
         """Complete each prompt G times."""
-        batch = _Batch(self, rows, prompts, group_size)
+        batch = Batch.of(self, rows, prompts, group_size)
         if self.constrained:
             items = _write_lists(batch, self.engine.constraint(self.list_length), self.engine.excluded_by(rows))
         else:
@@ -103,32 +105,43 @@ class Sampler:
         return batch.record.completions(items)
 
 
-class _Batch:
+class Batch:
     """The completions of a batch: their tokens so far, how many of them are cached, and their random keys.
 
     Args:
-        sampler: how to choose.
-        rows: [P].
-        prompts: [P] token ids.
-        group_size: G.
+        cache: holds the prompts, with a segment per completion.
+        logits: [N, V] after the prompts, or [N, 0] where every completion goes on with given tokens first.
+        keys: uint64 [N] random keys.
+        end: the end token.
+        temperature: divides the logits; None takes the most probable token.
     """
 
-    def __init__(self, sampler: Sampler, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int) -> None:
-        engine = sampler.engine
-        self.temperature, self.penalty, self.group_size = sampler.temperature, sampler.repetition_penalty, group_size
-        self.keys = random_keys(sampler.seed, sampler.epoch, [row.index for row in rows], group_size)
-        self.cache, logits = engine.begin(rows, prompts, sampler.list_length, group_size)
-        self.logits = logits.repeat_interleave(group_size, dim=0)  # [A, V]
-        self.live = torch.arange(len(self.keys), device=self.logits.device)  # [A] rows still being written
+    penalty = 1.0
+    seen: torch.Tensor | None = None  # [N, V] bool
+
+    def __init__(
+        self, cache: PromptCache, logits: torch.Tensor, keys: np.ndarray, end: int, temperature: float | None
+    ) -> None:
+        self.cache, self.logits, self.keys, self.temperature = cache, logits, keys, temperature
+        self.live = torch.arange(len(keys), device=logits.device)  # [A] rows still being written
         self.cached = torch.zeros_like(self.live)  # [A] tokens with keys and values in the cache
         self.slots = torch.full_like(self.live, -1)
         self.segments = self.live
-        self.record = _Record(len(self.keys), engine.policy.titles.end, self.live.device)
-        self.seen: torch.Tensor | None = None  # [N, V] bool
-        if self.penalty != 1.0:
-            self.seen = torch.zeros_like(self.logits, dtype=torch.bool)
-            for group, prompt in zip(self.seen.split(group_size), prompts, strict=True):
+        self.record = Record(len(keys), end, self.live.device)
+
+    @classmethod
+    def of(cls, sampler: Sampler, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int) -> Batch:
+        """Begin the lists of P rows, G each."""
+        engine = sampler.engine
+        keys = random_keys(sampler.seed, sampler.epoch, [row.index for row in rows], group_size)
+        cache, logits = engine.begin(rows, prompts, sampler.list_length, group_size)
+        logits = logits.repeat_interleave(group_size, dim=0)
+        batch = cls(cache, logits, keys, engine.policy.titles.end, sampler.temperature)
+        if sampler.repetition_penalty != 1.0:
+            batch.penalty, batch.seen = sampler.repetition_penalty, torch.zeros_like(logits, dtype=torch.bool)
+            for group, prompt in zip(batch.seen.split(group_size), prompts, strict=True):
                 group[:, torch.from_numpy(np.asarray(prompt))] = True
+        return batch
 
     def write(self, tokens: torch.Tensor, counts: torch.Tensor) -> None:
         """Record `counts` [A] of the tokens [A, R] of the live rows."""
@@ -171,24 +184,36 @@ class _Batch:
         if choices is not None:
             logits = logits.gather(1, choices.tokens)
         valid = torch.ones_like(logits, dtype=torch.bool) if choices is None else choices.valid
-        logps = masked_log_softmax(logits.float() / (self.temperature or 1.0), valid)
         place = self.record.lengths[self.live]
+        column, logps = self.choose(self.live, logits, valid, place)
+        tokens = column if choices is None else choices.tokens.gather(1, column[:, None])[:, 0]
+        self.write(tokens[:, None], torch.ones_like(tokens))
+        self.record.logps[self.live, place] = logps
+        return tokens
+
+    def choose(
+        self, rows: torch.Tensor, logits: torch.Tensor, valid: torch.Tensor, steps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose a valid column of the logits [R, C] of some rows [R], at steps [R] of theirs.
+
+        Returns:
+            Columns [R], and their log-probabilities at the temperature [R].
+        """
+        logps = masked_log_softmax(logits.float() / (self.temperature or 1.0), valid)
         if self.temperature is None:
             column = logps.argmax(dim=1)
         else:
-            numbers = uniforms(self.keys[self.live.cpu().numpy()], place.cpu().numpy())
+            numbers = uniforms(self.keys[rows.cpu().numpy()], steps.cpu().numpy())
             column = draw(logps, torch.from_numpy(numbers).to(logps.device))
-        tokens = column if choices is None else choices.tokens.gather(1, column[:, None])[:, 0]
-        self.write(tokens[:, None], torch.ones_like(tokens))
-        self.record.logps[self.live, place] = logps.gather(1, column[:, None])[:, 0]
-        return tokens
+        return column, logps.gather(1, column[:, None])[:, 0]
 
 
-def _write_lists(batch: _Batch, constraint: ListConstraint, excluded: Sequence[np.ndarray]) -> torch.Tensor:
+def _write_lists(batch: Batch, constraint: ListConstraint, excluded: Sequence[np.ndarray]) -> torch.Tensor:
     """Write one list per row under the constraint; return the items [N, K]."""
     device = batch.live.device
     state = constraint.start(excluded)
-    state = state.take(torch.arange(len(excluded), device=device).repeat_interleave(batch.group_size))
+    group_size = len(batch.live) // len(excluded)
+    state = state.take(torch.arange(len(excluded), device=device).repeat_interleave(group_size))
     items = torch.full((len(state), constraint.list_length), INVALID, dtype=torch.long, device=device)
     while len(batch.live):
         state, choices = _follow(batch, constraint, state)
@@ -201,7 +226,7 @@ def _write_lists(batch: _Batch, constraint: ListConstraint, excluded: Sequence[n
     return items
 
 
-def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[State, ValidNext]:
+def _follow(batch: Batch, constraint: ListConstraint, state: State) -> tuple[State, ValidNext]:
     """Write all that is decided already: what the trie alone decides, and choices with one item left below them."""
     while True:
         state, tokens, counts = constraint.forced(state)
@@ -216,7 +241,7 @@ def _follow(batch: _Batch, constraint: ListConstraint, state: State) -> tuple[St
         state = state.put(rows, constraint.advance(state.take(rows), token[rows, 0]))
 
 
-def _write_text(batch: _Batch, titles: TitleTokens, list_length: int) -> torch.Tensor:
+def _write_text(batch: Batch, titles: TitleTokens, list_length: int) -> torch.Tensor:
     """Write free text until its end, K separators or the length of the longest list; return the items [N, K]."""
     limit = titles.longest_response(list_length)
     separator = torch.as_tensor(np.asarray(titles.separator), device=batch.live.device)

@@ -125,6 +125,7 @@ def evaluate(
     beside = {name: measure(each, rows, expressions, corpus, seed) for name, each in lists.items()}
     results = {
         "label": label or lineage.label,
+        "predictions": str(folder),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": lineage.split,
         "seed": lineage.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,10 +12,13 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from recalign.data.catalogue import Catalogue
+from recalign.data.questions import PARTS
 from recalign.errors import UserError, did_you_mean
 from recalign.models.tokenizers import train_tokenizer
 from recalign.params import Params, build_params, parse_assignments
+from recalign.tasks import find_task
 from recalign.text.prompts import Template
+from recalign.text.question_prompts import ShownItem
 
 PREFIX = "builtin:"
 
@@ -51,15 +55,28 @@ def parse_builtin(name: str) -> TinyParams:
 
 
 def builtin_tokenizer(
-    params: TinyParams, catalogue: Catalogue, identifier: str, template: Template
+    params: TinyParams, catalogue: Catalogue, identifier: str, template: Template, task: str, texts: Sequence[str] = ()
 ) -> PreTrainedTokenizerBase:
-    """Train the tokenizer: on the catalogue's titles, where titles are written, and on the words of a text template."""
+    """Train the tokenizer: on titles, where they are written, and on the words of a text template and of the task.
+
+    Args:
+        params: which kind of tokenizer.
+        catalogue: the items.
+        identifier: how items are written.
+        template: of prompts.
+        task: whose responses have words of their own.
+        texts: what else has to be written.
+    """
     titles = list(catalogue.titles) if identifier == "title" or template.titles else []
-    texts = list(titles)
+    texts = [*titles, *find_task(task).words, *texts]
     if template.source is not None:
-        some = dict(candidates=[], task="next", list_length=1)
+        some = dict(candidates=[], task=task, list_length=1)
         # Titles as the template has them too: a word after a quotation mark is another token than one after a space.
         texts += [template.render(history=history, **some) for history in ([], titles or ["", ""])]
+        if find_task(task).words:
+            shown = [ShownItem(*each) for each in zip(catalogue.titles, catalogue.genres, catalogue.texts, strict=True)]
+            question = dict(candidate=shown[0], parts=PARTS, answers=find_task(task).words)
+            texts += [template.render(history=history, **some, **question) for history in ([], shown)]
     return train_tokenizer(texts, params.tokenizer, params.vocabulary or None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from recalign import console
 from recalign.api import Backbone
 from recalign.data.dataset import PreparedDataset
+from recalign.data.questions import Answering
 from recalign.errors import UserError
 from recalign.models.builtin import PREFIX, builtin_model, builtin_tokenizer, parse_builtin
 from recalign.models.item_embeddings import (
@@ -27,7 +28,7 @@ from recalign.models.item_embeddings import (
     check_identifier,
 )
 from recalign.models.lora import LoraOptions, reference_model
-from recalign.models.modules import attach
+from recalign.models.modules import attach, attached, stored
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
     Dtype,
@@ -41,6 +42,7 @@ from recalign.models.weights import (
     save_weights,
 )
 from recalign.reading import Shape, read_record
+from recalign.tasks import find_task
 from recalign.text.chat_templates import DATE, Scalar
 from recalign.text.item_tokens import TitleTokens, title_tokens
 from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
@@ -140,6 +142,15 @@ class Policy:
         """
         return {name: attach(self.model, name, make, seed=seed, folder=self.folder) for name, make in modules.items()}
 
+    def has_module(self, name: str) -> bool:
+        """Whether a trained module of a name stands beside the model, or lies in the folder that it comes from."""
+        return name in attached(self.model) or (self.folder is not None and bool(stored(self.folder, name)))
+
+    @property
+    def answering(self) -> Answering:
+        """How the model answers questions about candidates, as it was trained to."""
+        return Answering.of(self.settings.get("answering"))
+
     def save(self, folder: Path) -> None:
         """Write a Hugging Face folder (weights or adapter, tokenizer) with `recalign.json`, all of it or nothing."""
         with atomic(Path(folder)) as temporary:
@@ -165,6 +176,7 @@ def load_policy(
     trainable: bool = False,
     max_length: int | None = None,
     backbone: Backbone | None = None,
+    texts: Sequence[str] = (),
 ) -> Policy:
     """Load a model and bind it to a dataset's catalogue.
 
@@ -182,6 +194,7 @@ def load_policy(
         trainable: whether it will be trained.
         max_length: maximum number of tokens of prompt and response together (default: the model's context).
         backbone: computes the embeddings of item tokens; default: the one that the model was trained with, if any.
+        texts: what a tokenizer that is made for the model must be able to write, besides titles and prompts.
 
     Raises:
         UserError: no such model, a broken or half-written one, one without tokenizer, one trained on another catalogue.
@@ -194,7 +207,7 @@ def load_policy(
     if is_builtin(name):
         params = parse_builtin(source)
         chosen = replace(load_template(template or "compact"), variables=dict(template_vars or {}))
-        tokenizer = builtin_tokenizer(params, dataset.catalogue, dataset.identifier, chosen)
+        tokenizer = builtin_tokenizer(params, dataset.catalogue, dataset.identifier, chosen, dataset.task, texts)
     else:
         tokenizer = load_tokenizer(source, trust_remote_code)
         chosen = _choose_template(template, recorded, tokenizer, template_vars or {})
@@ -227,6 +240,8 @@ def load_policy(
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
+    if "answering" in recorded:
+        settings["answering"] = recorded["answering"]
     if computed is not None:
         settings["backbone"] = computed
     return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES, folder)
@@ -319,7 +334,8 @@ def _prompter(
 ) -> Prompter:
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     limits = [limit for limit in (context, max_length) if limit]
-    response = titles.longest_response(dataset.list_length)
+    longest = titles.longest_response(dataset.list_length)
+    response = find_task(dataset.task).response_tokens(longest, min(limits)) if limits else longest
     if limits and min(limits) <= response:
         raise UserError(
             f"A response of {dataset.list_length} titles can have {response} tokens; with its prompt it may have "
@@ -334,6 +350,7 @@ def _prompter(
         task=dataset.task,
         list_length=dataset.list_length,
         max_tokens=min(limits) - response if limits else None,
+        reserved=response,
     )
 
 

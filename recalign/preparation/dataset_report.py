@@ -162,11 +162,11 @@ def _left_out(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
             f"{counts['cold_items_left_out']} items without training interactions were left out (--drop-cold), and "
             f"with them {gone['train']} train, {gone['valid']} valid and {gone['test']} test rows."
         )
-    short = counts["rows_of_too_few_targets"]
+    short = counts["rows_that_ask_nothing"]
     if any(short.values()):
         found.append(
-            f"{short['train']} train, {short['valid']} valid and {short['test']} test rows were left out: their "
-            f"targets name fewer than {options.list_length} different items (--list-length)."
+            f"{short['train']} train, {short['valid']} valid and {short['test']} test rows were left out, which "
+            "ask for nothing: their targets name too few different items, or none that the task needs is relevant."
         )
     for name in ("dropped_items", "dropped_events", "windows_too_short"):
         if counts.get(name):

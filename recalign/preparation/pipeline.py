@@ -22,18 +22,21 @@ from recalign.errors import FULL, UserError
 from recalign.plugins import registry
 from recalign.preparation import dataset_report as report
 from recalign.preparation.accounts import check_accounts, counted, left_out
-from recalign.preparation.candidates import candidate_sets
+from recalign.preparation.candidates import NegativeItems, candidate_sets, genre_matrix
 from recalign.preparation.cold_items import without_cold
 from recalign.preparation.events import EventLog, read_events, to_log
 from recalign.preparation.items import CleanItems, clean_items
 from recalign.preparation.prepare_options import PrepareOptions, reshaping, resolve
+from recalign.preparation.profiles import read_profiles
 from recalign.preparation.provided_windows import once, read_windows
 from recalign.preparation.relevance import gains
 from recalign.preparation.report_table import table
 from recalign.preparation.semantic_ids import given_codes, semantic_codes
+from recalign.preparation.sliding_windows import SlidingWindows
 from recalign.preparation.splits import SPLITTERS, Splits, as_provided
 from recalign.preparation.writing import Digest, write_interactions, write_items, write_rows
 from recalign.runs.lifecycle import Asked, perform_whole
+from recalign.tasks import find_task
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,6 +60,7 @@ class Prepared:
             items that were left out) among them.
         accounts: what became of the records of each file that was read.
         codes: as in `RawData`.
+        profiles: [U] what the source says of each user of the log, possibly nothing; None: it says nothing of any.
     """
 
     log: EventLog
@@ -67,6 +71,7 @@ class Prepared:
     facts: dict[str, Any]
     accounts: Sequence[FileAccount] = ()
     codes: Mapping[str, Sequence[int]] | None = None
+    profiles: Sequence[str] | None = None
 
 
 def prepare_dataset(
@@ -162,15 +167,26 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
     if options.drop_cold:
         log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
         prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
-    windows = {
-        name: part.take(part.distinct().sum(axis=1) >= options.list_length)
-        for name, part in prepared.splits.windows.items()
-    }
-    short = {name: len(part) - len(windows[name]) for name, part in prepared.splits.windows.items()}
-    splits = replace(prepared.splits, windows=windows)
+    asked = {name: _asking(part, options) for name, part in prepared.splits.windows.items()}
+    splits = replace(prepared.splits, windows={name: part for name, (part, _) in asked.items()})
     _check_rows(splits, options)
-    facts = {**prepared.facts, "rows_of_too_few_targets": short}
-    return replace(prepared, splits=splits, facts=facts, accounts=raw.accounts, codes=raw.codes)
+    with _reading(plugin, path):
+        profiles = None if raw.users is None else read_profiles(raw.users, prepared.log.users, options.same_ids)
+    facts = {**prepared.facts, "rows_that_ask_nothing": {name: left_out for name, (_, left_out) in asked.items()}}
+    return replace(prepared, splits=splits, facts=facts, accounts=raw.accounts, codes=raw.codes, profiles=profiles)
+
+
+def _asking(part: SlidingWindows, options: PrepareOptions) -> tuple[SlidingWindows, int]:
+    """Leave out the windows that ask for nothing: with too few different targets, or without the positive of a task.
+
+    Returns:
+        The others, and how many were left out.
+    """
+    task = find_task(options.task)
+    asks = part.distinct().sum(axis=1) >= task.titles_of_targets(options.list_length)
+    if task.positives_only:
+        asks &= (part.log.gain[part.target_positions] > 0).any(axis=1)
+    return part.take(asks), int((~asks).sum())
 
 
 @contextlib.contextmanager
@@ -234,7 +250,8 @@ def _check_rows(splits: Splits, options: PrepareOptions) -> None:
         if not len(part):
             raise UserError(
                 f"The split '{name}' has no rows: no user has {options.min_history} + {options.targets} interactions "
-                f"there (--min-history, --targets) with {options.list_length} different targets.",
+                f"there (--min-history, --targets) with "
+                f"{find_task(options.task).titles_of_targets(options.list_length)} different targets.",
                 "Lower --targets, --list-length, --min-history or --k-core, or choose another --split.",
             )
         if not (part.log.gain[part.target_positions] > 0).any():
@@ -257,13 +274,16 @@ def _write(
     consumed = sorted_unique(log.user * size + log.item) if options.candidates else log.item[:0]
     auto = not splits.windows["train"].repeats_past().any()
     exclude = {"yes": True, "no": False, "auto": bool(auto)}[options.exclude_history]
+    negatives = NegativeItems(options.negatives, popularity, genre_matrix(prepared.items["genres"].to_list()))
+    events = find_task(options.task).shows_events
     for code, name in enumerate(SPLITS):
         part = splits.windows[name]
         sets = None
         if options.candidates:
             random = np.random.default_rng([recorded["seed"], 20, code])
-            sets = candidate_sets(part, consumed, size, options.candidates, random)
-        write_rows(folder / name / "data.arrow", part, sets, digest, earlier=exclude)
+            sets = candidate_sets(part, consumed, size, options.candidates, random, negatives)
+        file, profiles = folder / name / "data.arrow", prepared.profiles if events else None
+        write_rows(file, part, sets, digest, earlier=exclude, events=events, profiles=profiles)
     content = {**options.model_dump(), "exclude_history": exclude}
     stated = json.dumps({**content, "semantic_embeddings": None}, sort_keys=True)  # the codes stand for the file
     digest.texts([stated], measured=False)
@@ -327,7 +347,9 @@ def _checked_path(plugin: Source, path: Path | None) -> Path | None:
     """The path, absolute; an error where the source needs one and there is none."""
     if path is None and plugin.needs_path:
         raise UserError(f"The source '{plugin.name}' needs a path.", f"recalign prepare {plugin.name} PATH")
-    return Path(path).resolve() if path is not None else None
+    if path is None or (plugin.reads_names and not Path(path).exists()):
+        return path
+    return Path(path).resolve()
 
 
 def _file_hash(file: Path) -> str:

@@ -40,11 +40,11 @@ class PrepareOptions(Params):
         "next",
         description=f"{'; '.join(f'{task.name}: {task.summary}' for task in TASKS.values())}; a source may suggest",
     )
-    history: int = Field(10, ge=1, description="maximum number of items of a history")
+    history: int = Field(10, ge=1, description="maximum number of items of a history; 20 for rank")
     min_history: int = Field(1, ge=1, description="minimum number of items of a history")
-    targets: int | None = Field(None, ge=1, description="targets per row: 1 for next, 10 for list")
+    targets: int | None = Field(None, ge=1, description="targets per row: 1 for next and rank, 10 for list")
     stride: int | None = Field(
-        None, ge=1, description="events between two training windows: 1 for next, half the targets for list"
+        None, ge=1, description="events between two training windows: 1 for next and rank, half the targets for list"
     )
     full_windows: bool = Field(
         False,
@@ -54,12 +54,14 @@ class PrepareOptions(Params):
         0, ge=0, description="maximum number of training windows per user, evenly spread over time; 0 keeps all"
     )
     list_length: int | None = Field(
-        None, ge=1, description="titles per response: 1 for next, 5 for list, no more than the targets"
+        None,
+        ge=1,
+        description="titles per response: 1 for next, 5 for list, no more than the targets; rank orders all candidates",
     )
     split: Literal["time", "user", "leave-one-out", "last-n", "provided"] = Field(
         "time",
-        description="what is held out: time (8:1:1 over all), user (some users, in folds), leave-one-out (each user's "
-        "last targets), last-n (each user's last --held-out), or provided (by the source's files)",
+        description="what is held out: time (8:1:1 over all), user (some users, in folds; of rank), leave-one-out "
+        "(each user's last targets), last-n (each user's last --held-out), or provided (by the source's files)",
     )
     held_out: int | None = Field(
         None, ge=1, description="split last-n: interactions of each user that test; as many before them validate"
@@ -106,7 +108,12 @@ class PrepareOptions(Params):
         "with an item; before all other rules",
     )
     candidates: int = Field(
-        0, ge=0, description="size of candidate sets, such as 20 (1 target and 19 negatives); 0 makes none"
+        0, ge=0, description="size of candidate sets, such as 20 (1 target and 19 negatives); 0 makes none; 20 for rank"
+    )
+    negatives: Literal["uniform", "popularity", "category"] = Field(
+        "uniform",
+        description="negatives of candidate sets among the items that the user never had: uniform, popularity (by "
+        "training interactions) or category (those that share a genre with the target, as far as there are any)",
     )
     relevance: str = Field("all", description='targets that metrics count: all, rating (graded), or "rating>=4"')
     identifier: Literal["title", "semantic", "atomic"] = Field(
@@ -122,7 +129,8 @@ class PrepareOptions(Params):
         None, description="semantic: item_id and embedding in .parquet or .npz, in place of recalign's own embeddings"
     )
     exclude_history: Literal["auto", "yes", "no"] = Field(
-        "auto", description="never recommend items of the history: yes, no, or auto (as the training targets do)"
+        "auto",
+        description="never recommend items of the history: yes, no (so for rank), or auto (as the training targets do)",
     )
     collisions: Literal["suffix", "merge", "refuse"] = Field(
         "suffix", description="what becomes of items whose titles look alike: suffix, merge or refuse"
@@ -146,19 +154,25 @@ def reshaping(options: PrepareOptions) -> list[str]:
 def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:
     """Merge what the user gave (None: nothing) with what the source suggests, and fill in what follows.
 
-    What is suggested for history, targets, stride and list length belongs to the suggested task; another one drops it.
+    What is suggested for history, targets, stride and list length belongs to the suggested task; another one drops it,
+    and has defaults of its own. How ready-made windows are split, no task changes.
 
     Raises:
         UserError: a value that its declaration refuses, or values that contradict each other.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
+    task = TASKS.get(chosen.get("task", suggested.get("task", "next")))
+    own = {} if task is None else task.prepare_defaults
     if chosen.get("task", suggested.get("task")) != suggested.get("task"):
-        suggested = {name: value for name, value in suggested.items() if name not in SHAPE}
+        provided = suggested.get("split") == "provided"
+        suggested = {
+            name: value for name, value in suggested.items() if name not in SHAPE and (provided or name not in own)
+        }
     try:
-        options = build_params(PrepareOptions, {**suggested, **chosen}, "prepare")
+        options = build_params(PrepareOptions, {**own, **suggested, **chosen}, "prepare")
     except UserError as error:
         raise UserError(error.what.replace("_", "-"), "`recalign prepare --help` lists the options.") from None
-    shape = find_task(options.task).shape(options.targets, options.stride, options.list_length)
+    shape = find_task(options.task).shape(options.targets, options.stride, options.list_length, options.candidates)
     options = options.model_copy(update=asdict(shape))
     _check(options, chosen)
     return options
@@ -170,11 +184,6 @@ def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
     for name in ("since", "until"):
         if getattr(options, name) is not None:
             point_of_time(getattr(options, name), f"--{name}")
-    if options.list_length > options.targets:
-        raise UserError(
-            f"--list-length {options.list_length} is more than --targets {options.targets}; a response imitates them.",
-            "Raise --targets or lower --list-length.",
-        )
     if options.fold > (options.folds or round(1 / options.test_share)):
         raise UserError(f"--fold {options.fold} is more than --folds {options.folds}.", "Folds are counted from 1.")
     if options.split != "user" and ("folds" in chosen or "fold" in chosen):
@@ -190,5 +199,7 @@ def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
         raise UserError("--semantic-codebook 1 tells no items apart.", "Use 2 or more, or 0 to let the size decide.")
     if options.min_history > options.history:
         raise UserError(f"--min-history {options.min_history} is more than --history {options.history}.")
+    if "negatives" in chosen and not options.candidates:
+        raise UserError("--negatives belongs to candidate sets, and there are none.", "Pass --candidates 20, too.")
     if 0 < options.candidates <= options.targets:
         raise UserError(f"--candidates {options.candidates} leaves no room beside {options.targets} targets.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,14 @@ def write_interactions(folder: Path, log: EventLog, positions: np.ndarray, diges
 
 
 def write_rows(
-    file: Path, windows: SlidingWindows, candidates: np.ndarray | None, digest: Digest, *, earlier: bool = False
+    file: Path,
+    windows: SlidingWindows,
+    candidates: np.ndarray | None,
+    digest: Digest,
+    *,
+    earlier: bool = False,
+    events: bool = False,
+    profiles: Sequence[str] | None = None,
 ) -> None:
     """Write a split as an Arrow stream that `datasets.Dataset.from_file` maps into memory.
 
@@ -108,6 +115,8 @@ def write_rows(
         candidates: [W, X] or None.
         digest: fed with the content.
         earlier: write what was consumed before each history too.
+        events: write when each item of a history was consumed and how it was rated, as far as the log says.
+        profiles: [U] what is known of each user, or None.
     """
     import pyarrow as pa
 
@@ -119,6 +128,9 @@ def write_rows(
         "timestamp": pa.float64(),
         **({"candidates": pa.list_(pa.int32())} if candidates is not None else {}),
         **({"earlier": pa.list_(pa.int32())} if earlier else {}),
+        **({"times": pa.list_(pa.float64())} if events else {}),
+        **({"ratings": pa.list_(pa.float32())} if events and windows.log.rating is not None else {}),
+        **({"profile": pa.string()} if profiles is not None else {}),
     }
     schema = pa.schema(list(fields.items()))
     users = pa.array(windows.log.users, pa.string())
@@ -134,6 +146,12 @@ def write_rows(
             if earlier:
                 start = part.log.start[part.log.sequence[part.cut]]
                 columns.append(_lists(part.log.item[ranges(start, part.lo - start)], part.lo - start))
+            if events:
+                columns += _events(part, digest)
+            if profiles is not None:
+                shown = [profiles[user] for user in part.user]
+                digest.texts(shown, measured=False)
+                columns.append(pa.array(shown, pa.string()))
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
@@ -155,6 +173,18 @@ def _columns(part: SlidingWindows, users: pa.Array, digest: Digest) -> list[pa.A
         _lists(gains, target_length),
         pa.array(times),
     ]
+
+
+def _events(part: SlidingWindows, digest: Digest) -> list[pa.Array]:
+    """Columns of one batch: times of the histories, and ratings where the log has some."""
+    length = part.cut - part.lo
+    positions = ranges(part.lo, length)
+    columns = [part.log.time[positions]]
+    if part.log.rating is not None:
+        columns.append(part.log.rating[positions].astype(np.float32))
+    for values in columns:
+        digest.array(values, measured=False)
+    return [_lists(values, length) for values in columns]
 
 
 def _lists(values: np.ndarray, length: np.ndarray) -> pa.Array:

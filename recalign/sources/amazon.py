@@ -157,7 +157,7 @@ class Amazon(Source):
             require(table, {"history": "history"})
             read = typed(table, {**_columns(table), "history": Column("history", "list", separator=" ")})
             item = pl.concat_list(pl.col("item_id").cast(pl.String))
-            windows[_split_of(file)] = read.frame.select(
+            windows[_split_of(file) or ""] = read.frame.select(
                 pl.col("user_id").cast(pl.String), "timestamp", item_ids=pl.col("history").list.concat(item)
             )
             accounts.append(read.account)

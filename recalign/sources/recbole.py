@@ -1,18 +1,25 @@
-"""RecBole's atomic files: `.inter` and `.item`, tab-separated, with typed headers such as `user_id:token`."""
+"""RecBole's atomic files: `.inter` and `.item` with typed headers such as `user_id:token`, benchmark files too."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from recalign.api import Field, FileAccount, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.reading import Column, Records, existing, open_table, require, typed
+from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
+from recalign.sources.dumps import Items, ids_as_titles, matching, together
+from recalign.sources.interactions import Names, interactions
+from recalign.sources.reading import Column, Read, Records, choose, existing, open_table, require, typed
+from recalign.sources.reading.texts import separator_of
 
 if TYPE_CHECKING:
     import polars as pl
 
 TITLES = ("title", "movie_title", "item_name", "name", "book_title", "game_title")
 YEARS = ("release_year", "year", "publication_year")
+ATOMIC = (".inter", ".item", ".user")
+SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+HISTORIES = ("item_list", "item_seq", "history")
 GENRES = ("class", "genre", "genres", "categories", "category")
 
 
@@ -21,7 +28,7 @@ class RecboleParams(Params):
 
     user: str = Field("user_id", description="field of the user id (.inter)")
     item: str = Field("item_id", description="field of the item id (.inter and .item)")
-    timestamp: str = Field("timestamp", description="field of the time (.inter)")
+    timestamp: str = Field("timestamp", description="field of the time (.inter); `row`: the order of rows is the time")
     rating: str | None = Field(
         None, description="field of the rating (.inter); `rating` where there is one; `none`: no ratings"
     )
@@ -30,76 +37,136 @@ class RecboleParams(Params):
         None, description=f"field that tells apart items of one title; the first of {', '.join(YEARS)}"
     )
     genres: str | None = Field(None, description=f"field of the genres (.item); the first of {', '.join(GENRES)}")
-    genre_separator: str = Field(" ", min_length=1, description="between genres; RecBole's token_seq uses a space")
+    genre_separator: str | None = Field(
+        None, min_length=1, description="between genres; where not given, |, ; or a comma if they hold it, else a space"
+    )
+    history: str | None = Field(
+        None, description=f"field of the items before, of benchmark files; item_id_list, {', '.join(HISTORIES)}"
+    )
+    sequence_separator: str = Field(" ", min_length=1, description="between the tokens of a token_seq")
+    separator: str = Field("\t", min_length=1, description="between fields, RecBole's field_separator")
     text: str | None = Field(None, description="field of further text (.item)")
     encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
 
 
 class Recbole(Source):
-    """Reads a folder with one `.inter` and one `.item` file, or a path to the `.inter` file beside its `.item` file.
+    """Reads a folder with an `.inter` and an `.item` file; any one of its files stands for the folder.
 
-    Without an `.item` file, or without a title in it, an item's title is its id.
+    Without an `.item` file, or without a title in it, an item's title is its id. Benchmark files (`x.train.inter`,
+    `x.valid.inter`, `x.test.inter`) are the windows where they have a list of the items before (`item_id_list`), and
+    one log, of which each user's last interactions are held out, where not.
     """
 
     Params = RecboleParams
+    paper = "Zhao et al., CIKM 2021"
+
+    @classmethod
+    def recognises(cls, path: Path) -> str:
+        """An `.inter` file."""
+        found = [path] if path.suffix in ATOMIC else matching(path, "*.inter") if path.is_dir() else []
+        return f"{found[0].name} is an atomic file" if found else ""
 
     def files(self, path: Path) -> list[Path]:
-        """The `.inter` file and, where there is one, the `.item` file.
+        """The `.inter` file or files and, where there is one, the `.item` file.
 
         Raises:
-            UserError: the path is missing, or the folder holds no or several `.inter` files.
+            UserError: the path is missing, or the folder holds no `.inter` file, or those of several datasets.
         """
-        existing(path)
-        found = sorted(path.glob("*.inter")) if path.is_dir() else [path]
-        if len(found) != 1:
-            names = ", ".join(file.name for file in found) or "none"
-            raise UserError(
-                f"{path} must hold one .inter file, but holds {names}.", "Name the .inter file itself as PATH."
-            )
-        items = found[0].with_suffix(".item")
-        return found + ([items] if items.is_file() else [])
+        inter, item = self._located(path)
+        return inter + ([item] if item else [])
+
+    def suggestions(self, path: Path | None) -> Mapping[str, Any]:
+        """Benchmark files stay split as they are, as far as their fields tell how."""
+        assert path is not None  # `prepare` sees to it: needs_path
+        inter, _ = self._located(path)
+        if len(inter) == 1:
+            return {}
+        return {"split": "provided" if self._history(self._open(inter[0])) else "leave-one-out"}
 
     def read(self, path: Path | None, seed: int) -> RawData:
-        """Read both files.
+        """Read all files.
 
         Raises:
             UserError: missing files or fields, or files that cannot be read at all.
         """
+        import polars as pl
+
         assert path is not None  # `prepare` sees to it: needs_path
-        p, (inter, *rest) = self.params, self.files(path)
-        table = self._open(inter)
-        require(table, {"user": p.user, "item": p.item, "timestamp": p.timestamp})
+        inter, item = self._located(path)
+        provided = self.suggestions(path).get("split") == "provided"
+        reads = [self._windows(file) if provided else self._events(file) for file in inter]
+        named = [each.frame.select(pl.col("item_id").unique()) for each in reads]
+        items, separator = ids_as_titles(pl.concat(named).collect().to_series()), None
+        if item is not None:
+            items, separator = self._items(item)
+        by_split = {SPLITS.get(_split_of(file), ""): each for file, each in zip(inter, reads, strict=True)}
+        return RawData(
+            items=items.frame,
+            events=None if provided else together(reads),
+            windows={split: _appended(each) for split, each in by_split.items()} if provided else None,
+            accounts=[*(each.account for each in reads), *items.accounts],
+            genre_separator=separator,
+        )
+
+    def _located(self, path: Path) -> tuple[list[Path], Path | None]:
+        """The `.inter` files of one dataset, those of benchmarks in order, and its `.item` file."""
+        folder = path if existing(path).is_dir() else path.parent
+        found = sorted(folder.glob("*.inter"))
+        if not path.is_dir():
+            found = [file for file in found if _dataset(file) == _dataset(path)] or [path]
+        whole = [file for file in found if not _split_of(file)]
+        inter = whole if whole and not _split_of(path) else [file for file in found if _split_of(file)]
+        if len({_dataset(file) for file in inter}) != 1:
+            names = ", ".join(file.name for file in inter) or "none"
+            raise UserError(
+                f"{path} must hold one .inter file, but holds {names}.", "Name the .inter file itself as PATH."
+            )
+        item = folder / f"{_dataset(inter[0])}.item"
+        inter.sort(key=lambda file: list(SPLITS).index(_split_of(file) or "train"))
+        return inter, item if item.is_file() else None
+
+    def _events(self, file: Path) -> Read:
+        """Interactions of one file."""
+        table = self._open(file)
+        rating = None if self.params.rating == "none" else choose(table, "rating", self.params.rating, ("rating",))
+        return interactions(table, Names(self.params.user, self.params.item, self.params.timestamp, rating))
+
+    def _windows(self, file: Path) -> Read:
+        """Windows of one benchmark file: the items before, and the item itself."""
+        p, table = self.params, self._open(file)
+        history = self._history(table)
+        assert history is not None  # of one file of the benchmark, so of all
+        ordered = p.timestamp not in table.schema
+        require(table, {"user": p.user, "item": p.item, "history": history})
         columns = {
             "user_id": Column(p.user, "id"),
             "item_id": Column(p.item, "id"),
-            "timestamp": Column(p.timestamp, "time"),
+            "history": Column(history, "list", separator=p.sequence_separator),
+            "timestamp": Column(p.timestamp, "order" if ordered else "time"),
         }
-        rating = None if p.rating == "none" else _choose(table, "rating", p.rating, ("rating",))
-        if rating:
-            columns["rating"] = Column(rating, "number", "Or ignore the field: -p rating=none.")
-        events, genres = typed(table, columns), p.genre_separator
-        if not rest:
-            return RawData(items=_ids_as_titles(events.frame), events=events.frame, accounts=[events.account])
-        items, account = self._items(rest[0])
-        accounts = [events.account, account]
-        return RawData(items=items, events=events.frame, accounts=accounts, genre_separator=genres)
+        return typed(table, columns)
+
+    def _history(self, table: Records) -> str | None:
+        """The field of the items before, if there is one."""
+        return choose(table, "history", self.params.history, (f"{self.params.item}_list", *HISTORIES))
 
     def _open(self, file: Path) -> Records:
         """Open an atomic file; the types of its header are dropped."""
+        p = self.params
         return open_table(
-            file, separator="\t", quote=None, encoding=self.params.encoding, header=lambda cell: cell.partition(":")[0]
+            file, separator=p.separator, quote=None, encoding=p.encoding, header=lambda cell: cell.partition(":")[0]
         )
 
-    def _items(self, file: Path) -> tuple[pl.LazyFrame, FileAccount]:
-        """Items, with the suffix that tells apart items of one title, and the account of their file."""
+    def _items(self, file: Path) -> tuple[Items, str]:
+        """Items, with the suffix that tells apart items of one title, and what separates their genres."""
         import polars as pl
 
         p, table = self.params, self._open(file)
         require(table, {"item": p.item})
-        title = _choose(table, "title", p.title, TITLES) or p.item
-        year = _choose(table, "year", p.year, YEARS)
-        genres = _choose(table, "genres", p.genres, GENRES)
-        text = _choose(table, "text", p.text, ())
+        title = choose(table, "title", p.title, TITLES) or p.item
+        year = choose(table, "year", p.year, YEARS)
+        genres = choose(table, "genres", p.genres, GENRES)
+        text = choose(table, "text", p.text, ())
         read = typed(table, {"item_id": Column(p.item, "id")})
         empty = pl.lit("")
         items = read.rows.select(
@@ -109,24 +176,29 @@ class Recbole(Source):
             text=(pl.col(text) if text else empty).fill_null(""),
             suffix=pl.col(year) if year else pl.lit(None, dtype=pl.String),
         )
-        return items, read.account
+        found = separator_of(read.rows.select(genres).collect().to_series()) if genres else None
+        return Items(items, [read.account]), p.genre_separator or found or p.sequence_separator
 
 
-def _choose(table: Records, option: str, wanted: str | None, usual: tuple[str, ...]) -> str | None:
-    """Return the field asked for (an error where it is missing), or the first of the usual ones that is there."""
-    if wanted is not None:
-        require(table, {option: wanted})
-        return wanted
-    return next((name for name in usual if name in table.schema), None)
-
-
-def _ids_as_titles(events: pl.LazyFrame) -> pl.LazyFrame:
-    """Items named by their ids, where nothing else is known of them."""
+def _appended(read: Read) -> pl.LazyFrame:
+    """Windows of the history and the item after it."""
     import polars as pl
 
-    genres = pl.lit([], dtype=pl.List(pl.String))
-    item = pl.col("item_id").unique().cast(pl.String).sort()
-    return events.select(item).select("item_id", title="item_id", genres=genres, text=pl.lit(""))
+    item = pl.concat_list(pl.col("item_id").cast(pl.String))
+    return read.frame.select(
+        pl.col("user_id").cast(pl.String), "timestamp", item_ids=pl.col("history").list.concat(item)
+    )
+
+
+def _split_of(file: Path) -> str:
+    """The split in the name of a benchmark file: `train` of x.train.inter; empty where there is none."""
+    split = Path(file.stem).suffix.removeprefix(".")
+    return split if split in SPLITS else ""
+
+
+def _dataset(file: Path) -> str:
+    """The dataset in a file's name: `x` of x.train.inter and x.item."""
+    return file.stem.removesuffix(f".{_split_of(file)}") if _split_of(file) else file.stem
 
 
 @hookimpl

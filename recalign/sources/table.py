@@ -1,4 +1,4 @@
-"""One table of interactions (csv, tsv, json, parquet) and, if wanted, one of items; parameters name the columns."""
+"""One table of interactions (csv, json, parquet, ...) and, if wanted, one of items; parameters name the columns."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TableParams(Params):
     )
     rows: Literal["interaction", "user"] | None = Field(
         None,
-        description="what a row is: an interaction, or a user with lists, oldest first; by the type of the items where "
-        "not given. In text without a header a line may be `user item item item`",
+        description="what a row is: an interaction, or a user with lists, oldest first; by the item column's type "
+        "where not given. In text without a header a line may be `user item item item`",
     )
     items: Path | None = Field(
         None, description="table of items; without it, item columns are looked for among the interactions"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.reading import Column, Read, existing_file, existing_folder, open_table, require, typed
-from recalign.sources.reading.files import document
+from recalign.sources.reading import Column, Read, existing_file, existing_folder, glimpse, open_table, require, typed
+from recalign.sources.reading.catalogues import read_titles
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,6 +36,13 @@ class Windows(Source):
 
     Params = WindowsParams
     suggests: ClassVar[dict[str, Any]] = {"split": "provided", "valid_share": 0.02}
+
+    @classmethod
+    def recognises(cls, path: Path) -> str:
+        """A folder with train.csv, test.csv and a JSON file, whose columns are those of windows."""
+        folder = path.is_dir() and all((path / name).is_file() for name in ("train.csv", "test.csv"))
+        fits = folder and any(path.glob("*.json")) and "item_ids" in glimpse(path / "train.csv")
+        return "train.csv and test.csv have item_ids" if fits else ""
 
     def files(self, path: Path) -> list[Path]:
         """The windows' files and, last, the titles' file.
@@ -87,12 +94,7 @@ def _titles(file: Path, encoding: str) -> pl.LazyFrame:
     """Items from a JSON object id -> title, or id -> list of titles."""
     import polars as pl
 
-    names = document(file, encoding)
-    if not isinstance(names, dict):
-        raise UserError(f"{file} holds a {type(names).__name__}, not an object id -> title.")
-    for key, title in names.items():
-        if not isinstance(title, str):
-            raise UserError(f"{file}: the title of {key!r} is {title!r}, not a text.", "Write every title as a string.")
+    names = read_titles(file, encoding)
     frame = pl.LazyFrame(
         {"item_id": list(names), "title": list(names.values())}, schema={"item_id": pl.String, "title": pl.String}
     )

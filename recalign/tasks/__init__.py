@@ -8,11 +8,12 @@ from __future__ import annotations
 from recalign.errors import UserError, did_you_mean
 from recalign.tasks.list import ListTask
 from recalign.tasks.next import NextTask
+from recalign.tasks.rank import RankTask
 from recalign.tasks.task import Response, Shape, Task
 
 __all__ = ["TASKS", "Response", "Shape", "Task", "find_task"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (NextTask(), ListTask())}
+TASKS: dict[str, Task] = {task.name: task for task in (NextTask(), ListTask(), RankTask())}
 
 
 def find_task(name: str) -> Task:

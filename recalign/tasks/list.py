@@ -26,9 +26,18 @@ class ListTask(Task):
     decoders = ("greedy", "sample", "bon")
     titles_per_response = TITLES
 
-    def shape(self, targets: int | None, stride: int | None, list_length: int | None) -> Shape:
-        """Ten targets, five titles, a training window at every half of the targets, unless told otherwise."""
+    def shape(self, targets: int | None, stride: int | None, list_length: int | None, candidates: int = 0) -> Shape:
+        """Ten targets, five titles, a training window at every half of the targets, unless told otherwise.
+
+        Raises:
+            UserError: responses longer than the targets that they imitate.
+        """
         targets = targets or TARGETS
+        if (list_length or 1) > targets:
+            raise UserError(
+                f"--list-length {list_length} is more than --targets {targets}; a response imitates them.",
+                "Raise --targets or lower --list-length.",
+            )
         return Shape(targets, stride or max(1, targets // 2), list_length or min(TITLES, targets))
 
     def list_size(self, list_length: int) -> int:

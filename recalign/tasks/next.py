@@ -25,7 +25,7 @@ class NextTask(Task):
     decoders = ("beam", "exact", "greedy")
     titles_per_response = 1
 
-    def shape(self, targets: int | None, stride: int | None, list_length: int | None) -> Shape:
+    def shape(self, targets: int | None, stride: int | None, list_length: int | None, candidates: int = 0) -> Shape:
         """One target and one title; a training window at every event.
 
         Raises:

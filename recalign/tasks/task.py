@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from recalign.api import Predictions, Row
+from recalign.api import AnswerFormat, Predictions, Row
 
 if TYPE_CHECKING:
     from recalign.api import Engine
@@ -32,15 +32,19 @@ class Shape:
 
 @dataclass(frozen=True)
 class Response:
-    """What a model should answer to a row: free text, where a task has some, and then titles.
+    """What a model should answer to a row: free text, where a task has some, and then titles, or a decision.
 
     Args:
         items: the titles' items, in order.
         text: what stands before them; any tokens are valid there, while titles follow the trie.
+        form: how a question about one candidate is answered; None: by titles.
+        recommended: the decision of such an answer.
     """
 
     items: Sequence[int] | np.ndarray
     text: str = ""
+    form: AnswerFormat | None = None
+    recommended: bool = False
 
 
 class Task(ABC):
@@ -51,12 +55,20 @@ class Task(ABC):
         summary: one line for help texts.
         decoders: names of decoders that serve the task; the first is the default.
         titles_per_response: K unless `prepare` is told otherwise.
+        prepare_defaults: defaults of `prepare` that the task has of its own.
+        shows_events: whether prompts show when an item was consumed and how it was rated.
+        words: what its responses have besides titles, which a tokenizer made for the task can write.
+        positives_only: whether a row without a relevant target asks for nothing.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     decoders: ClassVar[tuple[str, ...]]
     titles_per_response: ClassVar[int]
+    prepare_defaults: ClassVar[dict[str, Any]] = {}
+    shows_events: ClassVar[bool] = False
+    words: ClassVar[tuple[str, ...]] = ()
+    positives_only: ClassVar[bool] = False
 
     @property
     def default_decoder(self) -> str:
@@ -64,12 +76,31 @@ class Task(ABC):
         return self.decoders[0]
 
     @abstractmethod
-    def shape(self, targets: int | None, stride: int | None, list_length: int | None) -> Shape:
+    def shape(self, targets: int | None, stride: int | None, list_length: int | None, candidates: int = 0) -> Shape:
         """Fill in what `prepare` was not told (None) of the shape of rows.
+
+        Args:
+            targets: m.
+            stride: events between two training windows.
+            list_length: K.
+            candidates: size of candidate sets; 0: there are none.
 
         Raises:
             UserError: the task has no rows of that shape.
         """
+
+    def titles_of_targets(self, list_length: int) -> int:
+        """Return how many titles of a response are a row's targets, so that it must have as many different ones."""
+        return list_length
+
+    def response_tokens(self, longest: int, limit: int) -> int:
+        """Return how many tokens of a model's context prompts leave for the response.
+
+        Args:
+            longest: tokens of the longest K titles.
+            limit: tokens of the context.
+        """
+        return longest
 
     def response(self, row: Row, list_length: int) -> Response:
         """Return what supervised training teaches: the row's first targets, without free text.
@@ -104,6 +135,21 @@ class Task(ABC):
     @abstractmethod
     def decode(self, engine: Engine, rows: Sequence[Row]) -> Predictions:
         """Answer rows as validation and reports do: `list_size` items each, as far as there are so many."""
+
+    def questions(self, rows: Sequence[Row], form: AnswerFormat, negatives: int, seed: int) -> Sequence[Row]:
+        """Return the rows that training is answered by: these themselves, unless the task asks about candidates.
+
+        Args:
+            rows: of a split.
+            form: how questions about candidates are answered.
+            negatives: negatives that are asked about beside each positive.
+            seed: of their draw.
+        """
+        return rows
+
+    def chance(self, rows: Sequence[Row], size: int) -> Sequence[Predictions]:
+        """Return lists whose mean over metrics is what chance reaches, or none where the task has no such level."""
+        return ()
 
     def default_metric(self, list_length: int, items: int) -> str:
         """Return the metric that picks checkpoints: ndcg over the whole list.

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
 import jinja2.meta
 import jinja2.nodes
 
 from recalign.errors import UserError
+from recalign.text.bounded_templates import BoundedEnvironment, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +25,7 @@ DATE = date(2024, 7, 26)
 """The day that templates are told which ask for today's: the one that Llama 3's templates name where there is none.
 
 A date of the clock would give a model other prompts tomorrow than today."""
-OWN_VARIABLES = frozenset({"history", "candidates", "list_length", "task"})
+OWN_VARIABLES = frozenset({"history", "candidates", "list_length", "task", "candidate", "profile", "parts", "answers"})
 """What a prompt template is handed."""
 CHAT_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
 """What a chat template is handed."""
@@ -64,18 +65,6 @@ def _scalar(text: str) -> Scalar:
     return value if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)) else text
 
 
-def deterministic(environment: jinja2.Environment) -> jinja2.Environment:
-    """Return a Jinja environment like this one, whose templates cannot draw at random."""
-
-    def refuse(*_: Any, **__: Any) -> str:
-        raise jinja2.TemplateRuntimeError("it draws at random, so that no prompt could be made twice")
-
-    pure = environment.overlay()
-    pure.filters = {**environment.filters, "random": refuse}
-    pure.globals = {**environment.globals, "lipsum": refuse}
-    return pure
-
-
 def variables_read(environment: jinja2.Environment, source: str) -> frozenset[str]:
     """Return the names that a template looks up, and that neither it nor the environment sets."""
     return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source)))
@@ -111,9 +100,9 @@ class ChatTemplate:
         midnight = datetime.combine(today, time())
         try:
             self._source = tokenizer.get_chat_template()
-            environment = deterministic(_compile_jinja_template("").environment)
+            environment = BoundedEnvironment.like(_compile_jinja_template("").environment)
             self._program = environment.from_string(self._source, globals={"strftime_now": midnight.strftime})
-        except (jinja2.TemplateSyntaxError, ValueError) as error:
+        except Exception as error:  # whatever the tokenizer's files hold in its place
             raise self._error(error) from None
         self._given = {**tokenizer.special_tokens_map, **variables}
         self._special = frozenset(tokenizer.special_tokens_map)
@@ -138,7 +127,7 @@ class ChatTemplate:
         turn = [{"role": "user", "content": text}]
         given = {"messages": turn, "tools": None, "documents": None, "add_generation_prompt": True, **self._given}
         try:
-            return str(self._program.render(given))
+            return render(self._program, given)
         except Exception as error:  # a chat template is the model's program: it may raise anything
             raise self._error(error) from None
 

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import jinja2.sandbox
 import numpy as np
 
 from recalign import console
 from recalign.errors import UserError, did_you_mean
 from recalign.reading import read_text
 from recalign.tasks import Response
-from recalign.text.chat_templates import DATE, OWN_VARIABLES, Scalar, deterministic, variables_read
+from recalign.text.bounded_templates import BoundedEnvironment, render
+from recalign.text.chat_templates import DATE, OWN_VARIABLES, Scalar, variables_read
 from recalign.text.item_tokens import TitleTokens
+from recalign.text.question_prompts import QuestionPrompts
 from recalign.text.text_prompts import TextPrompts
 
 if TYPE_CHECKING:
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
 TITLES = "-titles"
 TEMPLATES = ("compact", "alpaca", "chat", "alpaca" + TITLES, "chat" + TITLES)
 """With semantic or atomic identifiers, the last two show titles in the prompt; the response is still identifiers."""
-_ENVIRONMENT = deterministic(
-    jinja2.sandbox.SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
-)
+_NO_QUESTION: Mapping[str, Any] = {"candidate": None, "profile": "", "parts": (), "answers": ()}
+_ENVIRONMENT = BoundedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ class Template:
     """A prompt template.
 
     A Jinja template is handed `history` and `candidates` (items as the response writes them, oldest first),
-    `list_length` and `task`. It may set three constants: `{% set chat = true %}` makes its text a user turn in the
+    `list_length` and `task`. A question about one item has `candidate`, which is none elsewhere, `profile` (of the
+    user), `parts` (headings of the rationale that it asks for) and `answers` (the two that it may get); its items have
+    `genres`, `text`, `rating` and `when` too, empty where nothing is known.
+
+    A template may set three constants: `{% set chat = true %}` makes its text a user turn in the
     model's own chat template; `{% set separator = "; " %}` is the text between the titles of a response;
     `{% set titles = true %}` shows titles where the response writes semantic or atomic identifiers.
 
@@ -82,7 +86,7 @@ class Template:
             UserError: the template does not parse or fails on these variables; the line is named.
         """
         try:
-            return self._program.render({**self.variables, **variables})
+            return render(self._program, {**_NO_QUESTION, **self.variables, **variables})
         except jinja2.TemplateSyntaxError as error:
             raise self._error(error, error.lineno) from None
         except Exception as error:  # a template is the user's program: whatever it raises is theirs to mend
@@ -122,7 +126,8 @@ class Template:
         place = f", line {line}" if line else ""
         return UserError(
             f"The template {self.name}{place}: {error}.",
-            "A template may use history, candidates, list_length and task, and what --template-var sets.",
+            "A template may use history, candidates, list_length, task, candidate, profile, parts and answers, and "
+            "what --template-var sets.",
         )
 
 
@@ -157,8 +162,10 @@ class Prompter:
         task: `next` or `list`.
         list_length: how many titles a response names.
         max_tokens: longest prompt in tokens; longer ones lose their oldest items. None: no limit.
+        reserved: tokens left for the response beside it.
 
     Attributes:
+        questions: prompts that ask about one candidate.
         text: how prompts read, where the template is a text.
         truncated: how many different rows were cut to fit.
 
@@ -176,12 +183,15 @@ class Prompter:
         task: str,
         list_length: int,
         max_tokens: int | None = None,
+        reserved: int = 0,
     ) -> None:
         self.template = template if isinstance(template, Template) else load_template(template)
         self.tokenizer, self.titles = tokenizer, titles
         self.task, self.list_length, self.max_tokens = task, list_length, max_tokens
         self._cut: set[tuple[str, int, int]] = set()
         self.text = TextPrompts(self.template, tokenizer, catalogue, titles, task=task, list_length=list_length)
+        limit = None if max_tokens is None else max_tokens + reserved
+        self.questions = QuestionPrompts(self.text, tokenizer, catalogue, titles, limit=limit, reserved=reserved)
         if not self._fits(self._tokens([], None)):
             raise UserError(
                 f"A prompt without any history has {len(self._tokens([], None))} tokens already; {max_tokens} fit.",
@@ -191,7 +201,7 @@ class Prompter:
     @property
     def truncated(self) -> int:
         """How many different rows were cut to fit."""
-        return len(self._cut)
+        return len(self._cut) + len(self.questions.cut)
 
     def tell(self, truncated: int | None = None) -> None:
         """Say how many rows were cut to fit (by default `truncated`), if any were."""
@@ -205,6 +215,9 @@ class Prompter:
         Returns:
             [L] int64 token ids; the history's oldest items are left out where more than `max_tokens` would be needed.
         """
+        if row.question is not None:
+            shared, (rest,) = self.questions.encode(row, [row.question.item], row.question.form)
+            return np.concatenate([shared, rest])
         history = row.history.tolist()
         tokens = self._tokens(history, row.candidates)
         if self._fits(tokens):
@@ -227,6 +240,8 @@ class Prompter:
 
     def answer(self, response: Response) -> tuple[np.ndarray, int]:
         """Encode a response: [L] int64 token ids, free text before titles, and how many of them are the text's."""
+        if response.form is not None:
+            return self.questions.answer(response.form, response.recommended, response.text)
         titles = self.titles.response(response.items)
         if not response.text:
             return titles, 0

@@ -61,18 +61,43 @@ class TextPrompts:
         self._suspects = {item for item, name in enumerate(self._names) if begins(name)} if users else set()
         if template.source is not None:
             self._warn_of_thinking()
+            self._warn_of_what_is_unread()
 
-    def render(self, history: Sequence[str], candidates: Sequence[str]) -> str:
+    def render(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        *,
+        candidate: str | None = None,
+        profile: str = "",
+        parts: Sequence[str] = (),
+        answers: Sequence[str] = (),
+    ) -> str:
         """Return the text of a prompt.
 
         Args:
             history: items as they read, oldest first.
             candidates: likewise.
+            candidate: the one that a question is about; None: the prompt asks for items.
+            profile: what is known of the user.
+            parts: headings of the rationale that a question asks for, if any.
+            answers: how a question is answered if the candidate is recommended, and if not.
         """
         text = self.template.render(
-            history=list(history), candidates=list(candidates), list_length=self.list_length, task=self.task
+            history=list(history),
+            candidates=list(candidates),
+            list_length=self.list_length,
+            task=self.task,
+            candidate=candidate,
+            profile=profile,
+            parts=list(parts),
+            answers=list(answers),
         )
         return text if self.chat is None else self.chat.render(text)
+
+    def name_of(self, item: int) -> str:
+        """Return an item as prompts show it."""
+        return self._names[item]
 
     def encode(self, history: Sequence[int], candidates: Sequence[int] | None) -> list[int]:
         """Return the token ids of the prompt of these items.
@@ -133,6 +158,24 @@ class TextPrompts:
                     else f"--template-var {name}: the template {self.template.name} does not read it.",
                     did_you_mean(name, known) if known else "It reads no variables; leave the option out.",
                 )
+
+    def _warn_of_what_is_unread(self) -> None:
+        """Tell of a template whose prompts are the same for every user."""
+        titles = [self._names[0]], [self._names[-1], self._names[0]]
+        if len({self.render(history, []) for history in titles}) == 1:
+            which = "the model's chat template drops the text" if self.chat and self._fills() else "no history is shown"
+            console.warn(
+                f"Prompts by the template {self.template.name} are the same whatever the user's history is: {which}."
+            )
+
+    def _fills(self) -> bool:
+        """Whether the Jinja text itself shows the history."""
+        shown = (self.template.render(history=[name], **self._facts) for name in ("a", "b"))
+        return len(set(shown)) > 1
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        return {"candidates": [], "list_length": self.list_length, "task": self.task}
 
     def _warn_of_thinking(self) -> None:
         tag = open_thinking_block(self.render([], []))

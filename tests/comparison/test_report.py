@@ -5,8 +5,7 @@ from rich.console import Console
 
 from recalign.commands.eval import eval as evaluate
 from recalign.comparison.evaluations import Evaluation
-from recalign.comparison.plots import interval_plot
-from recalign.comparison.report import Grid, grids, main_metrics, to_html, to_latex, to_markdown, to_rich, write_report
+from recalign.comparison.report import Grid, grids, main_metrics, to_latex, to_markdown, to_rich
 from recalign.comparison.systems import compare
 from tests.evaluation.prepared import write_decoded, write_small
 from tests.fake_distribution import install
@@ -58,20 +57,6 @@ def test_latex_is_escaped(comparison):
     assert all(
         line.endswith("\\\\") for line in text.splitlines() if " & " in line and not line.startswith(("%", "\\c"))
     )
-
-
-def test_html_is_escaped_and_carries_its_plot(comparison):
-    page = to_html(comparison, interval_plot(comparison, ["ndcg@2"]))
-    assert "bon &amp; &lt;b&gt; (oracle)" in page
-    assert "<b>1.0000</b>" in page
-    assert "src='data:image/png;base64,iVBOR" in page
-    assert page.count("<table>") == page.count("</table>") == 4
-
-
-def test_all_files_are_written(comparison, tmp_path):
-    files = write_report(comparison, tmp_path / "report")
-    assert [file.name for file in files] == ["table.json", "table.md", "table.tex", "report.html", "intervals.png"]
-    assert all(file.stat().st_size > 300 for file in files)
 
 
 def test_rich_tables_have_all_rows(comparison):

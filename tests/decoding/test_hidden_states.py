@@ -52,7 +52,7 @@ PLACES = [np.array([0, 2]), np.array([3, 1]), np.array([0]), np.array([], dtype=
 def test_states_and_gradients_at_tokens_are_those_of_each_sequence_alone(kind, shared, budget):
     model = tiny_model(kind)
     engine = make_engine(PATHS, model=model, token_budget=budget)
-    engine._takes_tree_mask = shared
+    engine.takes_tree_mask = shared
     rows = [row(place, history) for place, history in enumerate(HISTORIES)]
     prompts = [engine.policy.prompter.encode(each) for each in rows]
     wanted = torch.stack(

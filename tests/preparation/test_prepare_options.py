@@ -22,10 +22,26 @@ def test_another_task_drops_the_suggested_shape_and_keeps_the_rest():
     assert (options.targets, options.list_length, options.split) == (1, 1, "user")
 
 
+def test_the_rank_task_has_defaults_of_its_own():
+    """R2Rank: 1 positive and 19 negatives, 20 items of history, users split 8:1:1, every interaction a positive."""
+    ours = {"task": "list", "split": "time", "history": 14, "test_share": 0.2, "relevance": "rating>=4"}
+    for suggested in ({}, ours):
+        options = resolve({"task": "rank"}, suggested)
+        assert (options.history, options.candidates, options.list_length, options.targets) == (20, 20, 20, 1)
+        assert (options.split, options.valid_share, options.test_share) == ("user", 0.1, 0.1)
+        assert (options.relevance, options.exclude_history) == ("all", "no")
+    options = resolve({"task": "rank", "candidates": 5, "split": "time"}, {})
+    assert (options.candidates, options.list_length, options.split) == (5, 5, "time")
+
+
+def test_ready_made_windows_stay_split_as_they_are():
+    assert resolve({"task": "rank"}, {"split": "provided", "valid_share": 0.02}).split == "provided"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"task": "rank"}, "task = 'rank'"),
+        ({"task": "ranks"}, "task = 'ranks'"),
         ({"split": "random"}, "split = 'random'"),
         ({"history": 0}, "history = 0"),
         ({"task": "list", "list_length": 0}, "list-length = 0"),
@@ -48,6 +64,11 @@ def test_another_task_drops_the_suggested_shape_and_keeps_the_rest():
         ({"ties": "time"}, "ties = 'time'"),
         ({"same_ids": "all"}, "same-ids = 'all'"),
         ({"histroy": 3}, "histroy"),
+        ({"task": "rank", "candidates": 1}, "--candidates 1 leaves nothing to rank"),
+        ({"task": "rank", "candidates": 0}, "--candidates 0 leaves nothing to rank"),
+        ({"task": "rank", "targets": 2}, "one positive per row, not 2"),
+        ({"task": "rank", "list_length": 5}, "orders all 20 candidates"),
+        ({"negatives": "popularity"}, "--negatives belongs to candidate sets"),
     ],
 )
 def test_bad_options_are_named_with_their_value(given, said):

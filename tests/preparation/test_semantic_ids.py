@@ -164,7 +164,7 @@ def test_files_of_another_kind_are_refused_and_nothing_is_unpickled(tmp_path):
         read_embeddings(tmp_path / "none.npz", ["a"])
     file = tmp_path / "objects.npz"
     np.savez(file, item_id=np.array(["a"], dtype=object), embedding=np.ones((1, 2)))
-    with pytest.raises(UserError, match="cannot be read as item embeddings"):
+    with pytest.raises(UserError, match="is not readable"):
         read_embeddings(file, ["a"])
     pl.DataFrame({"id": ["a"]}).write_parquet(tmp_path / "columns.parquet")
     with pytest.raises(UserError, match="`item_id` and `embedding` are needed"):

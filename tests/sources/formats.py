@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -246,3 +247,94 @@ def yelp(folder: Path) -> Path:
     ]  # fmt: skip
     pack(folder / "yelp_academic_dataset_business.json", json_lines(businesses))
     return pack(folder / "yelp_academic_dataset_review.json", json_lines(reviews))
+
+
+# ------------------------------------------------------------ files of papers' repositories
+
+
+def rows_of_titles(split: str) -> list[tuple[list[str], str]]:
+    """History and target of windows; titles with quotation marks and commas are among them."""
+    names = ['The "Best", of', "A, B", "Who?", *(f"Song {n}" for n in range(7))]
+    first = {"train": 0, "valid": 3, "test": 6}[split]
+    return [([names[(first + n + k) % 10] for k in range(3)], names[(first + n + 3) % 10]) for n in range(10)]
+
+
+def titles() -> list[str]:
+    return sorted({title for history, target in rows_of_titles("train") for title in [*history, target]})
+
+
+def instructions(folder: Path, *, quoted: bool = True) -> Path:
+    """An indented array of instruction, input and output, and the catalogue."""
+    for split in ("train", "valid", "test"):
+        rows = [
+            {
+                "instruction": "Given a list, recommend a new song",
+                "input": "The user has played these before: "
+                + ", ".join(f'"{t}"' for t in history)
+                + ", please write one",
+                "output": f'"{target}"\n' if quoted else target,
+            }
+            for history, target in rows_of_titles(split)
+        ]
+        pack(folder / f"{split}.json", json.dumps(rows, indent=4))
+    pack(folder / "id2name.json", json.dumps({str(n): title for n, title in enumerate(titles())}))
+    pack(folder / "name2genre.json", json.dumps({title: ["pop"] for title in titles()}))
+    return folder
+
+
+def s_dpo(folder: Path) -> Path:
+    """LastFM of S-DPO: history with :: between the titles, candidates, selection; id::name lines."""
+    for split, word in {"train": "train", "valid": "val", "test": "test"}.items():
+        rows = [
+            {"historyList": "::".join(history), "itemList": ["x", target], "trueSelection": target}
+            for history, target in rows_of_titles(split)
+        ]
+        pack(folder / f"lastfm-{word}.json", json.dumps(rows, indent=4))
+    pack(folder / "id2name.txt", "".join(f"{n}::{title}\n" for n, title in enumerate(titles())))
+    return folder
+
+
+def minionerec(folder: Path) -> Path:
+    """CSVs by split, the info, the index; items 0 and 1 share an identifier."""
+    number = {title: n for n, title in enumerate(titles())}
+    sid = {title: f"<a_{max(n, 1)}><b_{n // 2}><c_7>" for title, n in number.items()}
+    name = "Industrial_and_Scientific_5_2016-10-2018-11"
+    for split in ("train", "valid", "test"):
+        rows = [
+            {
+                "user_id": f"A{n}",
+                "history_item_title": str(history),
+                "item_title": target,
+                "history_item_id": str([number[title] for title in history]),
+                "item_id": number[target],
+                "history_item_sid": str([sid[title] for title in history]),
+                "item_sid": sid[target],
+            }
+            for n, (history, target) in enumerate(rows_of_titles(split))
+        ]
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        pl.DataFrame(rows).write_csv(folder / split / f"{name}.csv")
+    pack(folder / "info" / f"{name}.txt", "".join(f"{sid[t]}\t{t}\t{n}\n" for t, n in number.items()))
+    index = {str(n): re.findall(r"<[^>]*>", sid[title]) for title, n in number.items()}
+    pack(folder / "index" / "Industrial_and_Scientific.index.json", json.dumps(index))
+    told = {str(n): {"title": title, "description": f"About {n}."} for title, n in number.items()}
+    pack(folder / "index" / "Industrial_and_Scientific.item.json", json.dumps(told))
+    return folder
+
+
+def hub_rows() -> list[dict]:
+    return [
+        {"user_id": user(u), "parent_asin": asin(i), "rating": float(r), "timestamp": 1000 * t, "title": title(i)}
+        for u, i, r, t in log()
+    ]
+
+
+def per_user() -> list[dict]:
+    """A row a user, with lists."""
+    rows: dict[int, dict] = {}
+    for u, i, r, t in log():
+        row = rows.setdefault(u, {"user_id": u, "item_ids": [], "timestamps": [], "ratings": []})
+        row["item_ids"].append(i)
+        row["timestamps"].append(t * 10**9)
+        row["ratings"].append(r)
+    return list(rows.values())

@@ -97,3 +97,61 @@ def test_five_folds_of_ml_100k_test_all_943_users_once(shared_data, tmp_path):
         prepare_dataset("recbole", shared_data("ml-100k"), tmp_path / str(fold), options=options)
         tested += PreparedDataset(tmp_path / str(fold)).rows("test").arrow["user_id"]
     assert len(tested) == len(set(tested)) == 943
+
+
+# ------------------------------------------------------------ benchmark files, and files written in other ways
+
+
+def benchmark(tmp_path, *, lists):
+    head = "user_id:token\titem_id:token" + ("\titem_id_list:token_seq" if lists else "\ttimestamp:float") + "\n"
+    rows = {"train": [], "valid": [], "test": []}
+    for user in range(8):
+        past = []
+        for place, item in enumerate(f"i{(user + n) % 7}" for n in range(5)):
+            last = " ".join(past) if lists else str(100 * place + user)
+            split = {3: "valid", 4: "test"}.get(place, "train")
+            rows[split].append(f"u{user}\t{item}\t{last}\n")
+            past.append(item)
+    for split, lines in rows.items():
+        (tmp_path / f"x.{split}.inter").write_text(head + "".join(lines))
+    titles = "".join(f"i{n}\tFilm {n}\n" for n in range(7))
+    (tmp_path / "x.item").write_text("item_id:token\tmovie_title:token_seq\n" + titles)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["", "x.item", "x.valid.inter"])
+def test_benchmark_files_with_lists_are_the_windows_whichever_is_named(tmp_path, name):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    prepare_dataset("recbole", benchmark(raw, lists=True) / name, tmp_path / "out")
+    dataset = PreparedDataset(tmp_path / "out")
+    row = dataset.rows("test")[0]
+    assert [dataset.catalogue.titles[i] for i in [*row.history, *row.targets]] == [f"Film {n}" for n in range(5)]
+    assert [len(dataset.rows(split)) for split in ("train", "valid", "test")] == [16, 8, 8]
+
+
+def test_benchmark_files_without_lists_are_one_log_of_which_the_last_items_are_held_out(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    counts = prepare_dataset("recbole", benchmark(raw, lists=False), tmp_path / "out")["counts"]
+    dataset = PreparedDataset(tmp_path / "out")
+    assert (counts["interactions"], dataset.info["options"]["split"]) == (40, "leave-one-out")
+    assert [dataset.catalogue.titles[i] for i in dataset.rows("test")[0].targets] == ["Film 4"]
+
+
+def test_a_whole_log_goes_before_benchmark_files_beside_it(tmp_path):
+    path = folder(benchmark(tmp_path, lists=True), x_inter=INTER)
+    assert [file.name for file in registry.create("source", "recbole").files(path)] == ["x.inter", "x.item"]
+    (tmp_path / "x.item").unlink()
+    assert len(read(path)[1]) == 2
+
+
+@pytest.mark.parametrize("genres", ["Film Noir|Sci-Fi", "Film Noir, Sci-Fi", "Film Noir;Sci-Fi"])
+def test_genres_with_blanks_in_them_are_separated_by_what_else_there_is(tmp_path, genres):
+    items = f"item_id:token\ttitle:token_seq\tgenre:token_seq\ni1\tHeat\t{genres}\ni2\tAlien\tHorror\n"
+    assert read(folder(tmp_path, x_inter=INTER, x_item=items))[0][0]["genres"] == ["Film Noir", "Sci-Fi"]
+
+
+def test_another_field_separator(tmp_path):
+    path = folder(tmp_path, x_inter=INTER.replace("\t", ","), x_item=ITEM.replace("\t", ","))
+    assert len(read(path, separator=",")[1]) == 2

@@ -12,7 +12,7 @@ import numpy as np
 
 from recalign.errors import UserError
 from recalign.sources.reading.files import whole_lines
-from recalign.sources.reading.objects import HALF, JSON, SHOWN, Parser, json_object, plain, python_object
+from recalign.sources.reading.objects import HALF, JSON, SHOWN, Parsed, json_object, plain, python_object
 from recalign.sources.reading.records import NAMED, Batch, Reason, Records, Refusal
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class JsonLines(Records):
     """
 
     place = "line"
-    parse: ClassVar[Parser] = staticmethod(json_object)
     fast: ClassVar[bool] = True  # whether polars reads such objects
 
     def __init__(self, file: Path, encoding: str, keys: dict[str, bool] | None = None) -> None:
@@ -68,6 +67,10 @@ class JsonLines(Records):
             raise UserError(f"{file} {problem}.", "Check that this is the file you meant.")
         self.schema = {key: pl.List(pl.String) if each == {LIST} else pl.String() for key, each in kinds.items()}
         self._nested = {key for key, each in kinds.items() if NESTED in each or len(each) > 1}
+
+    def parse(self, text: bytes) -> Parsed:
+        """Return the object of a text, or why there is none."""
+        return json_object(text)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Read the file. Arguments and errors: as the base's."""
@@ -140,8 +143,11 @@ class JsonLines(Records):
 class PythonLines(JsonLines):
     """The same of lines that are Python literals of dicts."""
 
-    parse: ClassVar[Parser] = staticmethod(python_object)
     fast: ClassVar[bool] = False
+
+    def parse(self, text: bytes) -> Parsed:
+        """Return the dict of a text, or why there is none."""
+        return python_object(text)
 
 
 def _frame(data: bytes, schema: dict[str, pl.DataType], height: int) -> pl.DataFrame | None:

@@ -19,17 +19,17 @@ HALF = re.compile(  # of a surrogate pair, which polars reads as something else
 )
 SHOWN = 60  # characters of a line that a message shows
 
-Parser = Callable[[bytes], tuple[dict[str, Any], Reason | None, str]]
-"""From the text of an object to the object, or why there is none and what a message says of that."""
+Parsed = tuple[dict[str, Any], Reason | None, str]
+"""The object of a text, or why there is none and what a message says of that."""
 
 
-def json_object(text: bytes) -> tuple[dict[str, Any], Reason | None, str]:
-    """Parse JSON. Arguments and result: as `Parser`."""
+def json_object(text: bytes) -> Parsed:
+    """Parse JSON. Result: as `Parsed`."""
     return _parsed(text, JSON, lambda line: json.loads(line, parse_constant=str))
 
 
-def python_object(text: bytes) -> tuple[dict[str, Any], Reason | None, str]:
-    """Parse a Python literal, such as `{u'asin': '0001'}`. Arguments and result: as `Parser`."""
+def python_object(text: bytes) -> Parsed:
+    """Parse a Python literal, such as `{u'asin': '0001'}`. Result: as `Parsed`."""
     return _parsed(text, LITERAL, _literal)
 
 
@@ -39,7 +39,7 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
 
 
-def _parsed(data: bytes, reason: Reason, parse: Callable[[str], Any]) -> tuple[dict[str, Any], Reason | None, str]:
+def _parsed(data: bytes, reason: Reason, parse: Callable[[str], Any]) -> Parsed:
     form = reason.text.removeprefix("not ").removeprefix("a ")
     try:
         text = data.decode().strip()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from recalign.preparation.genres import STRONG, find_separator
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,6 +74,16 @@ def as_json(table: Records, column: str) -> pl.Expr:
     if not isinstance(dtype, pl.List):
         return cell
     return pl.when(cell.is_not_null()).then(pl.struct(list=cell).struct.json_encode().str.slice(8).str.head(-1))
+
+
+def separator_of(cells: pl.Series) -> str | None:
+    """Return what separates names in text that may hold blanks, or None where nothing but blanks does.
+
+    Args:
+        cells: text, or null.
+    """
+    found = find_separator(Counter(cells.drop_nulls().to_list()))
+    return found if found in (*STRONG, ",") else None
 
 
 def leaves(value: Any) -> Iterator[str]:

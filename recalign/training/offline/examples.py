@@ -92,7 +92,7 @@ class Augmentation:
         if self.history_dropout and len(row.history):
             kept = generator.random(len(row.history)) >= self.history_dropout
             kept[-1] |= not kept.any()
-            row = replace(row, history=row.history[kept])
+            row = row.recalling(kept)
         return row
 
 

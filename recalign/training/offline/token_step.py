@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -99,7 +98,7 @@ class TokenStep:
 
     def _without_history(self, example: Example) -> Example:
         """Return the same answer after the prompt of a user without history."""
-        prompt = self.policy.prompter.encode(replace(example.row, history=example.row.history[:0]))
+        prompt = self.policy.prompter.encode(example.row.recalling(slice(0)))
         answer = example.tokens[example.prompt :]
         return Example(np.concatenate([prompt, answer]).astype(np.int32), len(prompt), example.row, example.text)
 

@@ -1,0 +1,30 @@
+"""The module that scores a candidate by the hidden state of the answer to its question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+RANKING_HEAD = "ranking_head"
+"""Its name among the modules beside a model; a model that has it ranks by it."""
+WIDTH = 256
+
+
+def ranking_head(hidden: int) -> nn.Module:
+    """Make a ranking head: Linear(H, 256), GELU, Linear(256, 1); the last layer starts at zero.
+
+    The first ranking distribution is uniform therefore: every order of K candidates has log-probability -ln K!.
+
+    Args:
+        hidden: H, width of the hidden states.
+
+    Source: "Reasoning to Rank", Sec. 3.2 (a light head; MLP in a table). Width and depth are ours.
+    """
+    from torch import nn
+
+    last = nn.Linear(WIDTH, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(hidden, WIDTH), nn.GELU(), last)

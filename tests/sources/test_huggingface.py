@@ -1,0 +1,86 @@
+import datasets
+import polars as pl
+import pytest
+
+from recalign.data.dataset import PreparedDataset
+from recalign.errors import UserError
+from recalign.preparation.guessing import guess
+from recalign.preparation.pipeline import prepare_dataset
+
+from . import formats
+from .reads import read_dump
+
+FIRST = (formats.user(0), formats.asin(0), 1_300_000_000.0, 1.0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    rows = formats.hub_rows()
+    dataset = datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(rows[:50]), "test": datasets.Dataset.from_list(rows[50:])}
+    )
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_a_saved_dataset_is_one_log_of_its_splits(saved):
+    assert guess(saved)[0] == "huggingface"
+    items, first, raw = read_dump("huggingface", saved)
+    assert (first, items[formats.asin(1)]["title"], len(items)) == (FIRST, "Gadget 1", 9)
+    assert raw.events.collect().height == 72
+    assert read_dump("huggingface", saved, split="train")[2].events.collect().height == 50
+    with pytest.raises(UserError, match="no split 'valid': it has train, test"):
+        read_dump("huggingface", saved, split="valid")
+
+
+def test_parquet_with_a_row_a_user_and_lists(tmp_path):
+    pl.DataFrame(formats.per_user()).write_parquet(tmp_path / "raw.parquet")
+    _, first, raw = read_dump("huggingface", tmp_path / "raw.parquet")
+    assert first == ("0", "0", 1_300_000_000.0, 1.0)  # of nanoseconds
+    times = raw.events.collect().cast({"user_id": str, "item_id": str})
+    assert [tuple(map(int, row)) for row in times.select("user_id", "item_id", "rating", "timestamp").rows()] == [
+        *formats.log()
+    ]
+
+
+def test_a_table_of_items_beside_it_and_columns_by_name(tmp_path):
+    pl.DataFrame(formats.hub_rows()).rename({"user_id": "who"}).drop("title").write_parquet(tmp_path / "log.parquet")
+    kinds = ["Toys", "Red"]
+    items = [{"parent_asin": formats.asin(i), "title": formats.title(i), "categories": kinds} for i in range(20)]
+    pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(UserError, match="no column that is named as users usually are; it has who, parent_asin"):
+        read_dump("huggingface", tmp_path / "log.parquet")
+    params = {"user": "who", "meta": str(tmp_path / "items.parquet")}
+    told, first, _ = read_dump("huggingface", tmp_path / "log.parquet", **params)
+    assert (first, len(told), told[formats.asin(2)]["genres"]) == (FIRST, 9, ["Toys", "Red"])
+
+
+def test_without_times_files_follow_each_other(tmp_path):
+    frame = pl.DataFrame(formats.hub_rows()).drop("timestamp")
+    frame.head(40).write_parquet(tmp_path / "0.parquet")
+    frame.tail(32).write_parquet(tmp_path / "1.parquet")
+    events = read_dump("huggingface", tmp_path)[2].events.collect()
+    assert events["timestamp"].to_list() == list(range(72))
+
+
+def test_a_name_that_is_no_dataset(monkeypatch, tmp_path):
+    def refuse(name, config):
+        raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' doesn't exist on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(UserError, match="'org/nothing' cannot be loaded: Dataset 'org/nothing' doesn't exist"):
+        prepare_dataset("huggingface", tmp_path.__class__("org/nothing"), tmp_path / "out")
+
+
+def test_a_name_of_the_hub_is_loaded_by_it(monkeypatch, tmp_path, saved):
+    asked = []
+
+    def load(name, config):
+        asked.append((name, config))
+        return datasets.load_from_disk(str(saved))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    name = tmp_path.__class__("org/dataset")
+    prepare_dataset("huggingface", name, tmp_path / "out", params={"config": "small"}, options={"split": "user"})
+    assert set(asked) == {("org/dataset", "small")}
+    assert PreparedDataset(tmp_path / "out").info["options"]["path"] == "org/dataset"
