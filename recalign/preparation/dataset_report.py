@@ -16,20 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import polars as pl
-    from rich.table import Table
 
     from recalign.preparation.prepare_options import PrepareOptions
 
 COLD_LIMIT = 0.05
 """Share of held-out targets that no training interaction contains, above which a warning is due."""
-
-REPEATS = (
-    ("exact duplicates, of those read", "exact_duplicates", "interactions_read"),
-    ("other repeats of an item, of those read", "repeated_items", "interactions_read"),
-    ("interactions tied in time", "tied_interactions", "interactions"),
-    ("duplicate windows, of those read", "duplicate_windows", "windows_read"),
-)
-"""Rows of the table: label, count, what it is a share of."""
 
 FEW_ROWS = 100
 LONG_TITLE = 64
@@ -152,15 +143,7 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
         )
     if counts["dropped_users"] > counts["users"] / 5:
         found.append(f"{counts['dropped_users']} of {counts['users']} users have too short a history and were dropped.")
-    if options.drop_cold:
-        gone = counts["cold_rows_left_out"]
-        found.append(
-            f"{counts['cold_items_left_out']} items without training interactions were left out (--drop-cold), and "
-            f"with them {gone['train']} train, {gone['valid']} valid and {gone['test']} test rows."
-        )
-    for name in ("dropped_items", "dropped_events", "windows_too_short"):
-        if counts.get(name):
-            found.append(f"{counts[name]} {name.replace('_', ' ').replace('dropped ', '')} were left out.")
+    found += _left_out(counts, options)
     if counts["titles_mended"]:
         found.append(f"{counts['titles_mended']} title(s) had line breaks or tabs, which became spaces.")
     if counts["title_length"]["max"] > LONG_TITLE and options.identifier == "title":
@@ -170,61 +153,22 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
     return found
 
 
-def table(counts: dict[str, Any], name: str, unit: str) -> Table:
-    """Lay the counts out for people."""
-    from rich.table import Table
-
-    grid = Table("", "all", "train", "valid", "test", title=f"Prepared dataset: {name}")
-    for column in grid.columns[1:]:
-        column.justify = "right"
-    rows = counts["rows"]
-    for file in counts["files"]:
-        grid.add_row(f"records of {file['file']}", f"{file['records']:,}", "", "", "")
-        grid.add_row("  read", f"{file['read']:,}", "", "", "")
-        for reason, refused in file["refused"].items():
-            grid.add_row(f"  refused: {reason}", f"{refused['count']:,}", "", "", "")
-
-    def per_split(label: str, value: Callable[[dict[str, Any]], str], whole: str = "") -> None:
-        grid.add_row(label, whole, *(value(rows[split]) for split in ("train", "valid", "test")))
-
-    def share(key: str) -> Callable[[dict[str, Any]], str]:
-        total = "targets" if key == "cold_targets" else "rows"
-        return lambda part: f"{part[key]:,} ({part[key] / max(1, part[total]):.1%})"
-
-    per_split("users", lambda part: f"{part['users']:,}", f"{counts['users']:,}")
-    grid.add_row("items", f"{counts['items']:,}", "", "", "")
-    grid.add_row("interactions", f"{counts['interactions']:,}", f"{counts['training_interactions']:,}", "", "")
-    grid.add_row("density", f"{counts['density']:.3%}", "", "", "")
-    per_split("rows", lambda part: f"{part['rows']:,}")
-    per_split("items of history, mean", lambda part: f"{part['history_mean']:.1f}")
-    per_split("cold targets", share("cold_targets"))
-    per_split("rows without relevant target", share("rows_without_relevant_target"))
-    per_split("rows with a target in their history", share("rows_with_target_in_history"))
-    if "tied_interactions" in counts:
-        per_split("rows whose targets depend on a tie in time", share("rows_cut_in_tie"))
-    for label, key, of in REPEATS:
-        if key in counts:
-            grid.add_row(label, f"{counts[key]:,} ({counts[key] / max(1, counts[of]):.1%})", "", "", "")
-    grid.add_row("users dropped", f"{counts['dropped_users']:,}", "", "", "")
-    grid.add_row("title collisions", f"{counts['collisions']:,}", "", "", "")
-    _add_genres(grid, counts)
-    if counts["item_rows_repeated"]:
-        grid.add_row("rows that repeat an item", f"{counts['item_rows_repeated']:,}", "", "", "")
-    length = counts["title_length"]
-    grid.add_row(f"{unit} a title, mean / max", f"{length['mean']:.1f} / {length['max']}", "", "", "")
-    return grid
-
-
-def _add_genres(grid: Table, counts: dict[str, Any]) -> None:
-    """Add what there is to say of genres, where there are any or placeholders stand in their place."""
-    genres, separator = counts["genres"], counts["genre_separator"]
-    if genres["names"]:
-        grid.add_row("genres", f"{genres['names']:,}", "", "", "")
-        grid.add_row("genres an item, mean / max", f"{genres['mean']:.1f} / {genres['max']}", "", "", "")
-        if separator is not None:
-            how = "found in the column" if counts["genre_separator_found"] else "given"
-            grid.add_row("genre separator", f"{separator!r} ({how})", "", "", "")
-    if genres["names"] or counts["genre_placeholders"]:
-        without = f"{genres['items_without']:,} ({genres['items_without'] / counts['items']:.1%})"
-        grid.add_row("items without genres", without, "", "", "")
-        grid.add_row("placeholders of genres", f"{counts['genre_placeholders']:,}", "", "", "")
+def _left_out(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
+    """Say which rows, items and events were left out, and why."""
+    found = []
+    if options.drop_cold:
+        gone = counts["cold_rows_left_out"]
+        found.append(
+            f"{counts['cold_items_left_out']} items without training interactions were left out (--drop-cold), and "
+            f"with them {gone['train']} train, {gone['valid']} valid and {gone['test']} test rows."
+        )
+    short = counts["rows_that_ask_nothing"]
+    if any(short.values()):
+        found.append(
+            f"{short['train']} train, {short['valid']} valid and {short['test']} test rows were left out, which "
+            "ask for nothing: their targets name too few different items, or none that the task needs is relevant."
+        )
+    for name in ("dropped_items", "dropped_events", "windows_too_short"):
+        if counts.get(name):
+            found.append(f"{counts[name]} {name.replace('_', ' ').replace('dropped ', '')} were left out.")
+    return found

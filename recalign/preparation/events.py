@@ -1,4 +1,4 @@
-"""The event log: all interactions as flat arrays, user by user in time order, after k-core and popularity cut."""
+"""The event log: all interactions as flat arrays, user by user in time order, without what rules leave out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import numpy as np
 
 from recalign.data.arrays import previous_same, renumber
 from recalign.errors import UserError
-from recalign.preparation.forms import lookalikes
+from recalign.preparation.forms import lookalikes, one_id
+from recalign.preparation.interactions import Interactions, in_order
 from recalign.preparation.items import CleanItems
-from recalign.preparation.repeats import Duplicates, tied, without_repeats
+from recalign.preparation.repeats import tied, without_repeats
+from recalign.preparation.rules import Account, Rule, rules_of
+from recalign.preparation.times import describe, in_seconds, row_order
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from recalign.preparation.prepare_options import PrepareOptions
 
 ID_COLUMNS = ("user_id", "item_id")
 
@@ -64,185 +69,146 @@ class EventLog:
 
     @cached_property
     def tied(self) -> np.ndarray:
-        """[E] whether an event has the time of another item's event in its sequence."""
-        return tied(self.sequence, self.item, self.time)
+        """[E] whether an event has the time of another event in its sequence, of another item or rating."""
+        return tied(self.sequence, self.item, self.time, self.rating)
 
 
 @dataclass(frozen=True)
-class Filtered:
-    """What `read_events` keeps, before it becomes a log: flat arrays by user and time, and the items that stay.
+class Kept:
+    """What `read_events` keeps, before it becomes a log.
 
     Args:
         users: [U] user ids, sorted.
-        user: [E] user index.
-        item: [E] item index into `kept`.
-        time: [E].
-        rating: [E] or None.
-        kept: [I] rows of the clean items that stay in the catalogue.
+        rows: by user and time; items are indices into `items`.
+        items: [I] rows of the clean items that stay in the catalogue.
         unknown: how many events named no item of the catalogue and were left out.
-        facts: what the report should say: those of `without_repeats`, and `lookalike_user_ids`.
+        facts: what the report should say: `rules` (steps of `Account`), `row_order`, `times`, `times_mended`, those of
+            `without_repeats`, `lookalike_user_ids`, `user_ids_joined`.
     """
 
     users: list[str]
-    user: np.ndarray
-    item: np.ndarray
-    time: np.ndarray
-    rating: np.ndarray | None
-    kept: np.ndarray
+    rows: Interactions
+    items: np.ndarray
     unknown: int
     facts: dict[str, Any]
 
 
 def read_events(
-    events: pl.LazyFrame,
-    items: CleanItems,
-    *,
-    drop_invalid: bool,
-    popularity_cut: float | None,
-    k_core: int,
-    duplicates: Duplicates = "keep",
-) -> Filtered:
-    """Stream events into arrays, match them with the catalogue, sort by user and time, leave out repeats, filter.
+    events: pl.LazyFrame, items: CleanItems, options: PrepareOptions, seed: int = 0, *, partial: bool = False
+) -> Kept:
+    """Stream events into arrays, match them with the catalogue, sort them, leave out repeats and follow the rules.
 
-    Events of one user and time keep the order of the file.
+    Args:
+        events: as `RawData.events`.
+        items: the catalogue.
+        options: which ids are one, what orders ties, what is left out.
+        seed: of a random order of ties.
+        partial: the catalogue is known to have gaps, so that interactions of unknown items are left out.
 
     Raises:
-        UserError: no events, unknown item ids, or nothing left after the filters.
+        UserError: no events, unknown item ids, or nothing left after a rule.
     """
-    users, user, item, time, rating, unknown = _collect(events, items, drop_invalid)
-    order = np.lexsort((time, user))
-    user, item, time = user[order].astype(np.int64), item[order].astype(np.int32), time[order]
-    rating = None if rating is None else rating[order]
-    stays, facts = without_repeats(user, item, time, rating, duplicates)
+    users, rows, unknown, facts = _collect(events, items, options, partial or options.drop_invalid)
+    account = Account()
+    facts |= {"row_order": row_order(rows.user, rows.time), "times_mended": 0}
+    if options.mend_times:
+        seconds = in_seconds(rows.time)
+        facts["times_mended"] = int(np.count_nonzero(seconds != rows.time))
+        rows = replace(rows, time=seconds)
+    account.note("read", unknown, rows)
+    rows = in_order(rows, options.ties, seed)
+    stays, repeats = without_repeats(rows.user, rows.item, rows.time, rows.rating, options.duplicates)
     if stays is not None:
-        user, item, time = user[stays], item[stays], time[stays]
-        rating = None if rating is None else rating[stays]
-    facts["lookalike_user_ids"] = lookalikes(users)
-    log = Filtered(users.to_list(), user, item, time, rating, np.arange(items.frame.height), unknown, facts)
-    return _filtered(log, popularity_cut, k_core)
+        rows = account.apply([Rule(f"--duplicates {options.duplicates}", lambda _: stays)], rows)
+    rules = rules_of(options)
+    rows = account.apply(rules, rows)
+    facts |= {**repeats, "rules": account.steps, "times": describe(rows.time)}
+    kept = np.arange(items.frame.height)
+    if rules:  # of the catalogue too: what no interaction names any more goes
+        kept, item = renumber(rows.item)
+        present, user = renumber(rows.user)
+        users = [users[index] for index in present]
+        rows = replace(rows, user=user.astype(np.int64), item=item.astype(np.int32))
+    return Kept(users, rows, kept, unknown, facts)
 
 
-def _filtered(log: Filtered, popularity_cut: float | None, k_core: int) -> Filtered:
-    """Leave out unpopular items, then users and items with too few events; `log` has all items.
-
-    Raises:
-        UserError: nothing is left.
-    """
-    user, item = log.user, log.item
-    alive = popular(item, len(log.kept), popularity_cut)
-    alive = core(user, item, alive, k_core)
-    if not alive.any():
-        cut = "" if popularity_cut is None else f"--popularity-cut {popularity_cut} and "
-        raise UserError(
-            f"No interaction is left of {len(item)} after {cut}--k-core {k_core}.",
-            "Lower --k-core or keep more items.",
-        )
-    if alive.all() and popularity_cut is None and k_core <= 1:
-        return log
-    kept, item = renumber(item[alive])
-    present, user = renumber(user[alive])
-    return replace(
-        log,
-        users=[log.users[index] for index in present],
-        user=user.astype(np.int64),
-        item=item.astype(np.int32),
-        time=log.time[alive],
-        rating=None if log.rating is None else log.rating[alive],
-        kept=kept,
-    )
-
-
-def _collect(events: pl.LazyFrame, items: CleanItems, drop_invalid: bool) -> tuple:  # type: ignore[type-arg]
-    """Users, and per event user index, item row, time, rating (or None), and how many events had unknown items."""
+def _collect(
+    events: pl.LazyFrame, items: CleanItems, options: PrepareOptions, drop_unknown: bool
+) -> tuple[list[str], Interactions, int, dict[str, Any]]:
+    """User ids, interactions in the order of the file, how many were of unknown items, and facts of user ids."""
     import polars as pl
 
     has_rating = "rating" in events.collect_schema()
     ids = {name: events.select(pl.col(name).unique()).collect(engine="streaming")[name] for name in ID_COLUMNS}
-    users = ids["user_id"].cast(pl.String).sort()
+    told = ids["user_id"].cast(pl.String)
+    standing = one_id(told, options.same_ids)
+    users = standing.unique().sort()
     if not len(users):
         raise UserError("The source has no interactions.", "Check the path and the columns.")
     frame = events.select(
-        user=_place(ids["user_id"], pl.Enum(users)),
-        item=_place(ids["item_id"], pl.Enum(items.aliases["raw"])),
+        user=_place(ids["user_id"], standing.cast(pl.Enum(users)).to_physical()),
+        item=_place(ids["item_id"], items.place(ids["item_id"].cast(pl.String))),
         time="timestamp",
         **({"rating": pl.col("rating").fill_null(float("nan"))} if has_rating else {}),
     ).collect(engine="streaming")
     unknown = frame["item"].null_count()
     if unknown:
-        if not drop_invalid:
-            raise UserError(
-                _describe_unknown(events, items, unknown, frame.height), "Complete the items, or pass --drop-invalid."
-            )
+        if not drop_unknown:
+            raise _unknown(events, items, unknown, frame.height)
         if unknown == frame.height:
             raise UserError(
                 f"None of the {unknown} interactions names an item of the catalogue.",
                 "Check the columns of both item ids.",
             )
         frame = frame.drop_nulls("item")
-    row = items.aliases["item"].to_numpy()[frame["item"].to_numpy()]
-    rating = frame["rating"].to_numpy() if has_rating else None
-    return users, frame["user"].to_numpy(), row, frame["time"].to_numpy(), rating, unknown
+    rows = Interactions(
+        frame["user"].to_numpy().astype(np.int64),
+        frame["item"].to_numpy().astype(np.int32),
+        frame["time"].to_numpy(),
+        frame["rating"].to_numpy() if has_rating else None,
+    )
+    facts = {"lookalike_user_ids": lookalikes(users), "user_ids_joined": len(told) - len(users)}
+    return users.to_list(), rows, unknown, facts
 
 
-def _place(ids: pl.Series, known: pl.Enum) -> pl.Expr:
-    """Place of a column's ids among the known ones, null where an id is none of them.
+def _place(ids: pl.Series, place: pl.Series) -> pl.Expr:
+    """Number of each cell of a column; null where its id has none.
 
     Args:
         ids: the different ids of the column, of its type and name; categories are compared by their numbers.
-        known: ids in order.
+        place: the number of each of them.
     """
     import polars as pl
 
-    if ids.dtype != pl.Categorical:
-        return pl.col(ids.name).cast(known, strict=False).to_physical()
-    place = ids.cast(pl.String).cast(known, strict=False).to_physical()
-    return pl.col(ids.name).to_physical().replace_strict(ids.to_physical(), place, return_dtype=place.dtype)
+    cells, known = pl.col(ids.name), ids
+    if ids.dtype == pl.Categorical:
+        cells, known = cells.to_physical(), ids.to_physical()
+    return cells.replace_strict(known, place, return_dtype=place.dtype)
 
 
-def _describe_unknown(events: pl.LazyFrame, items: CleanItems, unknown: int, total: int) -> str:
+def _unknown(events: pl.LazyFrame, items: CleanItems, unknown: int, total: int) -> UserError:
     """Name the first unknown item id and its row."""
     import polars as pl
 
-    first = (
-        events.select(pl.col("item_id").cast(pl.String))
-        .with_row_index("row")
-        .join(items.aliases.lazy(), left_on="item_id", right_on="raw", how="anti")
-        .sort("row")
-        .head(1)
-        .collect(engine="streaming")
+    ids = events.select(pl.col("item_id").cast(pl.String).alias("id")).with_row_index("row", offset=1)
+    strange = ids.select(pl.col("id").unique()).collect(engine="streaming")["id"]
+    strange = strange.filter(items.place(strange).is_null())
+    row, first = ids.filter(pl.col("id").is_in(strange.implode())).sort("row").head(1).collect().row(0)
+    hint = "Complete the items, or pass --drop-invalid."
+    alike = items.lookalike_of(first)
+    if alike is not None:
+        hint = (
+            f"It looks like the item {ascii(alike)}: --same-ids blanks or case takes them for one. Or: {hint.lower()}"
+        )
+    return UserError(
+        f"{unknown} of {total} interactions name items that the catalogue lacks, first in row {row}: item {first!r}.",
+        hint,
     )
-    return (
-        f"{unknown} of {total} interactions name items that the catalogue lacks, first in row {first['row'][0] + 1}: "
-        f"item {first['item_id'][0]!r}."
-    )
 
 
-def popular(item: np.ndarray, items: int, percent: float | None) -> np.ndarray:
-    """[E] whether an event's item is among the top percent by interactions (ties: the earlier item)."""
-    if percent is None:
-        return np.ones(len(item), dtype=bool)
-    counts = np.bincount(item, minlength=items)
-    keep = max(1, int(np.ceil(np.count_nonzero(counts) * percent / 100)))
-    best = np.zeros(items, dtype=bool)
-    best[np.argsort(-counts, kind="stable")[:keep]] = True
-    return best[item]
-
-
-def core(user: np.ndarray, item: np.ndarray, alive: np.ndarray, k: int) -> np.ndarray:
-    """[E] what is left when users and items with fewer than k events are removed until none is left to remove."""
-    while k > 1:
-        enough_user = np.bincount(user[alive], minlength=int(user.max(initial=0)) + 1) >= k
-        enough_item = np.bincount(item[alive], minlength=int(item.max(initial=0)) + 1) >= k
-        smaller = alive & enough_user[user] & enough_item[item]
-        if smaller.sum() == alive.sum():
-            break
-        alive = smaller
-    return alive
-
-
-def to_log(events: Filtered, gain: np.ndarray) -> EventLog:
+def to_log(kept: Kept, gain: np.ndarray) -> EventLog:
     """Lay events out as one sequence a user."""
-    counts = np.bincount(events.user, minlength=len(events.users))
+    rows = kept.rows
+    counts = np.bincount(rows.user, minlength=len(kept.users))
     start = np.concatenate([[0], np.cumsum(counts)])
-    owner = np.arange(len(events.users))
-    return EventLog(events.users, owner, start, events.item, events.time, events.rating, gain)
+    return EventLog(kept.users, np.arange(len(kept.users)), start, rows.item, rows.time, rows.rating, gain)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recalign.preparation.interactions import ORDERS
+
 if TYPE_CHECKING:
     from recalign.preparation.prepare_options import PrepareOptions
 
@@ -34,8 +36,9 @@ def of_items(counts: dict[str, Any]) -> list[str]:
         (one, row), (other, place) = told["example"]["values"]
         found.append(
             f"The {name} differs among the rows of {told['items']} items ({told['share']:.1%} of all), such as "
-            f"{told['example']['item_id']!r}: {_short(one)} in row {row}, {_short(other)} in row {place}; the first "
-            f"counts. If it belongs to an interaction, such as a review's headline or text, {SOURCE_OF_TITLES[name]}."
+            f"{told['example']['item_id']!r}: {_short(one)} in row {row}, {_short(other)} in row {place}; "
+            f"{told['counts']} counts. If it belongs to an interaction, such as a review's headline or text, "
+            f"{SOURCE_OF_TITLES[name]}."
         )
     alike = counts["lookalike_titles"]
     if alike["count"]:
@@ -44,11 +47,20 @@ def of_items(counts: dict[str, Any]) -> list[str]:
             f"{_pair(alike['example'])}; they count as collisions (--collisions)."
         )
     for kind in ("item", "user"):
-        alike = counts.get(f"lookalike_{kind}_ids", {"count": 0})
+        alike = counts[f"lookalike_{kind}_ids"]
         if alike["count"]:
+            others = alike["count"] - alike["by_case"]
+            options = " and ".join(
+                told
+                for told, some in (
+                    (f"--same-ids blanks joins {others} of them", others),
+                    ("--same-ids case joins all", alike["by_case"]),
+                )
+                if some
+            )
             found.append(
                 f"{alike['count']} {kind} ids differ from another one only by case, blanks or Unicode form, such as "
-                f"{_pair(alike['example'])}; each counts as a {kind} of its own."
+                f"{_pair(alike['example'])}; each counts as a {kind} of its own. {options}."
             )
     return found + _of_genres(counts)
 
@@ -85,7 +97,7 @@ def of_events(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
     """Say what is suspicious in the order and the repeats of interactions, one sentence each.
 
     Args:
-        counts: as `report.count`, with the facts of `read_events` where the source gave interactions.
+        counts: as `report.count`, with the facts of `read_events` or `read_windows`.
         options: of `prepare`.
     """
     found = []
@@ -100,6 +112,7 @@ def of_events(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
     same = counts.get("duplicate_windows", 0)
     if same:
         found.append(f"{same} windows ({same / counts['windows_read']:.1%}) repeat another one of their split.")
+    ties = ORDERS[options.ties]
     for name in ("valid", "test"):
         part = counts["rows"][name]
         again, cut = part["rows_with_target_in_past"], part["rows_cut_in_tie"]
@@ -115,12 +128,54 @@ def of_events(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
             )
         if cut:
             found.append(
-                f"The targets of {cut} {name} rows ({cut / part['rows']:.1%}) depend on the order of the rows in the "
-                f"file, which orders the interactions of one time: {counts['tied_interactions']} "
+                f"The targets of {cut} {name} rows ({cut / part['rows']:.1%}) depend on {ties.name}, "
+                f"which orders the interactions of one time: {counts['tied_interactions']} "
                 f"({counts['tied_interactions'] / counts['interactions']:.1%}) have the time of another one of their "
-                "user."
+                "user"
+                + ("; --ties random or item orders them whatever the order of the rows." if ties.of_rows else ".")
             )
+    return found + _of_times(counts, options)
+
+
+def _of_times(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
+    """Say what is suspicious in the times of interactions."""
+    found, times = _of_row_order(counts, options), counts["times"]
+    if not times["dates"]:
+        return found
+    total = sum(times["units"].values())
+    mends = options.split != "provided"  # ready-made windows stay as they are
+    units = {name: count for name, count in times["units"].items() if name != "small"}
+    if len(units) > 1:
+        told = ", ".join(f"{count} in {name}" for name, count in units.items())
+        found.append(
+            f"The times are of different units ({told}, by their size), so that they do not order"
+            + ("; --mend-times brings all to seconds." if mends else ".")
+        )
+    if times["before_1990"]:
+        found.append(
+            f"{times['before_1990']} times ({times['before_1990'] / total:.1%}) are before 1990, the earliest "
+            f"{times['earliest']}: hardly when someone consumed something"
+            + ("; --since 1990-01-01 leaves them out." if mends else ".")
+        )
+    if times["in_future"]:
+        found.append(
+            f"{times['in_future']} times ({times['in_future'] / total:.1%}) are in the future, the latest "
+            f"{times['latest']}" + ("; --until DATE leaves them out." if mends else ".")
+        )
     return found
+
+
+def _of_row_order(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
+    """Say that ties are turned round in a file that is newest first."""
+    order, ties = counts.get("row_order", {}), ORDERS[options.ties]
+    if order.get("order") != "newest first" or not counts["tied_interactions"]:
+        return []
+    if ties.newest_first or not ties.of_rows:
+        return []
+    return [
+        f"The file is newest first ({order['earlier_next']:.0%} of the rows are followed by an earlier one), and its "
+        f"{counts['tied_interactions']} interactions of tied times stay in its order; --ties reversed turns them round."
+    ]
 
 
 def _short(value: Any) -> str:

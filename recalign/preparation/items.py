@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError, shortened
-from recalign.preparation.forms import appearance, lookalikes, visible
+from recalign.preparation.forms import ID_KEYS, SameId, appearance, lookalikes, visible
 from recalign.preparation.mentions import one_row_each
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ class CleanItems:
     """The catalogue's items and what was done to get there.
 
     Args:
-        frame: item_id, title (unique), genres, text: one row an item, in the source's order.
+        frame: item_id, title (unique), genres, text: one row an item, in the order of `one_row_each`.
         aliases: raw item id -> index of its row in `frame`; several ids share a row where titles were merged.
+        same_ids: which other ids of interactions name these items.
         facts: what the report should say: `collisions` (items whose title looks like an earlier one's, and how they
             were told apart), `lookalike_titles` (those whose title is not the same, character by character),
             `lookalike_item_ids`, `dropped_items`, `titles_mended` (line breaks and tabs became spaces), and the facts
@@ -36,6 +37,24 @@ class CleanItems:
     frame: pl.DataFrame
     aliases: pl.DataFrame
     facts: dict[str, Any]
+    same_ids: SameId = "exact"
+
+    def place(self, ids: pl.Series) -> pl.Series:
+        """[N] row in `frame` that ids name, null where they name none."""
+        import polars as pl
+
+        key = ID_KEYS[self.same_ids]
+        known = self.aliases.select(key(pl.col("raw")), "item")
+        asked = ids.alias("raw").to_frame().select(key(pl.col("raw")))
+        return asked.join(known, on="raw", how="left", maintain_order="left")["item"]
+
+    def lookalike_of(self, item_id: str) -> str | None:
+        """An id of the catalogue that looks like another one; None where none does."""
+        import polars as pl
+
+        wanted = appearance(pl.lit(item_id))
+        alike = self.aliases.filter(appearance(pl.col("raw")) == wanted)
+        return alike["raw"][0] if alike.height else None
 
 
 def clean_items(
@@ -45,6 +64,7 @@ def clean_items(
     *,
     per_event: bool = False,
     genre_separator: str | None = None,
+    same_ids: SameId = "exact",
 ) -> CleanItems:
     """Give each item one row and a title of its own that a model can read.
 
@@ -58,6 +78,7 @@ def clean_items(
         drop_invalid: leave out items with empty titles or control characters instead of refusing them.
         per_event: see `one_row_each`.
         genre_separator: see `one_row_each`.
+        same_ids: see `one_row_each`.
 
     Raises:
         UserError: an empty catalogue, rows of one item that contradict each other, an empty title, control characters,
@@ -65,7 +86,13 @@ def clean_items(
     """
     import polars as pl
 
-    frame, facts = one_row_each(items, per_event=per_event, drop_invalid=drop_invalid, genre_separator=genre_separator)
+    frame, facts = one_row_each(
+        items,
+        per_event=per_event,
+        drop_invalid=drop_invalid,
+        genre_separator=genre_separator,
+        same_ids=same_ids,
+    )
     if not frame.height:
         raise UserError("The source has no items.", "Check the path and the columns.")
     entity = pl.col("title").str.contains("&", literal=True)
@@ -82,7 +109,7 @@ def clean_items(
     owner = frame.select(raw="item_id", item_id=pl.coalesce("same_as", "item_id"))
     aliases = owner.join(index, on="item_id", how="left", maintain_order="left").select("raw", "item")
     told = {"lookalike_item_ids": lookalikes(frame["item_id"]), "dropped_items": dropped, "titles_mended": mended}
-    return CleanItems(kept, aliases, {**facts, **counts, **told})
+    return CleanItems(kept, aliases, {**facts, **counts, **told}, same_ids)
 
 
 def _drop_unreadable(frame: pl.DataFrame, drop_invalid: bool) -> tuple[pl.DataFrame, int]:

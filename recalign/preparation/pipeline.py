@@ -26,10 +26,11 @@ from recalign.preparation.candidates import NegativeItems, candidate_sets, genre
 from recalign.preparation.cold_items import without_cold
 from recalign.preparation.events import EventLog, read_events, to_log
 from recalign.preparation.items import CleanItems, clean_items
-from recalign.preparation.prepare_options import PrepareOptions, resolve
+from recalign.preparation.prepare_options import PrepareOptions, reshaping, resolve
 from recalign.preparation.profiles import read_profiles
 from recalign.preparation.provided_windows import once, read_windows
 from recalign.preparation.relevance import gains
+from recalign.preparation.report_table import table
 from recalign.preparation.semantic_ids import given_codes, semantic_codes
 from recalign.preparation.sliding_windows import SlidingWindows
 from recalign.preparation.splits import SPLITTERS, Splits, as_provided
@@ -157,6 +158,7 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
             options.drop_invalid or raw.partial,
             per_event=raw.items_per_event,
             genre_separator=raw.genre_separator,
+            same_ids=options.same_ids,
         )
     if raw.windows is not None:
         prepared = _from_windows(plugin, path, raw, cleaned, options)
@@ -166,18 +168,25 @@ def build(plugin: Source, path: Path | None, options: PrepareOptions, seed: int)
         log, warm, training, kept = without_cold(prepared.log, prepared.splits, prepared.training, options.min_history)
         prepared = replace(prepared, log=log, splits=warm, training=training, items=prepared.items[kept])
     asked = {name: _asking(part, options) for name, part in prepared.splits.windows.items()}
-    splits = replace(prepared.splits, windows=asked)
+    splits = replace(prepared.splits, windows={name: part for name, (part, _) in asked.items()})
     _check_rows(splits, options)
     with _reading(plugin, path):
-        profiles = None if raw.users is None else read_profiles(raw.users, prepared.log.users)
-    return replace(prepared, splits=splits, accounts=raw.accounts, codes=raw.codes, profiles=profiles)
+        profiles = None if raw.users is None else read_profiles(raw.users, prepared.log.users, options.same_ids)
+    facts = {**prepared.facts, "rows_that_ask_nothing": {name: left_out for name, (_, left_out) in asked.items()}}
+    return replace(prepared, splits=splits, facts=facts, accounts=raw.accounts, codes=raw.codes, profiles=profiles)
 
 
-def _asking(part: SlidingWindows, options: PrepareOptions) -> SlidingWindows:
-    """Leave out the windows that ask for nothing: with too few different targets, or without the positive of a task."""
+def _asking(part: SlidingWindows, options: PrepareOptions) -> tuple[SlidingWindows, int]:
+    """Leave out the windows that ask for nothing: with too few different targets, or without the positive of a task.
+
+    Returns:
+        The others, and how many were left out.
+    """
     task = find_task(options.task)
-    part = part.take(part.distinct().sum(axis=1) >= task.titles_of_targets(options.list_length))
-    return part.take((part.log.gain[part.target_positions] > 0).any(axis=1)) if task.positives_only else part
+    asks = part.distinct().sum(axis=1) >= task.titles_of_targets(options.list_length)
+    if task.positives_only:
+        asks &= (part.log.gain[part.target_positions] > 0).any(axis=1)
+    return part.take(asks), int((~asks).sum())
 
 
 @contextlib.contextmanager
@@ -206,34 +215,27 @@ def _from_events(
         raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
     if options.split == "provided":
         raise UserError(
-            "--split provided needs a source of ready-made windows.", "Pass --split time, user or leave-one-out."
+            "--split provided needs a source of ready-made windows.", f"Pass --split {', '.join(SPLITTERS)}."
         )
     with _reading(plugin, path):
-        events = read_events(
-            raw.events,
-            cleaned,
-            drop_invalid=options.drop_invalid or raw.partial,
-            popularity_cut=options.popularity_cut,
-            k_core=options.k_core,
-            duplicates=options.duplicates,
-        )
-    log = to_log(events, gains(options.relevance, events.rating, len(events.item)))
+        kept = read_events(raw.events, cleaned, options, seed, partial=raw.partial)
+    log = to_log(kept, gains(options.relevance, kept.rows.rating, len(kept.rows)))
     splits = SPLITTERS[options.split](log, options, seed)
     if options.windows_per_user:
         splits.windows["train"] = splits.windows["train"].at_most(options.windows_per_user)
-    facts = {**events.facts, "dropped_events": events.unknown}
-    return Prepared(log, cleaned.frame[events.kept], cleaned, splits, np.flatnonzero(splits.training), facts)
+    facts = {**kept.facts, "dropped_events": kept.unknown}
+    return Prepared(log, cleaned.frame[kept.items], cleaned, splits, np.flatnonzero(splits.training), facts)
 
 
 def _from_windows(
     plugin: Source, path: Path | None, raw: RawData, cleaned: CleanItems, options: PrepareOptions
 ) -> Prepared:
     """Take ready-made windows as they are."""
-    reshaped = options.k_core > 1 or options.popularity_cut is not None or options.windows_per_user
-    if options.split != "provided" or reshaped or options.duplicates != "keep":
+    refused = reshaping(options)
+    if options.split != "provided" or refused:
         raise UserError(
-            "The source brings ready-made windows, which cannot be split again or filtered.",
-            "Leave out --split, --k-core, --popularity-cut and --duplicates.",
+            "The source brings ready-made windows, which cannot be split again, ordered or filtered.",
+            f"Leave out {', '.join(refused or ['--split'])}.",
         )
     with _reading(plugin, path):
         log, split_of, facts = read_windows(raw.windows or {}, cleaned, options.drop_invalid or raw.partial)
@@ -298,7 +300,7 @@ def _write(
     if codes is not None:
         counts["items_sharing_a_code"] = sum(len(code) > options.semantic_levels for code in codes)
     found = left_out(prepared.accounts) + report.warnings(counts, options, unit)
-    console.show(report.table(counts, recorded["source"], unit))
+    console.show(table(counts, recorded["source"], unit))
     for line in found:
         console.warn(line)
     results = {**digest.hashes(), "counts": counts, "warnings": found}

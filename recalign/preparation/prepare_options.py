@@ -11,7 +11,24 @@ from pydantic import Field
 from recalign.errors import UserError
 from recalign.params import Params, build_params
 from recalign.preparation.relevance import check_relevance
+from recalign.preparation.times import point_of_time
 from recalign.tasks import TASKS, find_task
+
+RESHAPING = (
+    "ties",
+    "mend_times",
+    "since",
+    "until",
+    "min_rating",
+    "min_user_interactions",
+    "min_item_interactions",
+    "duplicates",
+    "popularity_cut",
+    "k_core",
+    "full_windows",
+    "windows_per_user",
+)
+"""What orders interactions or leaves some out, which ready-made windows have behind them."""
 
 SHAPE = ("history", "targets", "stride", "list_length")
 
@@ -29,6 +46,10 @@ class PrepareOptions(Params):
     stride: int | None = Field(
         None, ge=1, description="events between two training windows: 1 for next and rank, half the targets for list"
     )
+    full_windows: bool = Field(
+        False,
+        description="only windows with a whole history; of a user with fewer interactions one, of all of them",
+    )
     windows_per_user: int = Field(
         0, ge=0, description="maximum number of training windows per user, evenly spread over time; 0 keeps all"
     )
@@ -37,10 +58,13 @@ class PrepareOptions(Params):
         ge=1,
         description="titles per response: 1 for next, 5 for list, no more than the targets; rank orders all candidates",
     )
-    split: Literal["time", "user", "leave-one-out", "provided"] = Field(
+    split: Literal["time", "user", "leave-one-out", "last-n", "provided"] = Field(
         "time",
-        description="what is held out: time (8:1:1; user for rank), user, leave-one-out, or provided (by the source's "
-        "files)",
+        description="what is held out: time (8:1:1 over all), user (some users, in folds; of rank), leave-one-out "
+        "(each user's last targets), last-n (each user's last --held-out), or provided (by the source's files)",
+    )
+    held_out: int | None = Field(
+        None, ge=1, description="split last-n: interactions of each user that test; as many before them validate"
     )
     folds: int | None = Field(None, ge=2, description="split user: number of folds; without it --test-share decides")
     fold: int = Field(1, ge=1, description="split user: the fold that is tested, counted from 1")
@@ -48,6 +72,32 @@ class PrepareOptions(Params):
         0.1, gt=0, lt=0.5, description="share of time, of users or of provided windows that validates"
     )
     test_share: float = Field(0.1, gt=0, lt=0.5, description="share of time or of users that tests, without folds")
+    same_ids: Literal["exact", "blanks", "case"] = Field(
+        "exact",
+        description="which ids of users and items are one: exact, or those that differ only by blanks, invisible "
+        "characters or Unicode form (blanks), and by case too (case)",
+    )
+    ties: Literal["file", "reversed", "item", "random"] = Field(
+        "file",
+        description="order of a user's interactions of one time: file (as its rows), reversed (its rows are newest "
+        "first), item (by item), random (seeded); with the last two the order of the rows decides nothing",
+    )
+    mend_times: bool = Field(
+        False, description="bring times of milli-, micro- or nanoseconds to seconds, each by its size"
+    )
+    since: str | None = Field(
+        None, description="leave out what is earlier than this date, such as 2014-07-01, or number"
+    )
+    until: str | None = Field(None, description="leave out what is not earlier than this date or number")
+    min_rating: float | None = Field(
+        None, description="leave out lower ratings; they are then neither in histories nor targets, unlike --relevance"
+    )
+    min_user_interactions: int = Field(
+        0, ge=0, description="leave out users with fewer interactions, once and before the popularity cut"
+    )
+    min_item_interactions: int = Field(
+        0, ge=0, description="leave out items with fewer interactions, once and after --min-user-interactions"
+    )
     k_core: int = Field(0, ge=0, description="minimum number of interactions of every user and item")
     popularity_cut: float | None = Field(
         None, gt=0, le=100, description="keep this percentage of items, the most popular, before k-core; all by default"
@@ -55,7 +105,7 @@ class PrepareOptions(Params):
     duplicates: Literal["keep", "drop", "first", "last"] = Field(
         "keep",
         description="repeated interactions: keep, drop (exact duplicates count once), or only a user's first or last "
-        "with an item; before the popularity cut and the k-core",
+        "with an item; before all other rules",
     )
     candidates: int = Field(
         0, ge=0, description="size of candidate sets, such as 20 (1 target and 19 negatives); 0 makes none; 20 for rank"
@@ -95,6 +145,12 @@ class PrepareOptions(Params):
     )
 
 
+def reshaping(options: PrepareOptions) -> list[str]:
+    """The options that order interactions or leave some out, as far as they are not at their defaults."""
+    fields = PrepareOptions.model_fields
+    return [f"--{name.replace('_', '-')}" for name in RESHAPING if getattr(options, name) != fields[name].default]
+
+
 def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOptions:
     """Merge what the user gave (None: nothing) with what the source suggests, and fill in what follows.
 
@@ -125,10 +181,17 @@ def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOp
 def _check(options: PrepareOptions, chosen: Mapping[str, Any]) -> None:
     """Refuse options that contradict each other."""
     check_relevance(options.relevance)
+    for name in ("since", "until"):
+        if getattr(options, name) is not None:
+            point_of_time(getattr(options, name), f"--{name}")
     if options.fold > (options.folds or round(1 / options.test_share)):
         raise UserError(f"--fold {options.fold} is more than --folds {options.folds}.", "Folds are counted from 1.")
     if options.split != "user" and ("folds" in chosen or "fold" in chosen):
         raise UserError(f"--folds and --fold belong to --split user, not to --split {options.split}.")
+    if (options.split == "last-n") != (options.held_out is not None):
+        raise UserError("--split last-n and --held-out N belong together.", "Pass both, or neither.")
+    if options.held_out is not None and options.held_out < options.targets:
+        raise UserError(f"--held-out {options.held_out} is less than --targets {options.targets}.", "Raise --held-out.")
     semantic = sorted(name for name in chosen if name.startswith("semantic_"))
     if semantic and options.identifier != "semantic":
         raise UserError(f"--{semantic[0].replace('_', '-')} belongs to --identifier semantic.")

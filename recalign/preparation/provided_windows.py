@@ -10,7 +10,9 @@ import numpy as np
 from recalign.data.dataset import SPLITS
 from recalign.errors import UserError
 from recalign.preparation.events import EventLog
+from recalign.preparation.forms import ID_KEYS, lookalikes, one_id
 from recalign.preparation.items import CleanItems
+from recalign.preparation.times import describe
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,18 +31,20 @@ def read_windows(
     Returns:
         The log, the split of each sequence [S] (0 train, 1 valid, 2 test), and the facts: `windows_read`,
         `duplicate_windows` (those with the user, items and time of an earlier one of their split), `dropped_events`
-        (windows of unknown items, left out).
+        (windows of unknown items, left out), `times` (see `describe`), `lookalike_user_ids` and `user_ids_joined`.
 
     Raises:
         UserError: no windows, or unknown item ids; candidate sets that are not sets or of several sizes.
     """
     import polars as pl
 
-    known = pl.Enum(items.aliases["raw"])
+    key = ID_KEYS[items.same_ids]
+    known = pl.Enum(items.aliases.select(key(pl.col("raw")))["raw"])
+    ids = pl.col("item_ids") if items.same_ids == "exact" else pl.col("item_ids").list.eval(key(pl.element()))
     parts = [
         windows[name]
         .with_row_index("row")
-        .with_columns(item=pl.col("item_ids").cast(pl.List(known), strict=False), split=pl.lit(code, dtype=pl.Int8))
+        .with_columns(item=ids.cast(pl.List(known), strict=False), split=pl.lit(code, dtype=pl.Int8))
         .collect(engine="streaming")
         for code, name in enumerate(SPLITS)
         if name in windows
@@ -59,7 +63,10 @@ def read_windows(
     frame = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
     if not frame.height:
         raise UserError("The source has no windows.", "Check the files and columns.")
-    users = frame["user_id"].unique().sort()
+    raw = frame["user_id"].unique()
+    standing = one_id(raw, items.same_ids)
+    frame = frame.with_columns(pl.col("user_id").replace_strict(raw, standing))
+    users = standing.unique().sort()
     length = frame["item"].list.len().to_numpy().astype(np.int64)
     code = frame["item"].explode().to_physical().to_numpy()
     log = EventLog(
@@ -77,6 +84,9 @@ def read_windows(
         "windows_read": frame.height,
         "duplicate_windows": frame.height - distinct,
         "dropped_events": bad.height,
+        "times": describe(frame["timestamp"].to_numpy()),
+        "lookalike_user_ids": lookalikes(users),
+        "user_ids_joined": len(raw) - len(users),
     }
     return log, frame["split"].to_numpy(), facts
 

@@ -25,10 +25,9 @@ def without_repeats(
             interactions with an item the first or last one stays, as in RecBole's `rm_dup_inter`).
 
     Returns:
-        [E] bool, which events stay, or None where all do; and the facts: `interactions_read` (E),
-        `exact_duplicates` (events with the user, item,
-        time and rating of an earlier one), `repeated_items` (other events of an item that the user had before),
-        `duplicates_left_out`.
+        [E] bool, which events stay, or None where all are kept; and the facts: `interactions_read` (E),
+        `exact_duplicates` (events with the user, item, time and rating of an earlier one), `repeated_items` (other
+        events of an item that the user had before), `duplicates_left_out`.
     """
     previous = previous_same(user, item)
     repeated = previous >= 0
@@ -39,7 +38,7 @@ def without_repeats(
         "repeated_items": int(repeated.sum() - exact.sum()),
         "duplicates_left_out": 0,
     }
-    if duplicates == "keep" or not repeated.any():
+    if duplicates == "keep":
         return None, facts
     if duplicates == "drop":
         stays = ~exact
@@ -80,18 +79,22 @@ def exact_duplicates(
     return exact
 
 
-def tied(sequence: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """[E] whether an event has the time of another item's event in its sequence: their order is the file's.
+def tied(sequence: np.ndarray, item: np.ndarray, time: np.ndarray, rating: np.ndarray | None = None) -> np.ndarray:
+    """[E] whether an event has the time of another one in its sequence, of another item or rating: no time orders them.
 
     Args:
         sequence: [E] sequence of each event, in time order.
         item: [E].
         time: [E].
+        rating: [E], NaN where there is none; or None.
     """
     if len(item) == 0:
         return np.zeros(0, dtype=bool)
     goes_on = (sequence[1:] == sequence[:-1]) & (time[1:] == time[:-1])
+    other = item[1:] != item[:-1]
+    if rating is not None:
+        other |= (rating[1:] != rating[:-1]) & ~(np.isnan(rating[1:]) & np.isnan(rating[:-1]))
     run = np.concatenate([[0], np.cumsum(~goes_on)])
     mixed = np.zeros(run[-1] + 1, dtype=bool)
-    mixed[run[1:][goes_on & (item[1:] != item[:-1])]] = True
+    mixed[run[1:][goes_on & other]] = True
     return mixed[run]

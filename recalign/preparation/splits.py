@@ -1,4 +1,4 @@
-"""Which windows train, which validate, which test: by time, by user with folds, leave-one-out, or as given.
+"""Which windows train, which validate, which test: by time, by user with folds, leave-one-out, last n, or as given.
 
 In every mode the training interactions (all that models and baselines may see) hold no target of valid or test.
 """
@@ -57,7 +57,7 @@ def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     before_early = np.add.reduceat(log.time < early, log.start[:-1], dtype=np.int64)
     before_late = np.add.reduceat(log.time < late, log.start[:-1], dtype=np.int64)
     begin, end = log.start[:-1], log.start[1:]
-    earliest = begin + options.min_history
+    earliest = _earliest(begin, end, options)
     shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
     first, second = begin + before_early, begin + before_late
     windows = {
@@ -99,7 +99,7 @@ def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
     def spans(users: np.ndarray, last_only: bool) -> SlidingWindows:
         last = np.zeros_like(end)
         last[users] = end[users]
-        first = np.maximum(begin + options.min_history, end - options.targets if last_only else 0)
+        first = np.maximum(_earliest(begin, end, options), end - options.targets if last_only else 0)
         return slide(log, first, last, **shape)
 
     windows = {"train": spans(trained, False), "valid": spans(validated, True), "test": spans(tested, True)}
@@ -109,19 +109,29 @@ def split_by_user(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
 
 
 def leave_one_out(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
-    """Test each user's last m events, validate on the m before, train on the rest."""
+    """Test each user's last m events in one row, validate on the m before, train on the rest."""
+    return _last(log, options, options.targets)
+
+
+def last_n(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
+    """Test each user's last n events, in as many rows as they give at the stride, validate on the n before them."""
+    assert options.held_out is not None  # `resolve` sees to it
+    return _last(log, options, options.held_out)
+
+
+def _last(log: EventLog, options: PrepareOptions, held_out: int) -> Splits:
+    """Test each user's last `held_out` events, validate on as many before them, train on the rest."""
     begin, end = log.start[:-1], log.start[1:]
-    m = options.targets
-    able = end - begin >= options.min_history + 2 * m
-    shape = {"history": options.history, "targets": m, "stride": options.stride}
-    none = np.where(able, 0, len(log) + m)  # pushes the first target behind the last one
+    able = end - begin >= options.min_history + 2 * held_out
+    shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
+    none = np.where(able, 0, len(log) + held_out)  # pushes the first target behind the last one
     windows = {
-        "train": slide(log, begin + options.min_history + none, end - 2 * m, **shape),
-        "valid": slide(log, end - 2 * m + none, end - m, **shape),
-        "test": slide(log, end - m + none, end, **shape),
+        "train": slide(log, _earliest(begin, end - 2 * held_out, options) + none, end - 2 * held_out, **shape),
+        "valid": slide(log, end - 2 * held_out + none, end - held_out, **shape),
+        "test": slide(log, end - held_out + none, end, **shape),
     }
     position = np.arange(len(log))
-    training = position < np.repeat(end - 2 * m, end - begin)
+    training = position < np.repeat(end - 2 * held_out, end - begin)
     return _without_dropped(log, windows, training, {})
 
 
@@ -159,6 +169,13 @@ def as_provided(log: EventLog, options: PrepareOptions, split_of: np.ndarray) ->
     return replace(_without_dropped(log, windows, (split_of == 0)[log.sequence], facts), as_given=True)
 
 
+def _earliest(begin: np.ndarray, end: np.ndarray, options: PrepareOptions) -> np.ndarray:
+    """[S] position of the first target that a window may have, in lives from `begin` to `end`."""
+    if not options.full_windows:
+        return begin + options.min_history
+    return begin + np.clip(end - begin - options.targets, options.min_history, options.history)
+
+
 def _without_dropped(
     log: EventLog, windows: dict[str, SlidingWindows], training: np.ndarray, facts: dict[str, Any]
 ) -> Splits:
@@ -170,4 +187,4 @@ def _without_dropped(
     return Splits(windows, training & has_window[log.user], int((~has_window).sum()), facts)
 
 
-SPLITTERS = {"time": split_by_time, "user": split_by_user, "leave-one-out": leave_one_out}
+SPLITTERS = {"time": split_by_time, "user": split_by_user, "leave-one-out": leave_one_out, "last-n": last_n}

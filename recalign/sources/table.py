@@ -66,7 +66,7 @@ class Table(Source):
     """Reads any interaction table; `-p user=… -p item=… -p timestamp=…` name its columns.
 
     Delimited text, JSON lines, JSON arrays, Python literals, Parquet and Arrow, packed by gzip or zstd or not. Times
-    are seconds, milliseconds, microseconds or nanoseconds, as their median tells, or dates and date-times.
+    are seconds, milliseconds, microseconds or nanoseconds, as their size tells, or dates and date-times.
     """
 
     Params = TableParams

@@ -1,7 +1,4 @@
-import io
-
 import pytest
-from rich.console import Console
 
 from recalign.preparation import dataset_report as report
 from recalign.preparation.pipeline import prepare_dataset
@@ -56,15 +53,6 @@ def test_suspicious_numbers_are_warned_of(counts):
 def test_an_unsuspicious_dataset_warns_of_nothing(tmp_path):
     file = random_world(tmp_path / "raw", users=150, items=40)
     assert prepare_dataset("table", file, tmp_path / "out", options={"split": "leave-one-out"})["warnings"] == []
-
-
-def test_the_table_shows_every_split(counts):
-    screen = io.StringIO()
-    Console(file=screen, width=120).print(report.table(counts, "table", "words"))
-    text = screen.getvalue()
-    for label in ("users", "items", "interactions", "density", "rows", "cold targets", "collisions", "words a title"):
-        assert label in text
-    assert "1 (50.0%)" in text and "2 (100.0%)" in text
 
 
 def test_titles_are_measured_by_a_tokenizer_where_one_is_named(tmp_path):

@@ -3,8 +3,9 @@ import polars as pl
 import pytest
 
 from recalign.errors import UserError
-from recalign.preparation.events import EventLog, core, popular, read_events
+from recalign.preparation.events import EventLog, read_events
 from recalign.preparation.items import clean_items
+from recalign.preparation.prepare_options import resolve
 
 SCHEMA = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64}
 
@@ -18,47 +19,23 @@ def items(count):
 
 def read(rows, count=4, **options):
     events = pl.LazyFrame(rows, schema=SCHEMA, orient="row")
-    return read_events(events, items(count), **({"drop_invalid": False, "popularity_cut": None, "k_core": 0} | options))
-
-
-def naive_core(pairs, k):
-    while True:
-        users = {u for u, _ in pairs if sum(v == u for v, _ in pairs) >= k}
-        kept_items = {i for _, i in pairs if sum(j == i for _, j in pairs) >= k}
-        left = [(u, i) for u, i in pairs if u in users and i in kept_items]
-        if left == pairs:
-            return pairs
-        pairs = left
-
-
-@pytest.mark.parametrize("k", [2, 3, 4, 6])
-def test_k_core_equals_the_naive_iteration(k):
-    random = np.random.default_rng(k)
-    user, item = random.integers(0, 12, 80), random.integers(0, 15, 80)
-    alive = core(user, item, np.ones(80, dtype=bool), k)
-    assert list(zip(user[alive], item[alive], strict=True)) == naive_core(list(zip(user, item, strict=True)), k)
-
-
-def test_popularity_cut_keeps_the_top_percent_of_the_items_that_occur():
-    item = np.array([0, 0, 0, 1, 1, 2, 4])
-    assert popular(item, 6, 50.0).tolist() == [True] * 5 + [False] * 2
-    assert popular(item, 6, None).all()
+    return read_events(events, items(count), resolve(options, {}))
 
 
 def test_events_are_sorted_by_user_and_time_and_ties_keep_the_files_order():
     kept = read([("b", "i1", 5.0), ("a", "i3", 2.0), ("a", "i0", 2.0), ("a", "i2", 1.0)])
     assert kept.users == ["a", "b"]
-    assert kept.user.tolist() == [0, 0, 0, 1]
-    assert kept.item.tolist() == [2, 3, 0, 1]
-    assert kept.kept.tolist() == [0, 1, 2, 3]
+    assert kept.rows.user.tolist() == [0, 0, 0, 1]
+    assert kept.rows.item.tolist() == [2, 3, 0, 1]
+    assert kept.items.tolist() == [0, 1, 2, 3]
 
 
 def test_filters_shrink_users_and_items():
     rows = [("a", "i1", 1.0), ("a", "i3", 2.0), ("b", "i1", 1.0), ("b", "i3", 2.0), ("c", "i0", 1.0)]
     kept = read(rows, k_core=2)
     assert kept.users == ["a", "b"]
-    assert kept.kept.tolist() == [1, 3]
-    assert kept.item.tolist() == [0, 1, 0, 1]
+    assert kept.items.tolist() == [1, 3]
+    assert kept.rows.item.tolist() == [0, 1, 0, 1]
     with pytest.raises(UserError, match="--k-core 3"):
         read(rows, k_core=3)
 
@@ -88,13 +65,13 @@ def test_previous_names_the_last_time_of_the_same_item_in_the_same_sequence():
 
 def test_repeats_go_before_the_filters_and_are_counted_before_them():
     rows = [("a", "i1", 1.0), ("a", "i1", 1.0), ("a", "i2", 2.0), ("b", "i2", 1.0), ("b", "i3", 2.0), ("b", "i3", 3.0)]
-    assert read(rows, k_core=2).item.tolist() == [0, 0, 1, 1, 2, 2]
+    assert read(rows, k_core=2).rows.item.tolist() == [0, 0, 1, 1, 2, 2]
     assert read(rows).facts["exact_duplicates"] == 1
     assert read(rows).facts["repeated_items"] == 1
     with pytest.raises(UserError, match="--k-core 2"):
         read(rows, k_core=2, duplicates="first")
     kept = read(rows, duplicates="last")
-    assert list(zip(kept.user.tolist(), kept.item.tolist(), kept.time.tolist(), strict=True)) == [
+    assert list(zip(kept.rows.user.tolist(), kept.rows.item.tolist(), kept.rows.time.tolist(), strict=True)) == [
         (0, 1, 1.0),
         (0, 2, 2.0),
         (1, 2, 1.0),
@@ -104,15 +81,19 @@ def test_repeats_go_before_the_filters_and_are_counted_before_them():
 
 def test_user_ids_that_look_alike_are_told():
     rows = [("u1", "i1", 1.0), ("U1", "i2", 1.0), ("u2", "i2", 1.0)]
-    assert read(rows).facts["lookalike_user_ids"] == {"count": 2, "example": ["U1", "u1"]}
+    assert read(rows).facts["lookalike_user_ids"] == {"count": 2, "example": ["U1", "u1"], "by_case": 2}
 
 
 def test_ids_may_be_categories():
     rows = [("b", "i2", 1.0), ("a", "gone", 2.0), ("a", "i0", 1.0), ("c", "i3", 1.0), ("b", "i2", 0.0)]
     events = pl.LazyFrame(rows, schema=SCHEMA, orient="row")
-    options = {"drop_invalid": True, "popularity_cut": None, "k_core": 0}
-    text = read_events(events, items(4), **options)
-    coded = read_events(events.cast({"user_id": pl.Categorical, "item_id": pl.Categorical}), items(4), **options)
-    assert (coded.users, coded.user.tolist(), coded.item.tolist()) == (["a", "b", "c"], [0, 1, 1, 2], [0, 2, 2, 3])
-    assert (text.users, text.user.tolist(), text.item.tolist()) == (coded.users, [0, 1, 1, 2], [0, 2, 2, 3])
+    options = resolve({"drop_invalid": True}, {})
+    text = read_events(events, items(4), options)
+    coded = read_events(events.cast({"user_id": pl.Categorical, "item_id": pl.Categorical}), items(4), options)
+    assert (coded.users, coded.rows.user.tolist(), coded.rows.item.tolist()) == (
+        ["a", "b", "c"],
+        [0, 1, 1, 2],
+        [0, 2, 2, 3],
+    )
+    assert (text.users, text.rows.user.tolist(), text.rows.item.tolist()) == (coded.users, [0, 1, 1, 2], [0, 2, 2, 3])
     assert coded.unknown == text.unknown == 1

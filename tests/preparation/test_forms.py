@@ -3,7 +3,7 @@ import unicodedata
 import polars as pl
 import pytest
 
-from recalign.preparation.forms import appearance, lookalikes, visible
+from recalign.preparation.forms import appearance, lookalikes, one_id, visible
 
 
 def of(expression, *texts):
@@ -45,5 +45,19 @@ def test_ids_that_look_alike_are_counted():
     assert lookalikes(pl.Series(["u1", "U1", "u2", "caf\u00e9", "cafe\u0301", "u10"])) == {
         "count": 4,
         "example": ["cafe\u0301", "caf\u00e9"],
+        "by_case": 2,
     }
-    assert lookalikes(pl.Series(["a", "b"])) == {"count": 0, "example": []}
+    assert lookalikes(pl.Series(["a", "b"])) == {"count": 0, "example": [], "by_case": 0}
+
+
+@pytest.mark.parametrize(
+    ("same", "standing"),
+    [
+        ("exact", ["u1", "U1", "u1 ", "caf\u00e9", "cafe\u0301"]),
+        ("blanks", ["u1", "U1", "u1", "cafe\u0301", "cafe\u0301"]),
+        ("case", ["U1", "U1", "U1", "cafe\u0301", "cafe\u0301"]),
+    ],
+)
+def test_the_first_of_the_ids_that_are_one_stands_for_them(same, standing):
+    ids = pl.Series(["u1", "U1", "u1 ", "caf\u00e9", "cafe\u0301"])
+    assert one_id(ids, same).to_list() == standing

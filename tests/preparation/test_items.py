@@ -134,4 +134,4 @@ def test_titles_that_differ_in_what_one_sees_do_not_collide():
 def test_ids_that_look_alike_are_told_and_stay_apart():
     cleaned = clean_items(frame(["A", "B", "C", "D"], ids=["i1", "I1", "i1 ", "i2"]), "refuse", False)
     assert cleaned.frame.height == 4
-    assert cleaned.facts["lookalike_item_ids"] == {"count": 3, "example": ["I1", "i1"]}
+    assert cleaned.facts["lookalike_item_ids"] == {"count": 3, "example": ["I1", "i1"], "by_case": 1}

@@ -21,11 +21,12 @@ def test_each_column_takes_the_first_value_that_is_visible():
         ("a", "A", "Action|RPG", "about a", None),
     )
     assert merged.drop("row").rows() == [
-        ("b", "B", ["Drama"], "about b", None),
         ("a", "A", ["Action", "RPG"], "about a", "1999"),
+        ("b", "B", ["Drama"], "about b", None),
     ]
-    assert merged["row"].to_list() == [1, 2]
+    assert merged["row"].to_list() == [2, 1]
     assert facts["items_differing"] == {}
+    assert facts["items_completed"] == {"title": 1, "genres": 2, "text": 2, "suffix": 1}
 
 
 def test_a_title_of_which_nothing_is_ever_visible_stays_as_it_is():
@@ -43,7 +44,13 @@ def test_values_that_differ_within_an_item_are_told_by_column():
         ("c", "C", "", "", None),
     )
     example = {"item_id": "a", "values": [["Loved it", 1], ["Hated it", 3]]}
-    assert facts["items_differing"]["title"] == {"items": 1, "share": 1 / 3, "mentions": 2, "example": example}
+    assert facts["items_differing"]["title"] == {
+        "items": 1,
+        "share": 1 / 3,
+        "mentions": 2,
+        "example": example,
+        "counts": "the most frequent",
+    }
     assert set(facts["items_differing"]) == {"title", "text"}  # b's forms look alike, and its genres are the same
     assert facts["item_rows_repeated"] == 0
 
@@ -89,7 +96,40 @@ def test_lists_of_genres_and_a_frame_without_suffix():
     assert merged.drop("row").rows() == [("a", "A", ["g", "h"], "t", None)]
 
 
-def test_items_stand_in_the_order_of_their_first_mention():
+@pytest.mark.parametrize(
+    ("titles", "counts"),
+    [(["Loved it", "Heat", "Heat", "Meh"], "Heat"), (["Heat 2", "Heat", "heat", "Heat"], "Heat"), (["b", "a"], "a")],
+)
+def test_the_most_frequent_value_of_an_item_counts_whatever_the_order_of_the_rows(titles, counts):
+    for order in (titles, titles[::-1]):
+        merged, _ = merge(*[("x", title, "g", None, None) for title in order], ("y", "Y", None, None, None))
+        assert merged["title"].to_list() == [counts, "Y"]
+
+
+def test_of_lists_of_genres_the_most_frequent_counts():
+    frame = pl.LazyFrame({"item_id": list("aaab"), "genres": [["g"], ["h", "i"], ["h", "i"], ["g"]]})
+    merged, _ = one_row_each(
+        frame.with_columns(title="item_id"), per_event=True, drop_invalid=False, genre_separator=None
+    )
+    assert merged["genres"].to_list() == [["h", "i"], ["g"]]
+
+
+@pytest.mark.parametrize(
+    ("same_ids", "ids", "joined"),
+    [
+        ("exact", ["I1", "i1", "i1 ", "i2"], 0),
+        ("blanks", ["I1", "i1", "i2"], 1),
+        ("case", ["I1", "i2"], 2),
+    ],
+)
+def test_ids_that_look_alike_are_one_where_asked(same_ids, ids, joined):
+    frame = pl.LazyFrame({"item_id": ["i2", "i1 ", "I1", "i1"], "title": ["B", "A", "A", "A"]})
+    merged, facts = one_row_each(frame, per_event=True, drop_invalid=False, genre_separator=None, same_ids=same_ids)
+    assert (merged["item_id"].to_list(), facts["item_ids_joined"]) == (ids, joined)
+
+
+def test_items_of_a_table_stand_in_its_order_and_those_of_interactions_in_that_of_their_ids():
     rows = [(f"i{n * 7919 % 5000}", f"T{n * 7919 % 5000}", None, None, None) for n in range(20_000)]
-    merged, _ = merge(*rows)
-    assert merged["item_id"].to_list() == list(dict.fromkeys(row[0] for row in rows))
+    ids = list(dict.fromkeys(row[0] for row in rows))
+    assert merge(*rows, per_event=False)[0]["item_id"].to_list() == ids
+    assert merge(*rows)[0]["item_id"].to_list() == sorted(ids)

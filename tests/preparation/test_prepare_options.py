@@ -1,7 +1,7 @@
 import pytest
 
 from recalign.errors import UserError
-from recalign.preparation.prepare_options import resolve
+from recalign.preparation.prepare_options import reshaping, resolve
 
 
 def test_defaults_follow_the_task():
@@ -56,6 +56,13 @@ def test_ready_made_windows_stay_split_as_they_are():
         ({"split": "time", "folds": 5}, "--split user"),
         ({"history": 3, "min_history": 4}, "--min-history 4"),
         ({"task": "list", "candidates": 10}, "--candidates 10"),
+        ({"split": "last-n"}, "--held-out N"),
+        ({"held_out": 3}, "--split last-n"),
+        ({"split": "last-n", "task": "list", "held_out": 3}, "--held-out 3 is less than --targets 10"),
+        ({"since": "soon"}, "--since 'soon'"),
+        ({"until": "2014-13-01"}, "2014-13-01"),
+        ({"ties": "time"}, "ties = 'time'"),
+        ({"same_ids": "all"}, "same-ids = 'all'"),
         ({"histroy": 3}, "histroy"),
         ({"task": "rank", "candidates": 1}, "--candidates 1 leaves nothing to rank"),
         ({"task": "rank", "candidates": 0}, "--candidates 0 leaves nothing to rank"),
@@ -68,3 +75,11 @@ def test_bad_options_are_named_with_their_value(given, said):
     with pytest.raises(UserError) as error:
         resolve(given, {})
     assert said in str(error.value)
+
+
+def test_options_that_ready_made_windows_refuse_are_named():
+    assert reshaping(resolve({"ties": "item", "k_core": 3, "history": 5, "same_ids": "case"}, {})) == [
+        "--ties",
+        "--k-core",
+    ]
+    assert reshaping(resolve({}, {})) == []

@@ -27,7 +27,8 @@ def test_each_window_is_a_sequence_of_its_user():
     assert log.item.tolist() == [0, 1, 2, 0, 1, 3, 3, 0]
     assert log.time.tolist() == [5, 5, 6, 7, 7, 7, 8, 8]
     assert split_of.tolist() == [0, 0, 0, 2]
-    assert facts == {"windows_read": 4, "duplicate_windows": 0, "dropped_events": 0}
+    assert (facts["windows_read"], facts["duplicate_windows"], facts["dropped_events"]) == (4, 0, 0)
+    assert facts["times"] == {"dates": False, "earliest": 5.0, "latest": 8.0}
 
 
 def test_an_interaction_that_several_windows_tell_of_counts_once_with_the_earliest_time():
@@ -56,3 +57,14 @@ def test_a_window_that_repeats_another_of_its_split_is_counted():
     train = windows(("u", ["a", "b"], 1.0), ("u", ["a", "b"], 1.0), ("u", ["b", "a"], 1.0), ("v", ["a", "b"], 1.0))
     parts = {"train": train, "test": windows(("u", ["a", "b"], 1.0))}
     assert read_windows(parts, items(), False)[2]["duplicate_windows"] == 1
+
+
+def test_ids_of_windows_that_look_alike_are_one_where_asked():
+    parts = {"train": windows(("U1", ["A", "b "], 5.0), ("u1", ["c"], 6.0))}
+    catalogue = clean_items(
+        pl.LazyFrame({"item_id": list("abc"), "title": list("abc")}), "refuse", False, same_ids="case"
+    )
+    log, _, facts = read_windows(parts, catalogue, False)
+    assert (log.users, log.item.tolist(), facts["user_ids_joined"]) == (["U1"], [0, 1, 2], 1)
+    with pytest.raises(UserError, match="'A'"):
+        read_windows(parts, items(), False)

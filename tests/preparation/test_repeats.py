@@ -60,7 +60,7 @@ def test_exact_duplicates_equal_a_set_of_rows():
 
 def test_a_log_without_repeats_stays_whole():
     stays, facts = without_repeats(*log((0, 1, 1, 4), (0, 2, 1, 4)), "drop")
-    assert (stays, facts["exact_duplicates"]) == (None, 0)
+    assert (stays.all(), facts["exact_duplicates"]) == (True, 0)
 
 
 def test_events_of_one_time_are_tied_unless_all_are_of_one_item():
@@ -70,3 +70,8 @@ def test_events_of_one_time_are_tied_unless_all_are_of_one_item():
     assert tied(sequence, item, time).tolist() == [False, True, True] + [False] * 6
     assert tied(sequence[:0], item[:0], time[:0]).tolist() == []
     assert tied(np.zeros(3, int), np.array([1, 2, 1]), np.ones(3)).all()
+
+
+def test_one_item_of_two_ratings_at_once_is_tied_too():
+    sequence, item, time = np.zeros(4, int), np.array([1, 1, 2, 2]), np.array([1, 1, 2, 2.0])
+    assert tied(sequence, item, time, np.array([4, 5, NAN, NAN])).tolist() == [True, True, False, False]

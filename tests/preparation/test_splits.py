@@ -13,6 +13,8 @@ MODES = {
     "user": {"split": "user", "folds": 5, "fold": 2},
     "user of lists": {"split": "user", "task": "list", "targets": 4, "list_length": 2},
     "leave-one-out": {"split": "leave-one-out"},
+    "last-n": {"split": "last-n", "held_out": 3},
+    "last-n of lists": {"split": "last-n", "held_out": 5, "task": "list", "targets": 3, "list_length": 2},
     "leave-one-out of lists": {"split": "leave-one-out", "task": "list", "targets": 3, "list_length": 2},
 }
 
@@ -98,6 +100,34 @@ def test_leave_one_out_by_hand():
     assert shown(parts.windows["test"]) == [([1, 2, 3, 4], [5])]
     assert parts.training.tolist() == [True, True, True, False, False, False, False]
     assert parts.dropped_users == 1
+
+
+def test_last_n_tests_every_one_of_the_last_events_by_hand():
+    log = log_of([1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4])
+    parts = split(log, split="last-n", held_out=2, history=2)
+    assert shown(parts.windows["test"]) == [([4, 5], [6]), ([5, 6], [7])]
+    assert shown(parts.windows["valid"]) == [([2, 3], [4]), ([3, 4], [5])]
+    assert shown(parts.windows["train"]) == [([1], [2]), ([1, 2], [3])]
+    assert np.flatnonzero(parts.training).tolist() == [0, 1, 2]
+    assert parts.dropped_users == 1
+
+
+def test_full_windows_and_one_of_a_short_life_by_hand():
+    log, options = log_of([1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14]), {"full_windows": True, "history": 3}
+    told = shown(split(log, split="leave-one-out", **options).windows["train"])
+    assert told == [([1, 2, 3], [4]), ([2, 3, 4], [5]), ([8], [9])]
+    every = split(world(), split="time", **options)
+    sizes = np.concatenate([part.cut - part.lo for part in every.windows.values()])
+    assert len(sizes) == (np.diff(world().start) - 3).sum() and (sizes == 3).all()
+    plain = split(world(), split="time", history=3)
+    assert len(plain.windows["test"]) == len(every.windows["test"])  # there every history is whole
+
+
+def test_leave_one_out_is_last_n_of_as_many_as_there_are_targets():
+    log, shape = world(), {"task": "list", "targets": 3, "list_length": 2}
+    one, other = split(log, split="leave-one-out", **shape), split(log, split="last-n", held_out=3, **shape)
+    for name in SPLITS:
+        assert shown(one.windows[name]) == shown(other.windows[name])
 
 
 def test_the_seed_chooses_the_users():

@@ -65,7 +65,7 @@ def test_list_genres_of_parquet_are_taken_as_they_are(tmp_path):
 def test_without_titles_ids_are_titles_and_without_times_the_order_of_rows_is(tmp_path):
     (tmp_path / "x.csv").write_text("user_id,item_id\na,7\na,3\na,7\n")
     items, events = read(tmp_path / "x.csv", timestamp="row")
-    assert [item["title"] for item in items] == ["7", "3"]
+    assert [item["title"] for item in items] == ["3", "7"]
     assert [event["timestamp"] for event in events] == [0.0, 1.0, 2.0]
 
 

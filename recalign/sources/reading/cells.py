@@ -10,6 +10,7 @@ import numpy as np
 
 from recalign.api.sources import FileAccount
 from recalign.errors import UserError
+from recalign.preparation.times import in_seconds, units_of
 from recalign.sources.reading.records import NAMED, Batch, Reason, Records, Refusal, Tally
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ DATE_TIMES = (
     "%d-%b-%Y",
     "%B %d, %Y",
 )
-UNITS = {1e11: 1e3, 1e14: 1e6, 1e17: 1e9}
-"""From which number on times are no seconds, and how many of their units are one: ms, us and ns until the year 5138."""
 MISSING = ("", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nil")
 LIST = r"^\s*\[\s*([^\[\],]+(\s*,\s*[^\[\],]+)*)?\s*\]\s*$"
 MEANINGS = {"id": "an id", "list": "a list of ids, such as [1, 2, 3]", "number": "a number", "time": "a time"}
@@ -50,7 +49,7 @@ class Column:
         kind: what its cells are. An id is a non-empty string, a `list` a list of ids or the text of one. A number is
             finite, or missing (an empty cell, NaN, NA, null and the like). A time is a number, a date or a date-time,
             in seconds since 1970 in the result; a column has numbers or dates, not both, and numbers are seconds,
-            milliseconds, microseconds or nanoseconds as their median tells. An `order` has no cells: the records' order
+            milliseconds, microseconds or nanoseconds as their size tells. An `order` has no cells: the records' order
             is the time.
         hint: what else to do about a cell without that meaning.
         separator: between the ids of a list that is written without brackets; missing cells are then empty lists.
@@ -261,7 +260,9 @@ def _dates(cells: pl.Series) -> pl.Series:
 
 
 def seconds(times: pl.Series) -> pl.Series:
-    """Times in seconds, whatever of `UNITS` they are counted in."""
-    middle = abs(float(times.median() or 0.0))  # type: ignore[arg-type]
-    per_second = max((count for least, count in UNITS.items() if middle >= least), default=1.0)
-    return times if per_second == 1.0 else times / per_second
+    """Times in seconds where all are in one unit; those of several stay, and the report of `prepare` tells them."""
+    import polars as pl
+
+    numbers = times.to_numpy()
+    several = len(units_of(numbers).keys() - {"small"}) > 1
+    return times if several else pl.Series(times.name, in_seconds(numbers))
