@@ -70,9 +70,9 @@ class Setting:
         """A new engine that rules nothing out but what is no title."""
         return PolicyEngine(self.policy, self.catalogue, exclude_history=False)
 
-    def for_lists(self, list_length: int) -> Setting:
-        """The same for responses of several titles."""
-        task = "next" if list_length == 1 else "list"
+    def for_lists(self, list_length: int, task: str = "") -> Setting:
+        """The same for responses of several titles, or for another task."""
+        task = task or ("next" if list_length == 1 else "list")
         return replace(self, policy=_bind(self.policy.model, self.policy.tokenizer, self.catalogue, task, list_length))
 
 

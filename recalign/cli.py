@@ -20,8 +20,8 @@ from recalign.invocation import invoking
 from recalign.workflow.signatures import UsageError, command_function, signature_of, usage_text, with_signature_of
 
 PANELS = {
-    "Data and models": ("prepare", "sft", "align", "export"),
-    "Recommend and judge": ("decode", "baseline", "eval", "compare"),
+    "Data and models": ("prepare", "rationales", "sft", "align", "export"),
+    "Recommend and judge": ("decode", "baseline", "eval", "explain", "compare"),
     "Whole experiments": ("run",),
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Column
 from rich.text import Text
 
@@ -38,7 +39,15 @@ class _Note(ProgressColumn):
 
 
 class _Console(Console):
-    """A console whose reader may leave (`| head`): what is still to be said goes nowhere, and the work goes on."""
+    """A console whose reader may leave (`| head`): what is still to be said goes nowhere, and the work goes on.
+
+    Texts cannot steer the terminal: a title or a path with control characters shows them spelt out.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with the control characters of texts spelt out; rich's own stay."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Called by rich; its own way is to end the process."""
@@ -109,22 +118,22 @@ def speaks() -> bool:
 
 def say(text: str) -> None:
     """One line about what is going on (plain text: brackets in paths and titles are no markup)."""
-    stderr.print(printable(text), markup=False, soft_wrap=True)
+    stderr.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line about something suspicious."""
     stderr.print("[yellow]warning:[/] ", end="")
-    stderr.print(printable(text), markup=False, soft_wrap=True)
+    stderr.print(text, markup=False, soft_wrap=True)
 
 
 def error(what: str, hint: str = "") -> None:
     """What went wrong and what to do about it; shown even with --quiet."""
     stderr.quiet = False
     stderr.print("[bold red]error:[/] ", end="")
-    stderr.print(printable(what), markup=False, soft_wrap=True)
+    stderr.print(what, markup=False, soft_wrap=True)
     if hint:
-        stderr.print(printable(hint), markup=False, soft_wrap=True)
+        stderr.print(hint, markup=False, soft_wrap=True)
 
 
 def show(renderable: Any) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from recalign.errors import ROOM, UserError, advice_on
 from recalign.reading import parse_json
 
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+YOUNG = 60.0
+"""Seconds in which a lock's file that names nobody is one whose maker is about to write its name."""
 CLOCK_STEP = 1.0
 """Seconds by which two readings of a process's birth may differ where the clock is set meanwhile."""
 
@@ -69,12 +73,17 @@ def take(file: Path, doing: str) -> int:
         UserError: another process has it.
     """
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor, new = _opened(file)
         free, owner = _lock(descriptor, wait=False), _owner(descriptor)
-        if not free or at_work(owner):
+        if free is None and not new:  # no locks here: what the file says has to do
             os.close(descriptor)
-            who = f"Process {owner['pid']}" if "pid" in owner else "Another process"
-            raise UserError(f"{who} is {doing}.", "Wait for it or stop it, or choose another --out.")
+            refuse_if_taken(file, doing)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file)
+            continue
+        if free is False or at_work(owner):
+            os.close(descriptor)
+            raise _taken(owner, doing)
         with contextlib.suppress(FileNotFoundError):  # its last holder may have removed the file before we locked it
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                 os.ftruncate(descriptor, 0)
@@ -83,18 +92,53 @@ def take(file: Path, doing: str) -> int:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock what is open; say whether that went well. The system drops the lock when its holder ends or is killed."""
+def refuse_if_taken(file: Path, doing: str) -> None:
+    """Refuse what `take` would refuse, touching nothing. Arguments: as `take`.
+
+    Raises:
+        UserError: another process has the lock, or has made its file this moment.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | NO_LINK)
+    except FileNotFoundError:
+        return
+    try:
+        owner, age = _owner(descriptor), time.time() - os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+    if at_work(owner) or (not owner and age < YOUNG):
+        raise _taken(owner, doing)
+
+
+def _opened(file: Path) -> tuple[int, bool]:
+    """Open a lock file; also, whether it was made by that: of two that start at once, one makes it."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666), True
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(file, os.O_RDWR | NO_LINK), False
+
+
+def _taken(owner: Mapping[str, Any], doing: str) -> UserError:
+    who = f"Process {owner['pid']}" if "pid" in owner else "Another process"
+    return UserError(f"{who} is {doing}.", "Wait for it or stop it, or choose another --out.")
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Lock what is open; say whether that went well, or None where there are no locks.
+
+    The system drops the lock when its holder ends or is killed.
+    """
     if sys.platform == "win32":
-        return True
+        return None
     import fcntl
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    except OSError:  # a file system without such locks (some network ones): what the files say has to do
-        return True
+    except OSError:  # a file system without such locks (some network ones)
+        return None
     return True
 
 

@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from recalign.errors import UserError, advice_on
 from recalign.locks import at_work
-from recalign.reading import read_object
+from recalign.reading import Shape, checked, read_object
 
 RUN_FILE = "run.json"
 CACHES = (".tries",)
@@ -29,6 +31,31 @@ TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old|removed)
 """Half-written files and folders, what is being replaced, and what is being removed, each with its process."""
 KEEP = "Move or delete it yourself, or choose another --out."
 SHOWN = 3
+
+
+class RunRecord(Shape):
+    """What is relied on in run.json."""
+
+    command: str
+    options: dict[str, Any]
+    inputs: dict[str, Any]
+    status: Literal["running", "done", "interrupted"]
+    hash: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+    seed: int | None = None
+    makes: list[str] = ["*"]
+    files: list[str] = []
+    results: dict[str, Any] = {}
+    process: dict[str, float] = {}
+    claim: dict[str, str] = {}
+    lineage: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_results(self) -> RunRecord:
+        if self.status == "done" and "results" not in self.model_fields_set:
+            raise ValueError("a run that is done has results")
+        return self
 
 
 def remove_run(
@@ -257,7 +284,7 @@ def _record(folder: Path) -> dict[str, Any]:
     """Return run.json, or {} where it is missing, broken or a link: then nothing proves whose the folder is."""
     file = folder / RUN_FILE
     try:
-        return read_object(file) if not file.is_symlink() else {}
+        return checked(read_object(file), RunRecord, file) if not file.is_symlink() else {}
     except UserError:
         return {}
 

@@ -9,16 +9,25 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import model_validator
+from typing import Any
 
 from recalign import __version__
 from recalign.errors import ROOM, UserError, advice_on
 from recalign.invocation import invoked
 from recalign.locks import at_work, locked, this_process
-from recalign.reading import Shape, checked, parse_json, read_object
-from recalign.removal import KEEP, RUN_FILE, TEMPORARY, check_part, check_run, discard, made_files, remove_run, sweep
+from recalign.reading import checked, parse_json, read_object
+from recalign.removal import (
+    KEEP,
+    RUN_FILE,
+    TEMPORARY,
+    RunRecord,
+    check_part,
+    check_run,
+    discard,
+    made_files,
+    remove_run,
+    sweep,
+)
 
 OTHER_FOLDER = "Choose another --out."
 ABANDONED = 24 * 3600.0
@@ -140,31 +149,6 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-class RunRecord(Shape):
-    """What is relied on in run.json."""
-
-    command: str
-    options: dict[str, Any]
-    inputs: dict[str, Any]
-    status: Literal["running", "done", "interrupted"]
-    hash: str = ""
-    started: float = 0.0
-    finished: float = 0.0
-    seed: int | None = None
-    makes: list[str] = ["*"]
-    files: list[str] = []
-    results: dict[str, Any] = {}
-    process: dict[str, float] = {}
-    claim: dict[str, str] = {}
-    lineage: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _has_results(self) -> RunRecord:
-        if self.status == "done" and "results" not in self.model_fields_set:
-            raise ValueError("a run that is done has results")
-        return self
-
-
 class RunFolder:
     """One command's output folder with its `run.json`: command, options, inputs, status, results.
 
@@ -282,16 +266,7 @@ class RunFolder:
                 another process is at work, or, with overwrite, what this run reads or what recalign did not put there.
         """
         wanted = content_hash({"command": command, "options": dict(options), "inputs": dict(inputs)})
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file, and the output is a folder.", OTHER_FOLDER)
-        held = self.record
-        if not held and self.path.is_dir() and any(self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty and is no run of recalign.", OTHER_FOLDER)
-        if held.get("status") == "running" and at_work(held.get("process", {})):
-            raise UserError(
-                f"Process {held['process']['pid']} is at work in {self.path} (recalign {held['command']}).",
-                "Wait for it or stop it, or choose another --out.",
-            )
+        held = self.usable()
         record = held
         if overwrite:
             self._check_expendable(held, command, options)
@@ -321,6 +296,24 @@ class RunFolder:
             **self._claim(record),
             **invoked(),
         }
+
+    def usable(self) -> dict[str, Any]:
+        """Return the content of run.json, as `record` does, of a folder in which a run can begin or go on.
+
+        Raises:
+            UserError: it is a file, holds something that is no run, or another process is at work in it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, and the output is a folder.", OTHER_FOLDER)
+        held = self.record
+        if not held and self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty and is no run of recalign.", OTHER_FOLDER)
+        if held.get("status") == "running" and at_work(held.get("process", {})):
+            raise UserError(
+                f"Process {held['process']['pid']} is at work in {self.path} (recalign {held['command']}).",
+                "Wait for it or stop it, or choose another --out.",
+            )
+        return held
 
     def _claim(self, resumed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the claim of the recipe that runs this command for this folder; a run that goes on keeps its own."""

@@ -68,7 +68,9 @@ def sentencepiece_tokenizer(texts) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
-def save_model(folder: Path, tokenizer, *, family="llama", tied=False, context=512, seed=0, **options) -> Path:
+def save_model(
+    folder: Path, tokenizer, *, family="llama", tied=False, context=512, seed=0, hidden=16, heads=2, **options
+) -> Path:
     """Write a random model of two layers with its tokenizer."""
     torch.manual_seed(seed)
     config_class, model_class = {
@@ -78,11 +80,11 @@ def save_model(folder: Path, tokenizer, *, family="llama", tied=False, context=5
     }[family]
     config = config_class(
         vocab_size=len(tokenizer) + 5,  # embeddings are often padded beyond the tokenizer
-        hidden_size=16,
-        intermediate_size=32,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=context,
         tie_word_embeddings=tied,
         initializer_range=0.2,

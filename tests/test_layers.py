@@ -48,6 +48,8 @@ ORDER = [
     "backbones",
     "decoders",
     "sources",
+    "teachers",
+    "rationales",
     "evaluation",
     "training",
     "comparison",
@@ -58,7 +60,7 @@ ORDER = [
 ]
 PLACE = {room: place for place, room in enumerate(ORDER)}
 
-BUILT_IN = {"metrics", "objectives", "decoders", "sources", "recommenders", "backbones"}
+BUILT_IN = {"metrics", "objectives", "decoders", "sources", "recommenders", "backbones", "teachers"}
 TORCH_BELONGS = {"objectives", "training", "decoding", "decoders", "models", "text", "recommenders"}
 TRANSFORMERS_BELONG = {"training", "models", "decoding"}
 

@@ -30,6 +30,7 @@ from recalign.api.preference_objectives import (
     PreferenceParams,
     Rounds,
 )
+from recalign.api.rank_objectives import RankBatch, RankCredit, Rankings, RankNeeds, RankObjective, RankParams
 from recalign.api.ranking_head import RANKING_HEAD, ranking_head
 from recalign.api.recommenders import Recommender, TrainingData
 from recalign.api.rollout_objectives import (
@@ -43,6 +44,7 @@ from recalign.api.rollout_objectives import (
     SamplingParams,
 )
 from recalign.api.sources import FileAccount, RawData, Refused, Source
+from recalign.api.teachers import Case, Reply, Teacher, TeacherContext
 from recalign.api.token_objectives import AnswerBatch, TokenNeeds, TokenObjective, ValidTokens
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
@@ -69,6 +71,7 @@ __all__ = [
     "Answering",
     "AnyMetric",
     "Backbone",
+    "Case",
     "Catalogue",
     "Completions",
     "CorpusMetric",
@@ -99,11 +102,18 @@ __all__ = [
     "Questions",
     "RANKING_HEAD",
     "RATIONALE",
+    "RankBatch",
+    "RankCredit",
+    "RankNeeds",
+    "RankObjective",
+    "RankParams",
+    "Rankings",
     "Rationales",
     "RawData",
     "Recommender",
     "Relevance",
     "Refused",
+    "Reply",
     "Rescorer",
     "RolloutNeeds",
     "RolloutObjective",
@@ -113,6 +123,8 @@ __all__ = [
     "SamplingParams",
     "Scoring",
     "Source",
+    "Teacher",
+    "TeacherContext",
     "StateAt",
     "ValidContinuations",
     "TitleTree",

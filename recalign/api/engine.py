@@ -98,7 +98,7 @@ class Questions(Protocol):
 
     What the prompts of a row begin with (instruction, profile, history) is encoded once for all of its candidates,
     where the model allows it, in decoding and in training alike. `items` names the candidates of each row that are
-    asked about; None: all of `row.candidates`. N counts them row by row.
+    asked about; None: all of `row.candidates`, in ascending order. N counts them row by row.
     """
 
     def rationales(

@@ -29,6 +29,7 @@ class TrainingData:
         timestamps: [E] float64, time of each.
         validation: opens the validation rows, for early stopping.
         exclude_history: whether items that a user had before are never recommended in this dataset.
+        user_ids: raw id of each user, by its number in `users`.
     """
 
     catalogue: Catalogue
@@ -37,6 +38,7 @@ class TrainingData:
     timestamps: np.ndarray
     validation: Callable[[], Rows | Sequence[Row]] = list
     exclude_history: bool = False
+    user_ids: Sequence[str] = ()
 
     @classmethod
     def of(cls, dataset: PreparedDataset) -> TrainingData:
@@ -46,13 +48,15 @@ class TrainingData:
             UserError: the file is missing or damaged.
         """
         frame = dataset.interactions().sort("user_id", "timestamp", maintain_order=True)
+        names, users = np.unique(frame["user_id"].to_numpy(), return_inverse=True)
         return cls(
             catalogue=dataset.catalogue,
-            users=np.unique(frame["user_id"].to_numpy(), return_inverse=True)[1],
+            users=users,
             items=frame["item"].to_numpy().astype(np.int64),
             timestamps=frame["timestamp"].to_numpy().astype(np.float64),
             validation=lambda: dataset.rows("valid"),
             exclude_history=dataset.excludes_history(),
+            user_ids=[str(name) for name in names],
         )
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recalign.api.objectives import Objective
+from recalign.data.questions import AnswerFormat
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,8 @@ class TokenNeeds:
         responses_only: the loss means something on responses only, not on the tokens of prompts; so it is wherever
             something is handed over that only responses have.
         hidden_states: `AnswerBatch.hidden`, for a module beside the model (`Objective.module_makers`).
+        form: how questions about single candidates are answered, where the task asks some; None: as the model does.
+        negatives: of each row's candidates, those that are asked about beside its positive.
     """
 
     valid_tokens: bool = False
@@ -67,6 +70,8 @@ class TokenNeeds:
     survey: bool = False
     responses_only: bool = False
     hidden_states: bool = False
+    form: AnswerFormat | None = None
+    negatives: int = 1
 
     def __post_init__(self) -> None:
         if self.valid_tokens or self.without_history or self.beam_width:

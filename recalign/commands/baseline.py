@@ -77,7 +77,7 @@ def baseline(
         "data": str(dataset.path),
         "params": chosen.params.model_dump(),
         "split": split,
-        "size": size or find_task(dataset.task).list_size(dataset.list_length),
+        "size": find_task(dataset.task).checked_size(size, dataset.list_length, len(dataset.catalogue)),
         "exclude_history": dataset.excludes_history(exclude_history),
         "seed": seed,
     }

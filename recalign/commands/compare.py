@@ -113,6 +113,7 @@ def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
     groups: dict[str, list[Evaluation]] = {}
     for text in named:
         name, equals, paths = text.partition("=")
+        name = console.label(name)
         members = [path.strip() for path in paths.split(",") if path.strip()]
         if not equals or not name.strip() or not members:
             raise UserError(f"--group {text!r} is not of the form name=run1,run2.", "Write --group blade=a,b,c.")

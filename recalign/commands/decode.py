@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +10,16 @@ import typer
 
 from recalign import console
 from recalign.commands.shared_options import (
+    AttentionOption,
     DataOption,
+    DeviceOption,
     DtypeOption,
     ExcludeHistoryOption,
     JsonOption,
+    LoadIn4bitOption,
+    LoadIn8bitOption,
     ModelOption,
+    NumProcessesOption,
     OutOption,
     OverwriteOption,
     ParamOption,
@@ -25,12 +30,15 @@ from recalign.commands.shared_options import (
     SplitOption,
     TemplateVarOption,
     TrustOption,
+    hardware,
 )
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
-    from recalign.api import Decoder
+    from collections.abc import Sequence
+
+    from recalign.api import Decoder, Row
     from recalign.data.dataset import PreparedDataset
     from recalign.models.policy import Policy
     from recalign.runs.lineage import Lineage
@@ -59,7 +67,12 @@ def decode(
     ] = 32768,
     template_var: TemplateVarOption = None,
     dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    attn_implementation: AttentionOption = None,
+    load_in_4bit: LoadIn4bitOption = False,
+    load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
+    num_processes: NumProcessesOption = 1,
     out: OutOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,
@@ -76,32 +89,39 @@ def decode(
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.batches import check_task
-    from recalign.decoding.decode_run import MAKES, DecodeRun
+    from recalign.decoding.decode_run import MAKES
     from recalign.models.policy import load_policy
+    from recalign.models.weights import check_model
     from recalign.params import parse_assignments
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, perform
     from recalign.runs.lineage import KEY
     from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
+    from recalign.training.processes import connect, relaunch
 
     name = model or _newest_model()
+    check_model(name, trust_remote_code)
     dataset = PreparedDataset(data or home() / "data")
+    if num_processes > 1:
+        relaunch(num_processes, data=dataset.path, model=name)
     task = find_task(dataset.task)
     chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
     check_task(chosen, task)
+    where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit)
     asked = {
         "model": name,
         "data": str(dataset.path),
         "decoder": chosen.name,
         "params": chosen.params.model_dump(),
         "split": split,
-        "size": size or task.list_size(dataset.list_length),
+        "size": task.checked_size(size, dataset.list_length, len(dataset.catalogue)),
         "exclude_history": dataset.excludes_history(exclude_history),
         "limit": limit,
         "batch_size": batch_size,
         "template_vars": parse_variables(template_var or []),
         "dtype": dtype,
+        "hardware": asdict(where),
         "seed": seed,
     }
     run = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
@@ -109,16 +129,19 @@ def decode(
     rows = rows[: min(limit or len(rows), len(rows))]
 
     def work(policy: Policy) -> dict[str, Any]:
-        decoding = DecodeRun(run.path, policy, dataset, chosen, size=asked["size"], seed=seed, batch_size=batch_size)
-        results = decoding(rows, asked["exclude_history"], token_budget)
-        console.say(policy.cached_trie.line)
-        _summarise(run.path, results)
-        return results
+        return _decode(run.path, policy, dataset, chosen, rows, asked, token_budget)
 
     def ready() -> Policy:
+        connect(where.place())
         variables = asked["template_vars"]
         return load_policy(
-            name, dataset, template_vars=variables, seed=seed, dtype=dtype, trust_remote_code=trust_remote_code
+            name,
+            dataset,
+            template_vars=variables,
+            seed=seed,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            hardware=where,
         )
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
@@ -126,12 +149,44 @@ def decode(
     return {"out": str(run.path), **perform(run, asking, ready, work, resume=resume, overwrite=overwrite)}
 
 
+def _decode(
+    folder: Path,
+    policy: Policy,
+    dataset: PreparedDataset,
+    decoder: Decoder,
+    rows: Sequence[Row],
+    asked: dict[str, Any],
+    token_budget: int,
+) -> dict[str, Any]:
+    """Decode, and say how it went; the results, which the first of several processes has."""
+    from recalign.decoding.decode_run import DecodeRun
+    from recalign.training.processes import process, wait_for_all
+
+    decoding = DecodeRun(
+        folder,
+        policy,
+        dataset,
+        decoder,
+        size=asked["size"],
+        seed=asked["seed"],
+        batch_size=asked["batch_size"],
+        share=process(),
+        wait=wait_for_all,
+    )
+    results = decoding(rows, asked["exclude_history"], token_budget)
+    if console.speaks():
+        console.say(policy.cached_trie.line)
+        _summarise(folder, results)
+    return results
+
+
 def _inputs(name: str, dataset: PreparedDataset, decoder: Decoder) -> dict[str, str]:
     """Hashes of what decoding reads."""
-    from recalign.models.weights import find_model_folder
+    from recalign.models.builtin import is_from_scratch
+    from recalign.models.weights import find_model
     from recalign.workspace import file_hash
 
-    found = find_model_folder(name) if not name.startswith("builtin:") else None
+    found = None if is_from_scratch(name) else find_model(name)
     read = {f"decoder {file}": file_hash(file) for file in decoder.files if file.exists()}
     return {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
 
@@ -167,6 +222,7 @@ def _default_folder(model: str) -> Path:
 def _summarise(folder: Path, results: dict[str, Any]) -> None:
     cost, oracle = results["cost"], " (an oracle: it reads the targets)" if results["oracle"] else ""
     console.say(
-        f"{folder}: {results['rows']} rows by {results['decoder']}{oracle}, {cost['prompts_per_second']:.1f} a second, "
-        f"{cost['forward_passes']} forward passes, peak memory {cost['peak_memory_mb']:.0f} MB."
+        f"{folder}: {results['rows']} rows by {results['decoder']}{oracle}, {cost['prompts_per_second']:.1f} rows and "
+        f"{cost['tokens_per_second']:,.0f} tokens a second, {cost['forward_passes']} forward passes, peak memory "
+        f"{cost['peak_memory_mb']:.0f} MB."
     )

@@ -9,14 +9,12 @@ import typer
 
 from recalign import console
 from recalign.commands.shared_options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
-from recalign.errors import UserError
 from recalign.workspace import RunFolder, file_hash, home
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from recalign.api import Predictions
-    from recalign.data.dataset import PreparedDataset
 
 PredictionsArgument = Annotated[
     Path | None,
@@ -89,18 +87,23 @@ def eval(  # noqa: A001
     from recalign.evaluation.targets import counting
     from recalign.runs.lifecycle import Asked, perform
     from recalign.runs.lineage import of_predictions
-    from recalign.runs.predictions import PREDICTIONS_FILE, find_predictions, read_predictions
+    from recalign.runs.predictions import PREDICTIONS_FILE, check_made_for, find_predictions, read_predictions
+    from recalign.tasks import find_task
 
     folder = find_predictions(predictions)
     record = RunFolder(folder).record
     lineage = of_predictions(folder)
     dataset = PreparedDataset(Path(data or lineage.data or home() / "data"))
-    _check_made_for(dataset, record, folder)
+    check_made_for(dataset, record, folder)
     split = lineage.split
     lists, rows = read_predictions(folder, dataset, split, lineage.size or 1)
     lists, rows = counting(targets, lists, rows, dataset.catalogue)
     size = lists.items.shape[1]
-    names = default_metrics(dataset.catalogue, size) if metrics is None else split_metrics(metrics)
+    names = (
+        default_metrics(dataset.catalogue, size, find_task(dataset.task).cutoffs)
+        if metrics is None
+        else split_metrics(metrics)
+    )
     if exact is not None:
         names = with_pruning_rates(names, dataset.catalogue, size)
     parse_metrics(names, dataset.catalogue, size, provided=() if exact is None else ("exact",))
@@ -126,17 +129,6 @@ def eval(  # noqa: A001
     console.show(_table(results))
     console.say(f"{folder}: {results['rows']} rows of {split}; the figures of every row are in {run.path}.")
     return results
-
-
-def _check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Path) -> None:
-    """Refuse predictions whose run.json names another dataset."""
-    inputs = record.get("inputs", {})
-    made_for = inputs.get("data")
-    if made_for is not None and made_for != dataset.hash:
-        raise UserError(
-            f"{folder} holds predictions for another dataset ({made_for}) than {dataset.path} ({dataset.hash}).",
-            "Name the dataset that they were made for with --data, or decode again.",
-        )
 
 
 def _table(results: dict[str, Any]) -> Table:

@@ -43,6 +43,34 @@ def prepare(
     """Turn raw interactions into a prepared dataset: catalogue, windows by split, report.
 
     Example: recalign prepare recbole ml-100k --task list --history 20 --split user --folds 5 --relevance "rating>=4"
+
+    Sources (docs/data.md says where to download what; `recalign plugins show NAME` lists their parameters):
+
+    - recalign prepare PATH: the source that recognises the path
+
+    - recalign prepare amazon REVIEWS --meta META: reviews of 2014, 2018 or 2023, or the benchmark's splits
+
+    - recalign prepare steam REVIEWS --meta GAMES: reviews with hours played
+
+    - recalign prepare goodreads INTERACTIONS --meta BOOKS: the UCSD Book Graph
+
+    - recalign prepare movielens FOLDER: 100K to 32M
+
+    - recalign prepare yelp REVIEWS --meta BUSINESSES: Yelp's open dataset
+
+    - recalign prepare recbole FOLDER: atomic files, benchmark files too
+
+    - recalign prepare instructions FILE: titles quoted in prose (BIGRec, SPRec, MSL) or in lists (S-DPO)
+
+    - recalign prepare minionerec FOLDER: MiniOneRec's CSVs, titles and semantic identifiers
+
+    - recalign prepare windows FOLDER: ready windows of BEAR and MSL
+
+    - recalign prepare huggingface NAME: a dataset of the hub, of save_to_disk, Arrow or Parquet
+
+    - recalign prepare table FILE: any csv, tsv, json, Parquet; SASRec's pairs; a row a user
+
+    - recalign prepare synthetic: made-up data
     """
     from recalign import console, workspace
     from recalign.params import parse_assignments

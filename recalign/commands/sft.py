@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from recalign.commands.shared_options import (
+    AttentionOption,
     DataOption,
+    DeviceOption,
     DtypeOption,
+    GradientCheckpointingOption,
     JsonOption,
     KeepCheckpointsOption,
+    LoadIn4bitOption,
+    LoadIn8bitOption,
     LoraAlphaOption,
     LoraOption,
     LoraRankOption,
     LoraTargetOption,
     MaxLengthOption,
     ModelOption,
+    ModuleLearningRateOption,
+    NumProcessesOption,
+    OptimOption,
     OutOption,
     OverwriteOption,
     ParamOption,
@@ -24,14 +33,17 @@ from recalign.commands.shared_options import (
     QuietOption,
     ReportToOption,
     ResumeOption,
+    RowsOption,
     ScheduleOption,
     SeedOption,
     TemplateOption,
     TemplateVarOption,
+    TokenBudgetOption,
     TrustOption,
     ValidRowsOption,
     WarmupOption,
     adapter,
+    hardware,
     loggers,
     passes,
     rate,
@@ -54,10 +66,15 @@ def sft(
         float | None,
         typer.Option(help="Peak learning rate (default: 5e-3 from scratch, 1e-4 with LoRA, else 2e-5).", min=0),
     ] = None,
+    module_learning_rate: ModuleLearningRateOption = None,
     batch_size: Annotated[int, typer.Option(help="Rows per forward pass and process.", min=1)] = 32,
     gradient_accumulation: Annotated[int, typer.Option(help="Forward passes per update.", min=1)] = 1,
+    rows: RowsOption = None,
+    token_budget: TokenBudgetOption = 16384,
     schedule: ScheduleOption = "cosine",
     warmup: WarmupOption = 0.05,
+    optim: OptimOption = "adamw_torch_fused",
+    gradient_checkpointing: GradientCheckpointingOption = False,
     weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.", min=0)] = 0.01,
     loss_on: Annotated[
         Literal["auto", "response", "all"],
@@ -74,6 +91,12 @@ def sft(
     history_dropout: Annotated[
         float, typer.Option(help="Share of each history's items that is left out every epoch.", min=0, max=0.9)
     ] = 0.0,
+    rationales: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of rationales (`recalign rationales`) to learn, in place of the training rows' answers."
+        ),
+    ] = None,
     eval_every: Annotated[
         int, typer.Option(help="Number of updates between validations; 0: once per epoch.", min=0)
     ] = 0,
@@ -89,7 +112,7 @@ def sft(
             "metric)."
         ),
     ] = "auto",
-    valid_rows: ValidRowsOption = 512,
+    valid_rows: ValidRowsOption = None,
     max_length: MaxLengthOption = None,
     template: TemplateOption = None,
     template_var: TemplateVarOption = None,
@@ -113,8 +136,13 @@ def sft(
         ),
     ] = None,
     dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    attn_implementation: AttentionOption = None,
+    load_in_4bit: LoadIn4bitOption = False,
+    load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
     log_every: Annotated[int, typer.Option(help="Number of updates between two lines of log.jsonl.", min=1)] = 10,
+    num_processes: NumProcessesOption = 1,
     keep_checkpoints: KeepCheckpointsOption = 2,
     report_to: ReportToOption = "none",
     resume: ResumeOption = False,
@@ -131,10 +159,13 @@ def sft(
     from recalign.params import parse_assignments
     from recalign.preparation.pipeline import ensure_default_dataset
     from recalign.text.chat_templates import parse_variables
+    from recalign.training.processes import relaunch
     from recalign.training.supervised import BUILTIN, SftOptions, train_supervised
     from recalign.training.training_options import TrainingOptions
 
     dataset = PreparedDataset(data or ensure_default_dataset(seed))
+    if num_processes > 1:
+        relaunch(num_processes, data=dataset.path, model=model or BUILTIN)
     options = SftOptions(
         model=model or BUILTIN,
         objective=objective,
@@ -144,6 +175,7 @@ def sft(
             epochs=passes(epochs, max_steps),
             max_steps=max_steps,
             learning_rate=rate(learning_rate),
+            module_learning_rate=rate(module_learning_rate, "--module-learning-rate"),
             batch_size=batch_size,
             gradient_accumulation=gradient_accumulation,
             schedule=schedule,
@@ -155,6 +187,9 @@ def sft(
             log_every=log_every,
             keep_checkpoints=keep_checkpoints,
             report_to=loggers(report_to),
+            token_budget=token_budget,
+            optim=optim,
+            gradient_checkpointing=gradient_checkpointing,
         ),
         loss_on=loss_on,
         template=template,
@@ -162,12 +197,15 @@ def sft(
         lora=adapter(lora, lora_rank, lora_alpha, lora_target),
         backbone=backbone,
         backbone_params=parse_assignments(backbone_param or []),
+        hardware=hardware(device, attn_implementation, load_in_4bit, load_in_8bit),
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         max_length=max_length,
         shuffle_targets=shuffle_targets,
         history_dropout=history_dropout,
+        rationales=None if rationales is None else str(rationales),
         metric="" if metric == "none" else metric,
+        rows=rows,
         valid_rows=valid_rows,
     )
     folder = out or workspace.home() / "sft"

@@ -10,6 +10,7 @@ import typer
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
+    from recalign.models.hardware import Hardware
     from recalign.models.lora import LoraOptions
 
 DataOption = Annotated[
@@ -21,8 +22,8 @@ DataOption = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        help="A run folder of sft or align, a Hugging Face folder or hub name, or builtin:tiny (default: of sft "
-        "builtin:tiny, of align the workspace's `sft`, of decode its newest model)."
+        help="A run folder of sft or align, a Hugging Face folder or hub name, a .gguf file, builtin:smollm2, or "
+        "builtin:tiny (default: of sft builtin:tiny, of align the workspace's `sft`, of decode its newest model)."
     ),
 ]
 OutOption = Annotated[
@@ -49,10 +50,37 @@ DtypeOption = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option(help="Number format of the weights; auto: bfloat16 where the hardware has it."),
 ]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option(help="Where the model computes; auto: on a GPU where there is one. CUDA_VISIBLE_DEVICES says which."),
+]
+AttentionOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Attention of transformers for passes that share no prompts: sdpa, eager, flash_attention_2 and others "
+        "(default: the model's).",
+    ),
+]
+LoadIn4bitOption = Annotated[
+    bool,
+    typer.Option(
+        "--load-in-4bit", help="Freeze the weights in 4 bits (QLoRA's NF4); needs bitsandbytes, and --lora to train."
+    ),
+]
+LoadIn8bitOption = Annotated[
+    bool,
+    typer.Option("--load-in-8bit", help="Freeze the weights in 8 bits; needs bitsandbytes, and --lora to train."),
+]
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 
 # ------------------------------------------------------------ training
 
+ModuleLearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Peak learning rate of modules beside the model, such as a head (default: as the model's).", min=0
+    ),
+]
 ScheduleOption = Annotated[
     Literal["linear", "cosine", "constant"], typer.Option(help="Course of the learning rate after the warm-up.")
 ]
@@ -62,7 +90,30 @@ WarmupOption = Annotated[
 PatienceOption = Annotated[
     int, typer.Option(help="Number of validations without a better one after which training stops; 0: never.", min=0)
 ]
-ValidRowsOption = Annotated[int, typer.Option(help="Maximum number of validation rows.", min=1)]
+RowsOption = Annotated[
+    int | None, typer.Option(help="Maximum number of training rows, drawn by seed (default: all).", min=1)
+]
+ValidRowsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Maximum number of validation rows (default: 512; of a model that is dear to run fewer, down to 32).",
+        min=1,
+    ),
+]
+TokenBudgetOption = Annotated[
+    int,
+    typer.Option(help="Maximum number of prompt and list tokens per backward pass, padding included.", min=1),
+]
+OptimOption = Annotated[
+    str, typer.Option(help="Optimizer, by transformers' name: adamw_torch_fused, adafactor, paged_adamw_8bit, ...")
+]
+GradientCheckpointingOption = Annotated[
+    bool,
+    typer.Option(
+        "--gradient-checkpointing",
+        help="Compute layers again in the backward pass instead of keeping what they computed: less memory, more time.",
+    ),
+]
 MaxLengthOption = Annotated[
     int | None,
     typer.Option(
@@ -100,6 +151,8 @@ ReportToOption = Annotated[
     str, typer.Option(help="Further loggers, such as tensorboard or wandb, separated by commas.")
 ]
 
+NumProcessesOption = Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)]
+
 # ------------------------------------------------------------ recommending
 
 SplitOption = Annotated[Literal["test", "valid"], typer.Option(help="Split whose rows are answered.")]
@@ -129,14 +182,28 @@ def adapter(lora: bool, rank: int | None, alpha: float | None, target: str | Non
     return LoraOptions(**stated)
 
 
-def rate(learning_rate: float | None) -> float:
-    """Read --learning-rate; 0 stands for the default.
+def hardware(device: str, attn_implementation: str | None, load_in_4bit: bool, load_in_8bit: bool) -> Hardware:
+    """Read --device, --attn-implementation, --load-in-4bit and --load-in-8bit.
+
+    Raises:
+        UserError: weights in 4 and in 8 bits.
+    """
+    from recalign.models.hardware import Hardware
+
+    if load_in_4bit and load_in_8bit:
+        raise UserError("--load-in-4bit and --load-in-8bit are given together.", "Leave one of them out.")
+    bits: Any = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
+    return Hardware(device, attn_implementation, bits)  # type: ignore[arg-type]
+
+
+def rate(learning_rate: float | None, option: str = "--learning-rate") -> float:
+    """Read a learning rate; 0 stands for the default.
 
     Raises:
         UserError: it is 0, with which nothing is learnt.
     """
     if learning_rate == 0:
-        raise UserError("With --learning-rate 0 nothing is learnt.", "Leave it out for the default.")
+        raise UserError(f"With {option} 0 nothing is learnt.", "Leave it out for the default.")
     return learning_rate or 0.0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from recalign import console
 from recalign.errors import UserError
 from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
 from recalign.reading import Shape, read_parquet, read_record
@@ -83,8 +84,8 @@ class Evaluation:
 
     @property
     def label(self) -> str:
-        """Its name in tables."""
-        return str(self.results["label"])
+        """Its name in tables: one printable line, whatever was asked for."""
+        return console.label(self.results["label"])
 
     @property
     def higher_is_better(self) -> dict[str, bool | None]:

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LATEX_ESCAPES = str.maketrans(
-    {c: f"\\{c}" for c in "_%&#${}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+    {c: f"\\{c}" for c in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+    | {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 )
+MARKDOWN_ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 CAPTION = (
     "95% bootstrap intervals over users; p: paired Wilcoxon signed-rank over users; p (Holm): corrected for the number "
     "of systems, models and baselines apart; * the interval of the difference leaves out zero."
@@ -152,10 +155,10 @@ def to_markdown(comparison: Comparison) -> str:
     """Write all grids as Markdown."""
     parts = []
     for grid in grids(comparison):
-        lines = [f"### {grid.title}", "", "| " + " | ".join(grid.headings) + " |"]
+        lines = [f"### {_markdown(grid.title)}", "", "| " + " | ".join(map(_markdown, grid.headings)) + " |"]
         lines.append("|---" + "|---:" * (len(grid.headings) - 1) + "|")
         for i, row in enumerate(grid.rows):
-            cells = [_marked(cell.replace("|", "\\|"), "**", "**", (i, j) in grid.bold) for j, cell in enumerate(row)]
+            cells = [_marked(_markdown(cell), "**", "**", (i, j) in grid.bold) for j, cell in enumerate(row)]
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, CAPTION]) + "\n"
@@ -177,6 +180,10 @@ def to_latex(comparison: Comparison) -> str:
 
 def _marked(text: str, before: str, after: str, bold: bool) -> str:
     return f"{before}{text}{after}" if bold and text else text
+
+
+def _markdown(text: str) -> str:
+    return text.translate(MARKDOWN_ESCAPES)
 
 
 def _latex(text: str) -> str:

@@ -61,6 +61,7 @@ class Head(Decoder):
             seed=engine.seed,
             states=p.state or own.state,
         )
+        assert found.states is not None, "they were asked for"
         scores = engine.questions.head_scores(found.states).cpu().numpy()
         texts = found.texts if form.rationale else None
         return ranked(rows, candidates_of(rows), scores, seed=engine.seed, size=size, rationales=texts)

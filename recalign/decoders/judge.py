@@ -21,7 +21,8 @@ class JudgeParams(Params):
 class Judge(Decoder):
     """Asks about each candidate alone; the score is the difference of two logits, where the answer's word begins.
 
-    The order is that of P(word) = softmax over the two logits. Nothing else of the vocabulary matters.
+    The order is that of P(word) = softmax over the two logits. Nothing else of the vocabulary matters. A model that was
+    trained to write rationales writes one before, greedily; the texts are kept in the predictions.
 
     Source: TALLRec (Bao et al., RecSys 2023), released evaluation; Prompt4NR (Zhang and Wang, SIGIR 2023).
     Differs from the papers: both report probabilities, TALLRec's evaluation after a second softmax; orders are equal.
@@ -33,7 +34,13 @@ class Judge(Decoder):
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Rank the candidates of each row, the best `size` of them."""
-        logits = engine.questions.word_logits(rows, form=self._form(engine)).cpu().numpy().astype(np.float64)
+        form = self._form(engine)
+        if form.rationale:
+            room = engine.policy.answering.max_tokens
+            found = engine.questions.rationales(rows, form=form, max_tokens=room, temperature=None, seed=engine.seed)
+            scores = found.log_odds.cpu().numpy().astype(np.float64)
+            return ranked(rows, candidates_of(rows), scores, seed=engine.seed, size=size, rationales=found.texts)
+        logits = engine.questions.word_logits(rows, form=form).cpu().numpy().astype(np.float64)
         return ranked(rows, candidates_of(rows), logits[:, 0] - logits[:, 1], seed=engine.seed, size=size)
 
     def _form(self, engine: Engine) -> AnswerFormat:

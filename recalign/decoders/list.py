@@ -39,7 +39,7 @@ class ListOrder(Decoder):
         written: list[np.ndarray] = [np.zeros(0, dtype=np.int64)] * len(rows)
         counts = np.array([len(each) for each in items])
         for count in np.unique(counts):
-            mine = np.flatnonzero(counts == count)
+            mine = np.flatnonzero(counts == count).tolist()
             found = engine.greedy(
                 [rows[row] for row in mine],
                 list_length=int(count),

@@ -42,16 +42,18 @@ def decode_rows(
 def concatenate(parts: Sequence[Predictions], size: int) -> Predictions:
     """Lay the predictions of several batches end to end, padded to K positions."""
 
-    def joined(arrays: list[np.ndarray], fill: float) -> np.ndarray:
+    def joined(arrays: list[np.ndarray], fill: float | str) -> np.ndarray:
         return np.concatenate(
             [np.pad(a, ((0, 0), (0, size - a.shape[1])), constant_values=fill) for a in arrays]  # type: ignore[arg-type]
         )
 
+    texts = [part.rationales for part in parts if part.rationales is not None]
     lowest = min((part.scores.min(initial=0.0) for part in parts), default=0.0)
     return Predictions(
         items=joined([part.items for part in parts], -1),
         scores=joined([part.scores for part in parts], lowest - 1),
         lengths=np.concatenate([part.lengths for part in parts]),
+        rationales=joined(texts, "") if texts else None,
     )
 
 

@@ -14,16 +14,15 @@ from recalign.api import Decoder, Predictions, Row
 from recalign.errors import UserError
 from recalign.reading import read_arrays, reading
 from recalign.removal import discard
-from recalign.runs.cost import peak_memory_mb
+from recalign.runs.cost import MemoryWatch
 from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
 from recalign.workspace import atomic
 
 PARTS = "parts"
 MAKES = (PARTS, PREDICTIONS_FILE)
+COLUMNS = tuple(field.name for field in fields(Predictions))
 
 if TYPE_CHECKING:
-    import torch
-
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.engine import Cost, PolicyEngine
     from recalign.models.policy import Policy
@@ -40,6 +39,8 @@ class DecodeRun:
         size: K.
         seed: what decoders sample with.
         batch_size: rows between two saves.
+        share: rank of this process and number of processes, each of which decodes its share of the batches.
+        wait: waits until all processes have come to it.
     """
 
     def __init__(
@@ -52,16 +53,20 @@ class DecodeRun:
         size: int,
         seed: int,
         batch_size: int,
+        share: tuple[int, int] = (0, 1),
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
+        self.rank, self.processes, self.wait = *share, wait
         self.folder, self.policy, self.dataset, self.decoder = folder, policy, dataset, decoder
         self.size, self.seed, self.batch_size = size, seed, batch_size
         self.parts = folder / PARTS
 
     def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
-        """Answer the rows, write `predictions.parquet`; return the run's results."""
+        """Answer the rows, write `predictions.parquet`; return the run's results, which the first process has."""
         from recalign.decoding.batches import concatenate
         from recalign.decoding.engine import PolicyEngine
 
+        memory = MemoryWatch(self.policy.device)
         engine = PolicyEngine(
             self.policy,
             self.dataset.catalogue,
@@ -70,7 +75,13 @@ class DecodeRun:
             seed=self.seed,
         )
         with console.progress(f"decode ({self.decoder.name})", len(rows)) as advance:
-            parts = [self._part(engine, rows, start, advance) for start in range(0, len(rows), self.batch_size)]
+            self.wait()  # until the first process has claimed the folder
+            starts = range(0, len(rows), self.batch_size)
+            mine = {start: self._part(engine, rows, start, advance) for start in starts[self.rank :: self.processes]}
+            self.wait()
+            if self.rank:
+                return {}
+            parts = [mine.get(start) or self._part(engine, rows, start, advance) for start in starts]
         predictions = concatenate([part for part, _, _ in parts], self.size)
         truncated = sum(count for _, _, count in parts)
         self.policy.prompter.tell(truncated)
@@ -83,7 +94,7 @@ class DecodeRun:
             "rows": len(rows),
             "truncated_prompts": truncated,
             "trie": self.policy.cached_trie.as_dict(),
-            "cost": total_cost([cost for _, cost, _ in parts], engine.policy.model.device),
+            "cost": total_cost([cost for _, cost, _ in parts], memory.peak_mb()),
         }
 
     def _part(
@@ -97,14 +108,15 @@ class DecodeRun:
         file = self.parts / f"{start}.npz"
         saved = self._saved(file, len(batch))
         if saved:
-            predictions = Predictions(saved["items"], saved["scores"], saved["lengths"])
+            predictions = Predictions(*(saved.get(name) for name in COLUMNS))
             cost, truncated = Cost(*saved["cost"].tolist()), int(saved["truncated"])
         else:
             engine.cost, before = Cost(), self.policy.prompter.truncated
             predictions = decode_rows(engine, self.decoder, batch, self.size, len(batch))
             cost, truncated = engine.cost, self.policy.prompter.truncated - before
             with atomic(file) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **asdict(predictions), cost=np.array(astuple(cost)), truncated=truncated)
+                arrays = {name: array for name, array in asdict(predictions).items() if array is not None}
+                np.savez(stream, **arrays, cost=np.array(astuple(cost)), truncated=truncated)
         advance(len(batch))
         return predictions, cost, truncated
 
@@ -116,8 +128,11 @@ class DecodeRun:
             return {}
         try:
             with reading(file, ""):
-                saved = read_arrays(file, "items", "scores", "lengths", "cost", "truncated")
-                shapes = [saved[name].shape for name in ("items", "scores", "lengths", "cost", "truncated")]
+                saved = read_arrays(file)  # rationales among them, where there are some
+                shapes = [
+                    saved[name].shape if name in saved else None
+                    for name in ("items", "scores", "lengths", "cost", "truncated")
+                ]
                 if shapes[:3] != [(rows, self.size)] * 2 + [(rows,)] or shapes[3:] != [(len(fields(Cost)),), ()]:
                     raise ValueError("it is no batch of these rows")
                 return saved
@@ -127,17 +142,24 @@ class DecodeRun:
             return {}
 
 
-def total_cost(costs: Sequence[Cost], device: torch.device) -> dict[str, float]:
-    """Add up what was spent: prompts, tokens, passes, seconds, and the peak memory of this process or its GPU."""
+def total_cost(costs: Sequence[Cost], peak_memory_mb: float) -> dict[str, float]:
+    """Add up what was spent: prompts, tokens of prompts and lists, passes, seconds.
+
+    Args:
+        costs: of the parts.
+        peak_memory_mb: most memory that the decoding held.
+    """
     total: dict[str, float] = {}
     for cost in costs:
         for name, value in asdict(cost).items():
             total[name] = total.get(name, 0) + value
     seconds = total.get("seconds", 0.0)
     counts = {name: int(value) for name, value in total.items() if name != "seconds"}
+    tokens = counts["prompt_tokens"] + counts["completion_tokens"]
     return {
         **counts,
         "seconds": seconds,
         "prompts_per_second": counts["prompts"] / seconds if seconds else 0.0,
-        "peak_memory_mb": peak_memory_mb(device),
+        "tokens_per_second": tokens / seconds if seconds else 0.0,
+        "peak_memory_mb": peak_memory_mb,
     }

@@ -135,6 +135,8 @@ class EngineQuestions:
         count = len(posed.items)
         layout = posed.followed_by([before] * count, np.arange(count))
         places = list(layout.lengths[:, None] - 1)
+        engine.cost.prompts += len(posed.prompts)
+        engine.cost.prompt_tokens += sum(map(len, posed.prompts))
         with self._flowing(gradients) as tree_mask:
             model = engine.policy.model
             hidden = last_hidden_states(model, layout, places, engine.token_budget, tree_mask)

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from recalign import console
 from recalign.api import Predictions, Row
 from recalign.data.parquet import write_parquet
 from recalign.evaluation.baselines import RECOMMENDERS, recommend_beside
-from recalign.evaluation.per_user import parse_metrics, per_user, summarise
+from recalign.evaluation.per_user import metric_names, parse_metrics, per_user, summarise
 from recalign.evaluation.significance import Interval
 from recalign.metrics.expression import CorpusExpression, MetricExpression
 from recalign.runs.cost import read_cost
 from recalign.runs.lineage import of_predictions
+from recalign.tasks import find_task
 from recalign.workspace import RunFolder, atomic, write_json
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 METRICS_FILE, PER_USER_FILE, BASELINES_FILE = "metrics.json", "per_user.parquet", "baselines.parquet"
 CORPUS = ("coverage", "gini")
 """Corpus-level metrics that every evaluation holds."""
+CHANCE = "chance"
+"""Name in tables of what an order drawn at random reaches, where a task has such a level."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,32 @@ def measure(
     return Measured(frame, summarise(frame, seed), {metric.text: metric.score(predictions, rows) for metric in corpus})
 
 
+def measure_mean(
+    orders: Sequence[Predictions],
+    rows: Sequence[Row],
+    metrics: Sequence[MetricExpression],
+    corpus: Sequence[CorpusExpression],
+    seed: int = 0,
+) -> Measured:
+    """Measure several sets of lists for the same rows, and take the mean of each row's values over them.
+
+    Args:
+        orders: sets of U lists.
+        rows: [U].
+        metrics: per-list ones.
+        corpus: corpus-level ones; their mean over the sets.
+        seed: of the bootstrap.
+    """
+    import polars as pl
+
+    frames = [per_user(each, rows, metrics) for each in orders]
+    names = metric_names(frames[0])
+    means = [pl.mean_horizontal([frame[name] for frame in frames]).alias(name) for name in names]
+    frame = frames[0].with_columns(frames[0].select(means))
+    figures = {each.text: float(np.mean([each.score(lists, rows) for lists in orders])) for each in corpus}
+    return Measured(frame, summarise(frame, seed), figures)
+
+
 def evaluate(
     folder: Path,
     dataset: PreparedDataset,
@@ -123,8 +155,11 @@ def evaluate(
         seed=seed,
     )
     beside = {name: measure(each, rows, expressions, corpus, seed) for name, each in lists.items()}
+    orders = find_task(dataset.task).chance(rows, size)
+    if orders:
+        beside[CHANCE] = measure_mean(orders, rows, expressions, corpus, seed)
     results = {
-        "label": label or lineage.label,
+        "label": console.label(label or lineage.label),
         "predictions": str(folder),
         "oracle": bool(record.get("results", {}).get("oracle", False)),
         "split": lineage.split,

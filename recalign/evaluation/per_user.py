@@ -21,9 +21,9 @@ KEYS = ("data", "row", "user_id")
 """What names a row of a per-user table; `data` only where several datasets are aggregated."""
 
 
-def default_metrics(catalogue: Catalogue, list_length: int) -> list[str]:
+def default_metrics(catalogue: Catalogue, list_length: int, cutoffs: Sequence[int] = CUTOFFS) -> list[str]:
     """Name what `eval` measures unless told otherwise: cutoffs within the lists, genres only where there are any."""
-    cutoffs = [k for k in CUTOFFS if k <= list_length] or [list_length]
+    cutoffs = [k for k in cutoffs if k <= list_length] or [list_length]
     ranking = [f"{name}@{k}" for name in ("ndcg", "recall", "hit") for k in cutoffs]
     genres = ["mgu", "ild"] if catalogue.genre_names else []
     return [*ranking, "mrr", *genres, "popularity", "unseen", "validity", "repeats", "history"]

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from recalign.data.catalogue import Catalogue
 from recalign.data.questions import PARTS
 from recalign.errors import UserError, did_you_mean
+from recalign.models.gguf import PACKAGED
 from recalign.models.tokenizers import train_tokenizer
 from recalign.params import Params, build_params, parse_assignments
 from recalign.tasks import find_task
@@ -36,6 +37,11 @@ class TinyParams(Params):
     vocabulary: int = Field(0, ge=0, description="maximum size of the vocabulary; 0: every word, or 4,000 of BPE")
 
 
+def is_from_scratch(name: object) -> bool:
+    """Whether a model's name is one of ours that is made from scratch, not loaded."""
+    return str(name).startswith(PREFIX) and str(name) not in PACKAGED
+
+
 def parse_builtin(name: str) -> TinyParams:
     """Read `builtin:tiny` or `builtin:tiny,hidden=128,layers=4`.
 
@@ -44,7 +50,8 @@ def parse_builtin(name: str) -> TinyParams:
     """
     kind, *options = name.removeprefix(PREFIX).split(",")
     if kind != "tiny":
-        raise UserError(f"There is no built-in model '{PREFIX}{kind}'.", did_you_mean(PREFIX + kind, [PREFIX + "tiny"]))
+        known = [PREFIX + "tiny", *PACKAGED]
+        raise UserError(f"There is no built-in model '{PREFIX}{kind}'.", did_you_mean(PREFIX + kind, known))
     params = build_params(TinyParams, parse_assignments(options), f"model '{PREFIX}tiny'")
     if params.hidden % (2 * params.heads):
         raise UserError(

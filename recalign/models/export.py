@@ -9,11 +9,13 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from recalign.errors import UserError
+from recalign.models.builtin import is_from_scratch
+from recalign.models.gguf import PACKAGED
 from recalign.models.item_embeddings import attach_backbone, write_into_weights
 from recalign.models.modules import MODULES_FILE
-from recalign.models.policy import SETTINGS_FILE, is_builtin, recorded_settings
+from recalign.models.policy import SETTINGS_FILE, recorded_settings
 from recalign.models.weights import (
-    find_model_folder,
+    find_model,
     load_model,
     load_tokenizer,
     model_hash,
@@ -39,11 +41,11 @@ def export_model(name: str, out: Path, *, trust_remote_code: bool = False, overw
     Raises:
         UserError: see `RunFolder.plan`; no such model, or a broken one.
     """
-    if is_builtin(name):
+    if is_from_scratch(name):
         raise UserError(f"{name} is not trained yet.", "Export the run folder of `recalign sft` or `recalign align`.")
     quieten_libraries()
-    folder = find_model_folder(name)
-    source = str(folder or name)
+    folder = find_model(name)
+    source = str(name if name in PACKAGED else folder or name)
 
     def ready() -> tuple[PreTrainedTokenizerBase, PreTrainedModel | PeftModel]:
         tokenizer = load_tokenizer(source, trust_remote_code)

@@ -88,6 +88,12 @@ def swapped(model: Model, modules: nn.ModuleDict) -> Iterator[None]:
         swap()
 
 
+def freeze_language_model(model: Model) -> None:
+    """Let nothing but the modules beside a model be trained."""
+    model.requires_grad_(False)
+    getattr(model, PLACE).requires_grad_(True)
+
+
 def attached(model: Model) -> dict[str, nn.Module]:
     """Return the modules beside a model, by name."""
     return dict(getattr(model, PLACE, {}).items())

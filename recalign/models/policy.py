@@ -21,7 +21,9 @@ from recalign.api import Backbone
 from recalign.data.dataset import PreparedDataset
 from recalign.data.questions import Answering
 from recalign.errors import UserError
-from recalign.models.builtin import PREFIX, builtin_model, builtin_tokenizer, parse_builtin
+from recalign.models.builtin import builtin_model, builtin_tokenizer, is_from_scratch, parse_builtin
+from recalign.models.gguf import PACKAGED
+from recalign.models.hardware import ANY, Dtype, Hardware, Quantization, resolve_dtype, use_attention
 from recalign.models.item_embeddings import (
     attach_backbone,
     backbone_settings,
@@ -31,14 +33,11 @@ from recalign.models.lora import LoraOptions, reference_model
 from recalign.models.modules import attach, attached, stored
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
-    Dtype,
-    default_device,
-    find_model_folder,
+    find_model,
     limit_threads,
     load_model,
     load_tokenizer,
     quieten_libraries,
-    resolve_dtype,
     save_weights,
 )
 from recalign.reading import Shape, read_record
@@ -75,6 +74,7 @@ class Settings(Shape):
     template_date: str | None = None
     max_length: int | None = Field(None, ge=1)
     backbone: BackboneSettings | None = None
+    quantization: Quantization | None = None
 
 
 def recorded_settings(folder: Path | None) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class Policy:
     @property
     def from_scratch(self) -> bool:
         """Whether the weights started from random numbers."""
-        return is_builtin(self.settings["base_model"])
+        return is_from_scratch(self.settings["base_model"])
 
     def attach(self, modules: Mapping[str, Callable[[int], nn.Module]], seed: int = 0) -> dict[str, nn.Module]:
         """Put trained modules beside the model, with the weights that its folder has for them.
@@ -176,12 +176,14 @@ def load_policy(
     trainable: bool = False,
     max_length: int | None = None,
     backbone: Backbone | None = None,
+    hardware: Hardware = ANY,
     texts: Sequence[str] = (),
 ) -> Policy:
     """Load a model and bind it to a dataset's catalogue.
 
     Args:
-        name: a run folder of sft or align, a Hugging Face folder or hub name, or `builtin:tiny` (see `TinyParams`).
+        name: a run folder of sft or align, a Hugging Face folder or hub name, a GGUF file, `builtin:smollm2`, or
+            `builtin:tiny` (see `TinyParams`).
         dataset: whose catalogue it writes.
         template: prompt template; default: what the model was trained with, else `compact` for built-in models, `chat`
             for tokenizers with a chat template, `alpaca` for others.
@@ -194,17 +196,22 @@ def load_policy(
         trainable: whether it will be trained.
         max_length: maximum number of tokens of prompt and response together (default: the model's context).
         backbone: computes the embeddings of item tokens; default: the one that the model was trained with, if any.
+        hardware: device, attention, and quantised weights; where it does not say, they are quantised as in training.
         texts: what a tokenizer that is made for the model must be able to write, besides titles and prompts.
 
     Raises:
-        UserError: no such model, a broken or half-written one, one without tokenizer, one trained on another catalogue.
+        UserError: no such device, attention or quantiser; no such model, a broken or half-written one, one without
+            tokenizer, one trained on another catalogue.
     """
     quieten_libraries()
-    folder = None if is_builtin(name) else find_model_folder(name)
-    source = str(folder or name)
+    device = hardware.place()
+    scratch = is_from_scratch(name)
+    folder = None if scratch else find_model(name)
+    source = str(name if str(name) in PACKAGED else folder or name)
     recorded = recorded_settings(folder)
     _check_recorded(recorded, dataset, name)
-    if is_builtin(name):
+    hardware = replace(hardware, quantization=hardware.quantization or recorded.get("quantization"))
+    if scratch:
         params = parse_builtin(source)
         chosen = replace(load_template(template or "compact"), variables=dict(template_vars or {}))
         tokenizer = builtin_tokenizer(params, dataset.catalogue, dataset.identifier, chosen, dataset.task, texts)
@@ -213,43 +220,32 @@ def load_policy(
         chosen = _choose_template(template, recorded, tokenizer, template_vars or {})
     new_tokens = add_item_tokens(tokenizer, dataset.catalogue, dataset.identifier)
     titles = title_tokens(dataset.catalogue, tokenizer, dataset.identifier, chosen.separator)
-    if recorded and recorded.get("titles") != titles.fingerprint:
-        raise UserError(
-            f"The tokenizer of {name} writes this catalogue with other tokens than the model was trained on.",
-            "Its tokenizer files or the template changed since; train again.",
-        )
-    weights_dtype = resolve_dtype(dtype, full_training=trainable and lora is None)
-    if is_builtin(name):
-        if lora is not None:
-            raise UserError(
-                f"{name} starts from random weights; an adapter on them learns nothing.", "Leave --lora out."
-            )
+    _check_titles(recorded, titles, name)
+    weights_dtype = resolve_dtype(dtype, device, full_training=trainable and lora is None)
+    if scratch:
+        _check_scratch(name, lora, hardware)
         model = builtin_model(params, tokenizer, seed).to(weights_dtype)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # a new adapter starts from random numbers
             model = load_model(
                 source, tokenizer, new_tokens, dtype=weights_dtype, trust_remote_code=trust_remote_code, lora=lora,
-                trainable=trainable,
+                trainable=trainable, hardware=hardware,
             )  # fmt: skip
     computed = _backbone(recorded, backbone, dataset, name)
     if computed is not None:
         attach_backbone(model, computed, dataset.catalogue, titles.paths, seed=seed, folder=folder)
-    model.to(default_device()).train(trainable)
+    if hardware.quantization is None:  # quantised weights are where they belong
+        model.to(device)
+    model.train(trainable)
+    use_attention(model, hardware.attn_implementation)
     limit_threads(model)
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
-    if "answering" in recorded:
-        settings["answering"] = recorded["answering"]
-    if computed is not None:
-        settings["backbone"] = computed
+    kept = {"answering": recorded.get("answering"), "backbone": computed, "quantization": hardware.quantization}
+    settings |= {name: value for name, value in kept.items() if value is not None}
     return Policy(model, tokenizer, titles, prompter, settings, dataset.path / TRIES, folder)
-
-
-def is_builtin(name: str | Path) -> bool:
-    """Whether a model's name is one of ours, made from scratch."""
-    return str(name).startswith(PREFIX)
 
 
 def reference_policy(policy: Policy) -> Callable[[], contextlib.AbstractContextManager[nn.Module]]:
@@ -294,6 +290,22 @@ def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: st
         console.warn(
             f"{name} was trained on another preparation of these items than {dataset.path}. Where the two are split "
             "differently, it has been trained on rows that are held out here."
+        )
+
+
+def _check_titles(recorded: dict[str, Any], titles: TitleTokens, name: str | Path) -> None:
+    if recorded and recorded.get("titles") != titles.fingerprint:
+        raise UserError(
+            f"The tokenizer of {name} writes this catalogue with other tokens than the model was trained on.",
+            "Its tokenizer files or the template changed since; train again.",
+        )
+
+
+def _check_scratch(name: str | Path, lora: LoraOptions | None, hardware: Hardware) -> None:
+    if lora is not None or hardware.quantization is not None:
+        raise UserError(
+            f"{name} starts from random weights; an adapter on them learns nothing, nor do quantised ones.",
+            "Leave out --lora, --load-in-4bit and --load-in-8bit.",
         )
 
 

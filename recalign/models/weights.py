@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from recalign.errors import UserError
-from recalign.models.builtin import PREFIX, parse_builtin
+from recalign.models.builtin import is_from_scratch, parse_builtin
+from recalign.models.gguf import PACKAGED, SUFFIX, check_gguf, is_gguf
+from recalign.models.hardware import ANY, Hardware
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
 from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
 from recalign.reading import read_object, reading
 from recalign.workspace import RUN_FILE, RunFolder
 
-Dtype = Literal["auto", "float32", "bfloat16"]
 ENDS = 1 << 20
+KINDS = "a run folder, a Hugging Face folder or hub name, a .gguf file, builtin:smollm2 or builtin:tiny"
 SMALL = 2_000_000
 ADAPTER_FILE = "adapter_model.safetensors"
 FREE_JSON = ("trainer_state.json",)
@@ -62,20 +73,22 @@ def restore_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     restore_modules(model, folder)
 
 
-def find_model_folder(name: str | Path) -> Path | None:
-    """Return the Hugging Face folder that a run folder or path names, or None for a hub name.
+def find_model(name: str | Path) -> Path | None:
+    """Return the Hugging Face folder or the GGUF file that a run folder, path or package names; None for a hub name.
 
     Raises:
-        UserError: the path exists but holds no model.
+        UserError: the path exists but holds no model; the package is not installed.
     """
+    if str(name) in PACKAGED:
+        return PACKAGED[str(name)].file()
     path = Path(name)
     if not path.exists():
         owned = str(name).count("/") == 1 and not path.is_absolute() and not path.parent.is_dir()  # owner/name
-        if not owned and str(name) != path.name:  # nor a name alone, such as gpt2
-            raise UserError(
-                f"{name} does not exist.", "Name a run folder, a Hugging Face folder or hub name, or builtin:tiny."
-            )
+        if path.suffix == SUFFIX or (not owned and str(name) != path.name):  # nor a name alone, such as gpt2
+            raise UserError(f"{name} does not exist.", f"Name {KINDS}.")
         return None
+    if is_gguf(path):
+        return path.resolve()
     for folder in (path / "model", path):
         if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
             return folder.resolve()
@@ -83,19 +96,18 @@ def find_model_folder(name: str | Path) -> Path | None:
     unfinished = record and record.get("status") != "done"
     raise UserError(
         f"{path} holds no model (no config.json or adapter_config.json, nor a folder `model` with one).",
-        f"Its `recalign {record['command']}` is unfinished: go on with --resume."
-        if unfinished
-        else "Name a run folder of sft or align, a Hugging Face folder or hub name, or builtin:tiny.",
+        f"Its `recalign {record['command']}` is unfinished: go on with --resume." if unfinished else f"Name {KINDS}.",
     )
 
 
 def model_hash(name: str) -> str:
     """Return what tells one model from another without loading it: its name, or its files' sizes, ends and settings."""
-    folder = None if name.startswith(PREFIX) else find_model_folder(name)
-    if folder is None:
+    found = None if is_from_scratch(name) else find_model(name)
+    if found is None:
         return name
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *(set(folder.glob("*.json")) - {folder / RUN_FILE})]):
+    weights, settings = found.glob("*.safetensors"), set(found.glob("*.json")) - {found / RUN_FILE}
+    for file in sorted([*weights, *settings]) if found.is_dir() else [found]:
         digest.update(f"{file.name} {file.stat().st_size}".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(ENDS))
@@ -104,28 +116,13 @@ def model_hash(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def resolve_dtype(dtype: Dtype, *, full_training: bool) -> torch.dtype:
-    """Return the weights' type; full fine-tuning keeps float32 weights (and computes in bfloat16 under autocast)."""
-    if dtype == "auto":
-        has_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if has_bfloat16 and not full_training else torch.float32
-    return torch.float32 if dtype == "float32" else torch.bfloat16
-
-
-def default_device() -> torch.device:
-    """Return this process's GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
-
-
 def limit_threads(model: PreTrainedModel | PeftModel) -> None:
     """Let a small model on the CPU compute in one thread, unless OMP_NUM_THREADS says otherwise.
 
     Its matrices are too small to share out: at a width of 64, two threads on busy cores waited for each other at every
     operation and took 7 to 16 times as long as one.
     """
-    if default_device().type == "cpu" and "OMP_NUM_THREADS" not in os.environ and model.num_parameters() < SMALL:
+    if model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ and model.num_parameters() < SMALL:
         torch.set_num_threads(1)
 
 
@@ -140,19 +137,25 @@ def quieten_libraries() -> None:
 
 
 def load_tokenizer(source: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a folder or hub name.
+    """Load the tokenizer of a model.
+
+    Args:
+        source: a folder, a GGUF file, a hub name, or the name of a packaged model.
+        trust_remote_code: run code that comes with the model.
 
     Raises:
         UserError: there is none, or it is broken.
     """
+    place, arguments = _place(source)
     files = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
     if Path(source).is_dir() and not any((Path(source) / file).is_file() for file in files):
         raise UserError(
             f"{source} has no tokenizer.", "Copy the tokenizer's files (tokenizer.json ...) into the folder."
         )
-    check_files(Path(source))
+    if not arguments:  # a GGUF file may lie anywhere
+        check_files(Path(place))
     with _loading(source, "tokenizer"):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **arguments)
 
 
 def load_model(
@@ -164,24 +167,32 @@ def load_model(
     trust_remote_code: bool,
     lora: LoraOptions | None,
     trainable: bool,
+    hardware: Hardware = ANY,
 ) -> PreTrainedModel | PeftModel:
     """Load weights, or an adapter on its base; make room for added tokens; attach an adapter where one is wanted.
 
     Args:
-        source: a folder or hub name.
+        source: a folder, a GGUF file, a hub name, or the name of a packaged model.
         tokenizer: its tokenizer, to which tokens may have been added.
         new_tokens: ids of the tokens that were added.
         dtype: of the weights; `auto`: as they were saved.
         trust_remote_code: run code that comes with the model.
         lora: attach such an adapter.
         trainable: whether a saved adapter will be trained further.
+        hardware: whether and how the weights are quantised.
 
     Raises:
-        UserError: no such model, or a broken, half-written or unsuitable one.
+        UserError: no such model, or a broken, half-written or unsuitable one; quantised weights without an adapter to
+            train.
     """
     adapter = Path(source) / "adapter_config.json"
     if not adapter.is_file():
-        model = _load_weights(source, dtype, trust_remote_code)
+        if hardware.quantization and trainable and lora is None:
+            raise UserError(
+                f"Weights of {hardware.quantization} stay as they are; there is nothing to train.",
+                "Add --lora: an adapter is trained beside them (QLoRA).",
+            )
+        model = _load_weights(source, dtype, trust_remote_code, hardware)
         _grow_embeddings(model, tokenizer, new_tokens)
         return model if lora is None else attach_adapter(model, lora, new_tokens)
     if lora is not None:
@@ -199,8 +210,7 @@ def load_model(
     base = read_object(adapter).get("base_model_name_or_path")
     if not isinstance(base, str):
         raise UserError(f"{adapter}: base_model_name_or_path is {base!r}, no model.", "Mend the file.")
-    find_model_folder(base)
-    model = _load_weights(base, dtype, trust_remote_code)
+    model = _load_weights(base, dtype, trust_remote_code, hardware)
     _grow_embeddings(model, tokenizer, [])
     with _loading(source, "adapter"):
         return load_adapter(model, Path(source), trainable=trainable)
@@ -215,7 +225,7 @@ def check_files(folder: Path) -> None:
     Raises:
         UserError: a JSON file is none, holds no object or is nested too deeply; a file of weights is empty or cut off.
     """
-    hint = "Copy the file again, or train the model again."
+    hint = "It may be half-written: copy the file again, or train the model again."
     for file in sorted(folder.glob("*.json")):
         if file.name not in FREE_JSON:
             read_object(file, hint, finite=False)
@@ -228,26 +238,63 @@ def check_model(name: str, trust_remote_code: bool = False) -> None:
     """Refuse a model that is not there, by its configuration alone: nothing large is read.
 
     Args:
-        name: a run folder, a Hugging Face folder or hub name, or a built-in model.
+        name: a run folder, a Hugging Face folder or hub name, a GGUF file, or a built-in model.
         trust_remote_code: run code that comes with the model.
 
     Raises:
         UserError: no such model, or a broken configuration.
     """
-    if name.startswith(PREFIX):
+    if is_from_scratch(name):
         parse_builtin(name)
         return
-    source = str(find_model_folder(name) or name)
-    check_files(Path(source))
-    if not (Path(source) / "adapter_config.json").is_file():
-        with _loading(source, "configuration"):
-            AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    place, arguments = _place(name)
+    if arguments:
+        return
+    check_files(Path(place))
+    if not (Path(place) / "adapter_config.json").is_file():
+        with _loading(name, "configuration"):
+            AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
 
 
-def _load_weights(source: str, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool) -> PreTrainedModel:
-    with _loading(source, "model"):
+def _place(source: str) -> tuple[str, dict[str, Any]]:
+    """Return what `from_pretrained` takes first: a folder or hub name; and which of its files, where that is GGUF."""
+    found = find_model(source)
+    if found is None or found.is_dir():
+        return str(found or source), {}
+    check_gguf(found)
+    return str(found.parent), {"gguf_file": found.name}
+
+
+def _load_weights(
+    source: str, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool, hardware: Hardware
+) -> PreTrainedModel:
+    place, arguments = _place(source)
+    if arguments:
+        arguments["quantization_config"] = GgufConfig(dequantize=True)
+        dtype = torch.float32 if dtype == "auto" else dtype
+    quantized = hardware.quantized_loading(torch.float32 if dtype == "auto" else dtype)
+    if arguments and quantized:
+        with tempfile.TemporaryDirectory() as folder:  # of whole weights, which are quantised anew
+            _from_files(source, place, arguments, dtype, trust_remote_code).save_pretrained(folder)
+            model = _from_files(source, folder, quantized, dtype, trust_remote_code)
+    else:
+        model = _from_files(source, place, arguments or quantized, dtype, trust_remote_code)
+    if arguments:  # what an adapter's files will call its base
+        model.name_or_path = model.config._name_or_path = source
+    return model
+
+
+def _from_files(
+    source: str, place: str, arguments: dict[str, Any], dtype: torch.dtype | Literal["auto"], trust_remote_code: bool
+) -> PreTrainedModel:
+    with _loading(source, "model"), contextlib.redirect_stderr(io.StringIO()):  # a bar that cannot be turned off
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+            place,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **arguments,
         )
     if info["missing_keys"] or info["mismatched_keys"]:
         names = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
@@ -259,16 +306,21 @@ def _load_weights(source: str, dtype: torch.dtype | Literal["auto"], trust_remot
 
 
 def _grow_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_tokens: Sequence[int]) -> None:
-    """Make room for added tokens and start each of them at the mean of the embeddings that were there."""
-    known = len(tokenizer) - len(new_tokens)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    """Make room for added tokens and start each of them at the mean of the embeddings that were there.
+
+    So do tokens that the tokenizer had before and the model had no room for.
+    """
+    room = model.get_input_embeddings().weight.shape[0]
+    known = min(len(tokenizer) - len(new_tokens), room)
+    if len(tokenizer) > room:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    if not new_tokens:
+    fresh = sorted({*new_tokens, *range(room, len(tokenizer))})
+    if not fresh:
         return
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             mean = layer.weight[:known].float().mean(dim=0)
-            layer.weight[torch.as_tensor(new_tokens)] = mean.to(layer.weight.dtype)
+            layer.weight[torch.as_tensor(fresh)] = mean.to(layer.weight.dtype)
 
 
 @contextlib.contextmanager

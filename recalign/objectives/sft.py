@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -17,6 +19,7 @@ class Sft(TokenObjective):
     2023.
     """
 
+    tasks: ClassVar[frozenset[str]] = frozenset({"next", "list", "rank"})
     paper = "Bao et al. (BIGRec), 2023"
 
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:

@@ -88,6 +88,7 @@ KINDS: dict[str, Kind] = {
             trial="recalign.plugins.check.backbones:problems",
             assignments="backbone_param",
         ),
+        Kind("teacher", "recalign.api:Teacher", "teacher", trial="recalign.plugins.check.teachers:problems"),
     )
 }
 

@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recalign.errors import UserError
+from recalign.errors import UserError, shortened
 from recalign.preparation.forms import appearance, lookalikes, visible
 from recalign.preparation.mentions import one_row_each
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LINE_BREAKS = r"\s*[\t\r\n]\s*"
 UNPRINTABLE = r"\p{Cc}"
+LONGEST_TITLE = 5000
+"""Characters of a title; a longer one is a text that stands in the wrong column, and no prompt has room for it."""
 EMPTY_HINT = "Mend the source, or pass --drop-invalid to leave such items and their interactions out."
 
 
@@ -84,7 +86,7 @@ def clean_items(
 
 
 def _drop_unreadable(frame: pl.DataFrame, drop_invalid: bool) -> tuple[pl.DataFrame, int]:
-    """Refuse (or leave out) items whose title has nothing visible or control characters; says how many were so."""
+    """Refuse (or leave out) items whose title is empty, unreadable or too long; says how many were so."""
     import polars as pl
 
     title = pl.col("title")
@@ -93,6 +95,8 @@ def _drop_unreadable(frame: pl.DataFrame, drop_invalid: bool) -> tuple[pl.DataFr
         .then(pl.lit("is empty"))
         .when(title.str.contains(UNPRINTABLE))
         .then(pl.lit("holds control characters"))
+        .when(title.str.len_chars() > LONGEST_TITLE)
+        .then(pl.lit(f"has more than {LONGEST_TITLE:,} characters"))
         .when(~visible(title))
         .then(pl.lit("has no visible character"))
     )
@@ -101,13 +105,16 @@ def _drop_unreadable(frame: pl.DataFrame, drop_invalid: bool) -> tuple[pl.DataFr
         return frame, 0
     if not drop_invalid:
         first = wrong.row(0, named=True)
+        shown = shortened(repr(first["title"]), 80)
         raise UserError(
-            f"Item row {first['row']} (id {first['item_id']!r}): the title {first['title']!r} {first['problem']}"
+            f"Item row {first['row']} (id {first['item_id']!r}): the title {shown} {first['problem']}"
             + (f"; {wrong.height} items are like that." if wrong.height > 1 else "."),
             EMPTY_HINT,
         )
     if wrong.height == frame.height:
-        raise UserError(f"All {frame.height} titles are empty or hold control characters.", "Check the title column.")
+        raise UserError(
+            f"All {frame.height} titles are empty, too long or hold control characters.", "Check the title column."
+        )
     return frame.join(wrong, on="item_id", how="anti", maintain_order="left"), wrong.height
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+PEAK_OF_PROCESS = Path("/proc/self/clear_refs")
+"""Where Linux is told to forget a process's peak (proc(5))."""
 COLUMNS = {
     "prompts_per_second": "prompts/s",
+    "tokens_per_second": "tokens/s",
     "prompt_tokens": "prompt tokens",
     "completion_tokens": "completion tokens",
     "forward_passes": "forward passes",
@@ -50,7 +55,7 @@ def mean_of(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory held so far: of the GPU where the model lies on one, else of this process."""
+    """Most memory held since a `MemoryWatch` began: of the GPU where the model lies on one, else of this process."""
     if device.type == "cuda":
         import torch
 
@@ -66,7 +71,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 class MemoryWatch:
-    """Watches what a stretch of work takes.
+    """Watches how much memory a stretch of work holds at most.
 
     Args:
         device: where the model lies; the watch begins now.
@@ -74,20 +79,21 @@ class MemoryWatch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.before = 0.0
-        if device.type == "cuda":
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was held before."""
+        if self.device.type == "cuda":
             import torch
 
-            torch.cuda.reset_peak_memory_stats(device)
+            torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            import psutil
-
-            self.before = psutil.Process().memory_info().rss / 2**20
+            with contextlib.suppress(OSError):  # Linux counts from here on; others know the process's peak alone
+                PEAK_OF_PROCESS.write_text("5")
 
     def peak_mb(self) -> float:
-        """Return the most memory taken since.
+        """Return the most memory held since: on a GPU all that was allocated there at a time, else by this process.
 
-        On a GPU: all that was allocated there at a time. Else: by how much this process's peak exceeds what it held at
-        the beginning; an upper bound, because the peak may be older.
+        Systems other than Linux cannot forget an older peak: there it is an upper bound.
         """
-        return max(peak_memory_mb(self.device) - self.before, 0.0)
+        return peak_memory_mb(self.device)

@@ -79,6 +79,8 @@ def perform(
         begin()
         console.say(f"{run.path} is up to date.")
         return dict(run.record["results"])
+    if console.speaks():  # what costs nothing to refuse is refused before anything is loaded
+        run.plan(asked.command, asked.options, asked.inputs, resume=resume, overwrite=overwrite, makes=asked.makes)
     prepared = ready()
     begin()
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ READ_COLUMNS = ("row", "user_id", "items", "scores")
 def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row], catalogue: Catalogue) -> None:
     """Write `predictions.parquet`: row, user_id, and items, scores, item_ids and titles as lists, one row a list.
 
-    A list holds its own positions only; where the text is no item, the item is -1 and id and title are null.
+    A list holds its own positions only; where the text is no item, the item is -1 and id and title are null. Decoders
+    that write a text about each item add the column `rationales`, a list too.
 
     Raises:
         UserError: the disk is full.
@@ -54,12 +56,16 @@ def write_predictions(folder: Path, predictions: Predictions, rows: Sequence[Row
             "titles": pl.List(pl.String),
         },
     )
+    if predictions.rationales is not None:
+        pairs = zip(predictions.rationales, predictions.lengths, strict=True)
+        texts = [each[:end].tolist() for each, end in pairs]
+        frame = frame.with_columns(rationales=pl.Series(texts, dtype=pl.List(pl.String)))
     with atomic(Path(folder) / PREDICTIONS_FILE) as temporary:
         write_parquet(temporary, frame)
 
 
 def read_predictions(
-    folder: Path, dataset: PreparedDataset, split: str, size: int = 1
+    folder: Path, dataset: PreparedDataset, split: str, size: int = 1, *, rationales: bool = False
 ) -> tuple[Predictions, list[Row]]:
     """Read what `decode` wrote, and the rows that it answers.
 
@@ -68,6 +74,7 @@ def read_predictions(
         dataset: that the predictions were made for.
         split: whose rows they answer.
         size: K, the positions that a list could have had; the longest list's where that is more.
+        rationales: read the texts too, where the file has some.
 
     Returns:
         U lists and their rows, in the order of the file.
@@ -90,14 +97,23 @@ def read_predictions(
         raise UserError(f"{file} is empty: no row was decoded.", "Decode again.")
     frame = _typed(frame, file)
     rows = _matching_rows(frame, dataset, split, file)
-    return _padded(frame, size, len(dataset.catalogue), split, file), rows
+    lists = _padded(frame, size, len(dataset.catalogue), split, file)
+    if not rationales or "rationales" not in frame.columns:
+        return lists, rows
+    return replace(lists, rationales=_padded_texts(frame, lists, file)), rows
 
 
 def _typed(frame: pl.DataFrame, file: Path) -> pl.DataFrame:
-    """The columns that are read, in the types that `write_predictions` gave them, without gaps."""
+    """The columns that are read, in the types that `write_predictions` gave them, without gaps; texts if there are."""
     import polars as pl
 
-    types = {"row": pl.Int64, "user_id": pl.String, "items": pl.List(pl.Int64), "scores": pl.List(pl.Float64)}
+    types: dict[str, Any] = {
+        "row": pl.Int64,
+        "user_id": pl.String,
+        "items": pl.List(pl.Int64),
+        "scores": pl.List(pl.Float64),
+    }
+    types |= {"rationales": pl.List(pl.String)} if "rationales" in frame.columns else {}
     with reading(file, "Decode again.", "holds other columns than predictions have"):
         frame = frame.select(pl.col(name).cast(dtype, strict=True) for name, dtype in types.items())
         for name in ("row", "user_id"):
@@ -151,6 +167,39 @@ def _padded(frame: pl.DataFrame, size: int, catalogue_size: int, split: str, fil
             "They were made from another dataset; name the right one with --data, or decode again.",
         )
     return Predictions(padded, values, np.array([len(items) for items in lists]))
+
+
+def _padded_texts(frame: pl.DataFrame, lists: Predictions, file: Path) -> np.ndarray:
+    """Pad ragged lists of texts to [U, K], as objects: texts differ much in length."""
+    padded = np.full(lists.items.shape, "", dtype=object)
+    for place, (texts, length) in enumerate(zip(frame["rationales"].to_list(), lists.lengths, strict=True)):
+        if texts is None or len(texts) != length:
+            raise UserError(
+                f"In {file}, row {frame['row'][place]} has {len(texts or ())} rationales for {length} items.",
+                "Decode again.",
+            )
+        padded[place, :length] = ["" if text is None else text for text in texts]
+    return padded
+
+
+def check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Path) -> None:
+    """Refuse predictions that were made for another dataset.
+
+    Args:
+        dataset: that they are about to be held against.
+        record: run.json of their folder.
+        folder: for the error text.
+
+    Raises:
+        UserError: run.json names another one.
+    """
+    inputs = record.get("inputs", {})
+    made_for = inputs.get("data")
+    if made_for is not None and made_for != dataset.hash:
+        raise UserError(
+            f"{folder} holds predictions for another dataset ({made_for}) than {dataset.path} ({dataset.hash}).",
+            "Name the dataset that they were made for with --data, or decode again.",
+        )
 
 
 def find_predictions(path: Path | None) -> Path:

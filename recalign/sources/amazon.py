@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
-from recalign.sources.dumps import Items, consumed, ids_as_titles, matching, raw_events, together
+from recalign.sources.dumps import Items, consumed, ids_as_titles, matching, raw_events, together, windows_of
 from recalign.sources.reading import (
     Column,
     Kind,
@@ -156,10 +156,7 @@ class Amazon(Source):
             table = self._open(file, {})
             require(table, {"history": "history"})
             read = typed(table, {**_columns(table), "history": Column("history", "list", separator=" ")})
-            item = pl.concat_list(pl.col("item_id").cast(pl.String))
-            windows[_split_of(file) or ""] = read.frame.select(
-                pl.col("user_id").cast(pl.String), "timestamp", item_ids=pl.col("history").list.concat(item)
-            )
+            windows[_split_of(file) or ""] = windows_of(read)
             accounts.append(read.account)
         ids = pl.concat([each.select(pl.col("item_ids").explode().unique()) for each in windows.values()])
         items = self._items(meta, ids.collect().to_series())

@@ -119,6 +119,20 @@ def together(reads: Sequence[Read]) -> pl.LazyFrame:
     return pl.concat([each.frame for each in reads])
 
 
+def windows_of(read: Read) -> pl.LazyFrame:
+    """Windows of a history and the item after it.
+
+    Args:
+        read: what `typed` returned, with a list `history` beside user_id, item_id and timestamp.
+    """
+    import polars as pl
+
+    item = pl.concat_list(pl.col("item_id").cast(pl.String))
+    return read.frame.select(
+        pl.col("user_id").cast(pl.String), "timestamp", item_ids=pl.col("history").list.concat(item)
+    )
+
+
 def raw_events(reads: Sequence[Read], items: Items) -> RawData:
     """Interactions and a catalogue that may have gaps.
 

@@ -112,7 +112,8 @@ class Instructions(Source):
         found: dict[str, Path] = {}
         for file in matching(path, *DATA):
             split = next((SPLITS[word] for word in re.split(r"[^a-z]+", file.name.lower()) if word in SPLITS), None)
-            if split is None or not any(set(keys) <= set(glimpse(file)) for keys in (PROSE, LISTS)):
+            keys = glimpse(file)  # a damaged file has none, and is refused by name when it is read
+            if split is None or (keys and not any(set(form) <= set(keys) for form in (PROSE, LISTS))):
                 continue
             if split in found:
                 raise UserError(

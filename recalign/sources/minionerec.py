@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
+from recalign.sources.dumps import windows_of
 from recalign.sources.reading import Column, Read, existing_folder, glimpse, open_table, require, typed
 from recalign.sources.reading.files import document
 
 if TYPE_CHECKING:
-    import polars as pl
+    pass
 
 SPLITS = ("train", "valid", "test")
 INFO = ["identifier", "title", "item_id"]
@@ -84,7 +85,7 @@ class MiniOneRec(Source):
         items = items.with_columns(text=pl.col("item_id").replace_strict(text, default="", return_dtype=pl.String))
         return RawData(
             items=items,
-            windows={split: _appended(each) for split, each in rows.items()},
+            windows={split: windows_of(each) for split, each in rows.items()},
             accounts=[*(each.account for each in rows.values()), info.account],
             codes=_codes(self._one(path, "index", ".index.json")) if self.params.identifiers else None,
         )
@@ -125,16 +126,6 @@ def _rows(file: Path) -> Read:
         "timestamp": Column("order", "order"),
     }
     return typed(table, columns)
-
-
-def _appended(read: Read) -> pl.LazyFrame:
-    """Windows of the history and the item after it."""
-    import polars as pl
-
-    item = pl.concat_list(pl.col("item_id").cast(pl.String))
-    return read.frame.select(
-        pl.col("user_id").cast(pl.String), "timestamp", item_ids=pl.col("history").list.concat(item)
-    )
 
 
 def _descriptions(file: Path) -> dict[str, str]:

@@ -40,6 +40,8 @@ class RankTask(Task):
         "relevance": "all",  # every interaction is an implicit positive
         "exclude_history": "no",  # what is ranked are the candidates, all of them
     }
+    cutoffs = (1, 5, 10)
+    asks = True
     shows_events = True
     words = (*PARTS, RATIONALE.opening, *RATIONALE.words, RATIONALE.closing, "Yes", "No", "yes", "no", "\n")
     positives_only = True
@@ -94,7 +96,9 @@ class RankTask(Task):
         return f"ndcg@{min(10, list_length, items)}"
 
     def questions(self, rows: Sequence[Row], form: AnswerFormat, negatives: int, seed: int) -> Sequence[Row]:
-        """Return the questions about each row's positives and some of its negatives, as a lazy sequence."""
+        """Return the questions about each row's positive and some of its negatives; rows that ask one already stay."""
+        if rows and rows[0].question is not None:
+            return rows
         return PointwiseRows(rows, form, negatives, seed)
 
     def chance(self, rows: Sequence[Row], size: int) -> Sequence[Predictions]:
@@ -102,10 +106,9 @@ class RankTask(Task):
 
         The mean of NDCG, hit rate or MRR over them is their expectation under a uniformly random order.
         """
-        width = max(len(_candidates(row)) for row in rows)
+        items = candidates_of(rows)
         return [
-            _laid_out([np.roll(np.sort(_candidates(row)), turn % len(_candidates(row))) for row in rows], size)
-            for turn in range(width)
+            _laid_out([np.roll(each, turn % len(each)) for each in items], size) for turn in range(max(map(len, items)))
         ]
 
     def decode(self, engine: Engine, rows: Sequence[Row]) -> Predictions:
@@ -184,7 +187,7 @@ def ranked(
 
 
 def candidates_of(rows: Sequence[Row]) -> list[np.ndarray]:
-    """Return the candidates of each row.
+    """Return the candidates of each row in ascending order, so that no order of storage enters what is computed.
 
     Raises:
         UserError: a row has none.
@@ -195,7 +198,7 @@ def candidates_of(rows: Sequence[Row]) -> list[np.ndarray]:
 def _candidates(row: Row) -> np.ndarray:
     if row.candidates is None:
         raise UserError(f"User {row.user_id}'s row has no candidates to rank.", "Prepare the dataset with --task rank.")
-    return row.candidates
+    return np.sort(row.candidates)
 
 
 def _laid_out(lists: Sequence[np.ndarray], size: int) -> Predictions:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from recalign.api import AnswerFormat, Predictions, Row
+from recalign.errors import UserError
 
 if TYPE_CHECKING:
     from recalign.api import Engine
@@ -56,6 +57,8 @@ class Task(ABC):
         decoders: names of decoders that serve the task; the first is the default.
         titles_per_response: K unless `prepare` is told otherwise.
         prepare_defaults: defaults of `prepare` that the task has of its own.
+        cutoffs: k of the ranking metrics that `eval` measures unless told otherwise.
+        asks: whether rows ask about single candidates (see `questions`).
         shows_events: whether prompts show when an item was consumed and how it was rated.
         words: what its responses have besides titles, which a tokenizer made for the task can write.
         positives_only: whether a row without a relevant target asks for nothing.
@@ -66,6 +69,8 @@ class Task(ABC):
     decoders: ClassVar[tuple[str, ...]]
     titles_per_response: ClassVar[int]
     prepare_defaults: ClassVar[dict[str, Any]] = {}
+    cutoffs: ClassVar[tuple[int, ...]] = (3, 5, 10)
+    asks: ClassVar[bool] = False
     shows_events: ClassVar[bool] = False
     words: ClassVar[tuple[str, ...]] = ()
     positives_only: ClassVar[bool] = False
@@ -119,6 +124,22 @@ class Task(ABC):
             list_length: K, titles of a response, as the dataset says.
         """
 
+    def checked_size(self, size: int | None, list_length: int, items: int) -> int:
+        """Return how many items a ranked list has.
+
+        Args:
+            size: as the user says; None: `list_size`.
+            list_length: K, titles of a response, as the dataset says.
+            items: I, size of the catalogue.
+
+        Raises:
+            UserError: more items than there are; up to `list_size` of them, short lists end where the catalogue does.
+        """
+        usual = self.list_size(list_length)
+        if size is not None and size > max(items, usual):
+            raise UserError(f"--size {size} is asked for, and the catalogue has {items} items.", "Ask for fewer.")
+        return size or usual
+
     @abstractmethod
     def writable_length(self, list_length: int, size: int, decoder: str) -> int:
         """Return how many titles a decoder that writes responses may ask the model for.
@@ -140,7 +161,7 @@ class Task(ABC):
         """Return the rows that training is answered by: these themselves, unless the task asks about candidates.
 
         Args:
-            rows: of a split.
+            rows: of a split; those that ask about a candidate already are returned as they are.
             form: how questions about candidates are answered.
             negatives: negatives that are asked about beside each positive.
             seed: of their draw.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recalign.data.catalogue import Catalogue
     from recalign.data.dataset import Row
     from recalign.text.item_tokens import TitleTokens
+    from recalign.text.prompts import Template
     from recalign.text.text_prompts import TextPrompts
 
 TEXT_WORDS = 100
@@ -241,16 +242,7 @@ class QuestionPrompts:
 
     def _shown(self, item: int, hide: Any, row: Row | None = None, place: int = 0) -> ShownItem:
         """Return an item as prompts show it; with a row, as the `place`-th of its history."""
-        catalogue = self.catalogue
-        words = catalogue.texts[item].split()
-        text = " ".join(words[:TEXT_WORDS]) + (" ..." if len(words) > TEXT_WORDS else "")
-        rating = when = ""
-        if row is not None and row.ratings is not None and np.isfinite(row.ratings[place]):
-            rating = f"{row.ratings[place]:g}"
-        if row is not None and row.times is not None and row.times[place] >= FIRST_DATE:
-            when = datetime.fromtimestamp(row.times[place], timezone.utc).strftime("%Y-%m-%d")
-        genres = [hide(genre) for genre in catalogue.genres[item]]
-        return ShownItem(hide(self.prompts.name_of(item)), genres, hide(text), rating, when)
+        return shown_item(self.catalogue, item, self.prompts.name_of(item), row, place, hide)
 
     def _spells_control(self, row: Row, items: Sequence[int] | np.ndarray) -> bool:
         begins = self._control.begin_in
@@ -281,3 +273,62 @@ class QuestionPrompts:
                 "Choose other words, or use a model whose tokenizer has them.",
             )
         return DecisionTokens(ids(form.opening), (paths[0], paths[1]), (len(words[0]), len(words[1])), int(differ[0]))
+
+
+def shown_item(
+    catalogue: Catalogue,
+    item: int,
+    name: str,
+    row: Row | None = None,
+    place: int = 0,
+    hide: Callable[[str], str] = str,
+) -> ShownItem:
+    """Return an item as prompts show it.
+
+    Args:
+        catalogue: the items.
+        item: index of the item.
+        name: how it is written.
+        row: of whose history it is a part, which says when it was had and how it was rated; None: of none.
+        place: of it in that history.
+        hide: is applied to all that users wrote.
+    """
+    words = catalogue.texts[item].split()
+    text = " ".join(words[:TEXT_WORDS]) + (" ..." if len(words) > TEXT_WORDS else "")
+    rating = when = ""
+    if row is not None and row.ratings is not None and np.isfinite(row.ratings[place]):
+        rating = f"{row.ratings[place]:g}"
+    if row is not None and row.times is not None and row.times[place] >= FIRST_DATE:
+        when = datetime.fromtimestamp(row.times[place], timezone.utc).strftime("%Y-%m-%d")
+    genres = [hide(genre) for genre in catalogue.genres[item]]
+    return ShownItem(hide(name), genres, hide(text), rating, when)
+
+
+def question_text(template: Template, catalogue: Catalogue, row: Row, *, task: str) -> str:
+    """Return the prompt of a row's question as text, without a chat template: what somebody else's model is asked.
+
+    Args:
+        template: a text template.
+        catalogue: the items, which are written by their titles.
+        row: with a question.
+        task: of the dataset.
+
+    Raises:
+        UserError: the template has no text.
+    """
+    assert row.question is not None, "the row asks nothing about one candidate"
+    if template.source is None:
+        raise UserError(
+            f"The template {template.name} is a layout of tokens and has no text.", "Use chat, alpaca or a Jinja file."
+        )
+    form, titles = row.question.form, catalogue.titles
+    return template.render(
+        history=[shown_item(catalogue, int(item), titles[item], row, at) for at, item in enumerate(row.history)],
+        candidates=[],
+        list_length=1,
+        task=task,
+        candidate=shown_item(catalogue, row.question.item, titles[row.question.item]),
+        profile=row.profile,
+        parts=list(PARTS) if form.rationale else [],
+        answers=[form.line(True), form.line(False)],
+    ).strip()

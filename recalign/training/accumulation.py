@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import torch
-from torch import distributed
 
 from recalign.api import Objective
 from recalign.plugins.registry import blamed, plugin_error
-from recalign.training.processes import add_up_gradients, process
+from recalign.training.processes import add_up_gradients, process, sum_over_processes
 
 
 class Accumulation:
@@ -39,7 +38,7 @@ class Accumulation:
             weight: of the micro-batch, 0 or more.
         """
         if self._unit is None:
-            self._unit = self._over_processes(weight)[0] / process()[1] or 1.0
+            self._unit = sum_over_processes([weight], self._device)[0] / process()[1] or 1.0
         (loss * (weight / self._unit)).backward()
         self._loss += weight * loss.item()
         self._weight += weight
@@ -51,7 +50,7 @@ class Accumulation:
             That loss; 0 where nothing has a weight.
         """
         assert self._unit is not None, "an update has a micro-batch"
-        loss, weight = self._over_processes(self._loss, self._weight)
+        loss, weight = sum_over_processes([self._loss, self._weight], self._device)
         if not self.averaged:
             add_up_gradients(self.model)
         scale = self._unit / (weight or 1.0) * (process()[1] if self.averaged else 1)
@@ -65,14 +64,6 @@ class Accumulation:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-    def _over_processes(self, *values: float) -> list[float]:
-        """Sum numbers over the processes."""
-        if process()[1] == 1:
-            return list(values)
-        sums = torch.tensor(values, dtype=torch.float64, device=self._device)
-        distributed.all_reduce(sums)
-        return list(sums.tolist())
 
 
 def weighed_loss(objective: Objective, batch: Any) -> tuple[torch.Tensor, float, dict[str, float]]:

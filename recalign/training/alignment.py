@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from recalign import console
-from recalign.api import Objective
+from recalign.api import Objective, Row
 from recalign.data.dataset import ExcludeHistory, PreparedDataset
 from recalign.decoding.engine import PolicyEngine
 from recalign.evaluation.tables import BeforeAfter, before_after
 from recalign.metrics.expression import MetricExpression, parse_expression
+from recalign.models.builtin import is_from_scratch
+from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import Policy, is_builtin, recorded_settings
-from recalign.models.weights import Dtype, find_model_folder, model_hash
+from recalign.models.policy import Policy, recorded_settings
+from recalign.models.weights import check_model, find_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
@@ -23,6 +25,7 @@ from recalign.text.chat_templates import Scalar
 from recalign.training.families import family_of
 from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect
+from recalign.training.rows import affordable, evenly_spaced
 from recalign.training.starting_policy import starting_policy
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
@@ -49,6 +52,7 @@ class AlignOptions:
         template: prompt template; None: see `load_policy`.
         template_vars: variables of the template and of the model's chat template.
         lora: train an adapter.
+        hardware: device, attention, quantised weights.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
         max_length: most tokens of prompt and response; None: as the model was trained.
@@ -67,6 +71,7 @@ class AlignOptions:
     template: str | None = None
     template_vars: Mapping[str, Scalar] = field(default_factory=dict)
     lora: LoraOptions | None = None
+    hardware: Hardware = ANY
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     max_length: int | None = None
@@ -92,8 +97,8 @@ def with_defaults(options: AlignOptions) -> AlignOptions:
 
 def _starts_from_scratch(model: str) -> bool:
     """Tell whether a model's weights started from random numbers, without loading it."""
-    folder = None if is_builtin(model) else find_model_folder(model)
-    return is_builtin(str(recorded_settings(folder).get("base_model", model)))
+    folder = None if is_from_scratch(model) else find_model(model)
+    return is_from_scratch(str(recorded_settings(folder).get("base_model", model)))
 
 
 def train_aligned(
@@ -116,6 +121,7 @@ def train_aligned(
             `@k` beyond the lists.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_model(options.model, options.trust_remote_code)
     options = with_defaults(options)
     objective = registry.create("objective", options.objective, options.params)
     family_of(objective).check(objective, dataset, options.model)
@@ -123,7 +129,7 @@ def train_aligned(
     inputs = {"data": dataset.hash, "model": model_hash(options.model)}
 
     def ready() -> Policy:
-        connect()
+        connect(options.hardware.place())
         return starting_policy(options, dataset, objective)
 
     return perform(
@@ -150,7 +156,7 @@ def _aligned(
     engine = PolicyEngine(
         policy, dataset.catalogue, exclude_history=exclude, token_budget=2 * options.rollout.token_budget
     )
-    rows = list(dataset.rows("test")) if options.report else []
+    rows = _reported(policy, dataset.rows("test")) if options.report else []
     task = find_task(dataset.task)
     before = task.decode(engine, rows) if rows else None
     results = family_of(objective).align(
@@ -171,6 +177,17 @@ def _aligned(
     if console.speaks():
         policy.save(out / MODEL_FOLDER)
     return results
+
+
+def _reported(policy: Policy, rows: Sequence[Row]) -> list[Row]:
+    """Take the test rows that the report compares on: all of them, fewer where the model is dear to run."""
+    count = affordable(policy, len(rows))
+    if count < len(rows):
+        console.say(
+            f"The report compares {count} of {len(rows)} test rows, because the model is dear to run on this "
+            f"{policy.device.type}; recalign decode answers all."
+        )
+    return evenly_spaced(rows, count)
 
 
 def _show(table: BeforeAfter, options: AlignOptions, rows: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
@@ -36,16 +37,37 @@ class Progress(Shape):
     seconds: float = 0.0
 
 
+class ControlRecord(Shape):
+    """What is relied on of transformers' TrainerControl in trainer_state.json."""
+
+    args: dict[str, bool]
+    attributes: dict[str, Any]
+
+
+class CallbackRecords(Shape):
+    """What is relied on of the callbacks in trainer_state.json."""
+
+    TrainerControl: ControlRecord
+
+
 class StateRecord(Shape):
     """What is relied on in trainer_state.json."""
 
-    global_step: int
+    global_step: int = Field(ge=0)
     epoch: float | None
+    max_steps: int = Field(ge=0)
+    num_train_epochs: int = Field(ge=0)
+    num_input_tokens_seen: int = 0
+    total_flos: float = 0
+    train_batch_size: int | None = None
+    is_hyper_param_search: bool = False
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
     log_history: list[dict[str, Any]]
     best_metric: float | None
     best_global_step: int | None
     best_model_checkpoint: str | None
-    stateful_callbacks: dict[str, dict[str, Any] | list[Any]]
+    stateful_callbacks: CallbackRecords
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -124,7 +146,8 @@ def settle_best(state: TrainerState, figure: str, *, greater: bool, folder: Path
         console.warn(f"The best checkpoint so far is lost: {problem} The best from here on is kept.")
         state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         return
-    state.best_metric, state.best_global_step, state.best_model_checkpoint = value, step, str(best)
+    state.best_metric, state.best_model_checkpoint = value, str(best)
+    state.best_global_step = int(step)
 
 
 def _update_of(path: Path) -> int:

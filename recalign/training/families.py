@@ -8,9 +8,10 @@ from recalign.api import Objective
 from recalign.training.family import Family
 from recalign.training.offline.preference_family import PreferenceFamily
 from recalign.training.offline.token_family import TokenFamily
+from recalign.training.online.rank_family import RankFamily
 from recalign.training.online.rollout_family import RolloutFamily
 
-ALL: tuple[Family[Any], ...] = (TokenFamily(), PreferenceFamily(), RolloutFamily())
+ALL: tuple[Family[Any], ...] = (TokenFamily(), PreferenceFamily(), RolloutFamily(), RankFamily())
 FAMILIES = {family.name: family for family in ALL}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from recalign.api import Objective, Row
 from recalign.errors import UserError
-from recalign.models.policy import is_builtin
+from recalign.models.builtin import is_from_scratch
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
@@ -37,6 +37,7 @@ class SupervisedData:
         loss_on: `response`, `all` (the history's tokens too) or `auto`: all for models from scratch with the compact
             template, where it is the denser signal, else response.
         augmentation: how rows vary from epoch to epoch.
+        valid_answers: rows whose answers the validation losses are of; None: the validation rows.
     """
 
     engine: PolicyEngine
@@ -45,6 +46,7 @@ class SupervisedData:
     metric: MetricExpression | None
     loss_on: LossOn
     augmentation: Augmentation
+    valid_answers: Sequence[Row] | None = None
 
 
 class Family(ABC, Generic[AnObjective]):
@@ -70,7 +72,7 @@ class Family(ABC, Generic[AnObjective]):
                 f"dataset is prepared for '{dataset.task}'.",
                 "Choose another objective, or prepare the dataset with another --task.",
             )
-        if self.starts_supervised and is_builtin(model):
+        if self.starts_supervised and is_from_scratch(model):
             raise UserError(
                 f"The objective '{objective.name}' starts from a supervised model; {model} knows nothing yet.",
                 "Train one with recalign sft, then pass its run folder with --model.",
@@ -85,6 +87,17 @@ class Family(ABC, Generic[AnObjective]):
         raise UserError(
             f"The objective '{objective.name}' learns from sampled lists, not from the data.",
             f"Use recalign align --objective {objective.name}.",
+        )
+
+    def check_rationales(self, objective: AnObjective) -> None:
+        """Refuse an objective that learns nothing from rationales.
+
+        Raises:
+            UserError: it does not.
+        """
+        raise UserError(
+            f"The objective '{objective.name}' learns nothing from rationales.",
+            "Leave --rationales out, or train with --objective sft.",
         )
 
     def best_metric(self, objective: AnObjective, wanted: str, *, measured: bool) -> str:

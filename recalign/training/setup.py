@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recalign import console
+from recalign.training.processes import process
 from recalign.training.trainer import RecalignTrainer, TrainingStep
 from recalign.training.validation import Validation
 
@@ -33,7 +35,8 @@ class TrainingSetup:
     validation: Validation
 
     def trainer(self, training: TrainingOptions, out: Path, title: str) -> RecalignTrainer:
-        """Return the trainer that writes to a run folder."""
+        """Return the trainer that writes to a run folder, and say what an update is made of."""
+        console.say(training.batch_line(process()[1]))
         return RecalignTrainer(
             self.validation.engine.policy,
             self.step,

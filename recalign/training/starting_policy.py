@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from recalign.models.checkpointing import checkpoint_gradients
 from recalign.models.policy import Policy, load_policy
 
 if TYPE_CHECKING:
     from recalign.api import Backbone, Objective
     from recalign.data.dataset import PreparedDataset
+    from recalign.models.hardware import Dtype, Hardware
     from recalign.models.lora import LoraOptions
-    from recalign.models.weights import Dtype
     from recalign.text.chat_templates import Scalar
     from recalign.training.training_options import TrainingOptions
 
@@ -34,11 +35,18 @@ class ModelOptions(Protocol):
     @property
     def trust_remote_code(self) -> bool: ...  # noqa: D102
     @property
+    def hardware(self) -> Hardware: ...  # noqa: D102
+    @property
     def max_length(self) -> int | None: ...  # noqa: D102
 
 
 def starting_policy(
-    options: ModelOptions, dataset: PreparedDataset, objective: Objective, *, backbone: Backbone | None = None
+    options: ModelOptions,
+    dataset: PreparedDataset,
+    objective: Objective,
+    *,
+    backbone: Backbone | None = None,
+    texts: Sequence[str] = (),
 ) -> Policy:
     """Load the policy, ready to be trained, and hand the objective its modules.
 
@@ -47,9 +55,10 @@ def starting_policy(
         dataset: whose catalogue it writes.
         objective: what it is trained by.
         backbone: computes the embeddings of added item tokens, or None.
+        texts: what a tokenizer that is made for the model must be able to write, besides titles and prompts.
 
     Raises:
-        UserError: see `load_policy`; stored modules of another shape.
+        UserError: see `load_policy`, `checkpoint_gradients`; stored modules of another shape.
     """
     policy = load_policy(
         options.model,
@@ -63,6 +72,10 @@ def starting_policy(
         trainable=True,
         max_length=options.max_length,
         backbone=backbone,
+        hardware=options.hardware,
+        texts=texts,
     )
+    if options.training.gradient_checkpointing:
+        checkpoint_gradients(policy.model)
     objective.modules = policy.attach(objective.module_makers, options.training.seed)
     return policy

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from recalign import console
-from recalign.api import Backbone, Objective
+from recalign.api import RATIONALE, Backbone, Objective
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.metrics.expression import MetricExpression, check_cutoffs, parse_expression
+from recalign.models.builtin import is_from_scratch
+from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import Policy, is_builtin
-from recalign.models.weights import Dtype, model_hash
+from recalign.models.policy import Policy
+from recalign.models.weights import check_model, model_hash
 from recalign.plugins import registry
+from recalign.rationales.examples import RationaleRows, rationale_rows
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
 from recalign.text.chat_templates import Scalar
@@ -26,11 +29,12 @@ from recalign.training.family import LossOn, SupervisedData
 from recalign.training.offline.examples import Augmentation
 from recalign.training.offline.self_play import FOLDER as ROUNDS
 from recalign.training.online.diagnostics import CURVES
+from recalign.training.processes import connect
+from recalign.training.rows import VALIDATED, drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
 from recalign.training.starting_policy import starting_policy
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.training.validation import evenly_spaced
 from recalign.workspace import RunFolder, file_hash, home
 
 MODEL_FOLDER = "model"
@@ -53,6 +57,7 @@ class SftOptions:
         template: prompt template; None: see `load_policy`.
         template_vars: variables of the template and of the model's chat template.
         lora: train an adapter.
+        hardware: device, attention, quantised weights.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model.
         max_length: most tokens of prompt and response; None: the model's context.
@@ -60,8 +65,10 @@ class SftOptions:
         history_dropout: share of each history's items left out every epoch.
         backbone: name of a backbone that computes the embeddings of item tokens; None: that of the model, if any.
         backbone_params: its parameters.
+        rationales: a file of rationales that are learnt in place of all training rows' answers; None: there is none.
         metric: validation metric besides the losses; None: ndcg over the list (next task: ndcg@10); "" for none.
-        valid_rows: how many validation rows to use at most.
+        rows: train on at most so many training rows, drawn by seed; None: on all.
+        valid_rows: how many validation rows to use at most; None: see `validation_rows`.
     """
 
     model: str = BUILTIN
@@ -72,6 +79,7 @@ class SftOptions:
     template: str | None = None
     template_vars: Mapping[str, Scalar] = field(default_factory=dict)
     lora: LoraOptions | None = None
+    hardware: Hardware = ANY
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     max_length: int | None = None
@@ -79,8 +87,10 @@ class SftOptions:
     history_dropout: float = 0.0
     backbone: str | None = None
     backbone_params: Mapping[str, Any] = field(default_factory=dict)
+    rationales: str | None = None
     metric: str | None = None
-    valid_rows: int = 512
+    rows: int | None = None
+    valid_rows: int | None = None
 
 
 def train_supervised(
@@ -102,6 +112,7 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_model(options.model, options.trust_remote_code)
     objective = registry.create("objective", options.objective, options.params)
     family = family_of(objective)
     family.check_supervised(objective, options.loss_on)
@@ -111,10 +122,17 @@ def train_supervised(
     inputs = {"data": dataset.hash, "model": model_hash(options.model)}
     if backbone is not None:
         inputs |= {str(file): file_hash(file) for file in backbone.files if file.exists()}
+    rationales = None
+    if options.rationales is not None:
+        family.check_rationales(objective)
+        rationales = rationale_rows(Path(options.rationales), dataset, options.training.seed)
+        inputs["rationales"] = file_hash(Path(options.rationales))
 
     def ready() -> TrainingSetup:
-        policy = starting_policy(options, dataset, objective, backbone=backbone)
-        return _setup(policy, dataset, objective, options)
+        connect(options.hardware.place())
+        texts = rationales.texts if rationales is not None else ()
+        policy = starting_policy(options, dataset, objective, backbone=backbone, texts=texts)
+        return _setup(policy, dataset, objective, options, rationales)
 
     return perform(
         RunFolder(out),
@@ -153,7 +171,7 @@ def _trained(setup: TrainingSetup, out: Path, options: SftOptions, resume: bool)
 
 def default_learning_rate(model: str, lora: LoraOptions | None) -> float:
     """Return 5e-3 for models from scratch (tiny), 1e-4 for adapters, 2e-5 for full fine-tuning."""
-    return 5e-3 if is_builtin(model) else 1e-4 if lora is not None else 2e-5
+    return 5e-3 if is_from_scratch(model) else 1e-4 if lora is not None else 2e-5
 
 
 def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:
@@ -180,16 +198,47 @@ def _with_defaults(options: SftOptions, objective: Objective) -> TrainingOptions
     return replace(options.training, learning_rate=rate, best_metric=best)
 
 
-def _setup(policy: Policy, dataset: PreparedDataset, objective: Objective, options: SftOptions) -> TrainingSetup:
+def _setup(
+    policy: Policy,
+    dataset: PreparedDataset,
+    objective: Objective,
+    options: SftOptions,
+    rationales: RationaleRows | None,
+) -> TrainingSetup:
+    if rationales is not None:
+        _answer_with_rationales(policy, rationales)
     data = SupervisedData(
         engine=PolicyEngine(policy, dataset.catalogue, exclude_history=dataset.excludes_history()),
-        rows=dataset.rows("train"),
-        valid=evenly_spaced(dataset.rows("valid"), options.valid_rows),
+        rows=drawn_rows(
+            dataset.rows("train") if rationales is None else rationales.train, options.rows, options.training.seed
+        ),
+        valid=validation_rows(policy, dataset.rows("valid"), options.valid_rows),
         metric=_metric(dataset, options.metric),
         loss_on=options.loss_on,
         augmentation=Augmentation(options.shuffle_targets, options.history_dropout, options.training.seed),
+        valid_answers=None if rationales is None else rationales.valid[: options.valid_rows or VALIDATED],
     )
     return family_of(objective).supervised(objective, data, options.training)
+
+
+def _answer_with_rationales(policy: Policy, rationales: RationaleRows) -> None:
+    """Note among the model's settings that it answers with rationales, as long as those that it learns.
+
+    Raises:
+        UserError: the longest does not fit what prompts leave.
+    """
+    questions = policy.prompter.questions
+    lengths = [
+        questions.answer(row.question.form, True, row.question.rationale)[1]
+        for row in (*rationales.train, *rationales.valid)
+    ]
+    longest, room = max(lengths), questions.reserved - questions.decision(RATIONALE).longest
+    if questions.limit is not None and longest > room:
+        raise UserError(
+            f"The longest rationale has {longest} tokens, and prompts leave {room} for it.",
+            "Raise --max-length, or shorten the rationale.",
+        )
+    policy.settings["answering"] = asdict(replace(policy.answering, form=RATIONALE, max_tokens=longest))
 
 
 def _metric(dataset: PreparedDataset, name: str | None) -> MetricExpression | None:

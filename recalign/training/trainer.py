@@ -23,7 +23,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
-from recalign.models.modules import restore_modules
+from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
@@ -36,6 +36,8 @@ from recalign.training.checkpoints import (
     settle_best,
 )
 from recalign.training.offline.examples import EpochSampler
+from recalign.training.processes import averaged
+from recalign.training.speed import Meter, Work, cost_line
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import write_json
 
@@ -49,10 +51,12 @@ class TrainingStep(Protocol):
         objective: whose loss it is.
         runs_wrapped: whether it runs the model that it is handed, with dropout and perhaps wrapped by DDP, which
             averages gradients over processes; else it runs the policy's own, without dropout.
+        work: what it has run so far.
     """
 
     objective: Objective
     runs_wrapped: bool
+    work: Work
 
     def begin(self, batches: Sequence[Any]) -> None:
         """Look at the batches of an update of this process, before the first of them is accumulated."""
@@ -94,6 +98,7 @@ class RecalignTrainer(Trainer):
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
         self.validate, self.title = validate, title
         self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped)
+        self.meter = Meter(policy.device, step.work)
         size: int = len(examples)  # type: ignore[arg-type]
         self.sampler = sampler or EpochSampler(size, options.batch_size, options.seed, length_of)
         self._figures: dict[str, list[float]] = defaultdict(list)
@@ -102,7 +107,7 @@ class RecalignTrainer(Trainer):
         mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
         super().__init__(
             model=policy.model,
-            args=options.arguments(self.out, mixed_bfloat16=mixed),
+            args=options.arguments(self.out, policy.device, mixed_bfloat16=mixed),
             data_collator=collate,
             train_dataset=examples,
             eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
@@ -121,7 +126,8 @@ class RecalignTrainer(Trainer):
 
         Returns:
             updates, best validation figure and its update, mean loss and seconds of the whole run, what was done
-            before an interruption included.
+            before an interruption included; `cost`: tokens and rows a second, rows and seconds an update, most memory
+            of an update, since the last interruption.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present update is done and a checkpoint is saved.
@@ -137,12 +143,16 @@ class RecalignTrainer(Trainer):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
+        self.meter.report(updates_left=0)  # of those since the last line of the log, too
+        cost = self.meter.total.figures()
+        console.say(cost_line(cost))
         return {
             "updates": self.state.global_step,
             "best_update": self.state.best_global_step,
             f"best_{self.options.best_metric}": self.state.best_metric,
             "train_loss": self.progress.loss / max(self.progress.updates, 1),
             "seconds": self._seconds(),
+            "cost": cost,
         }
 
     # ------------------------------------------------------------ what transformers calls
@@ -181,17 +191,34 @@ class RecalignTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's figures, and write a line of `log.jsonl`."""
         if "loss" in logs:
-            logs = {**logs, **{name: float(np.mean(values)) for name, values in self._figures.items()}}
+            means = {name: float(np.mean(values)) for name, values in self._figures.items()}
+            batches = max((len(values) for values in self._figures.values()), default=0)
+            logs = {**logs, **averaged(means, batches)}
+            logs |= self.meter.report(self.state.max_steps - self.state.global_step)
             self._figures.clear()
         super().log(logs, start_time)
         if self.is_world_process_zero() and "train_runtime" not in logs:
-            line = {"step": self.state.global_step, **{k: v if math.isfinite(v) else None for k, v in logs.items()}}
+            record = {"step": self.state.global_step, **{k: v if math.isfinite(v) else None for k, v in logs.items()}}
             with (self.out / LOG_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(record) + "\n")
+
+    def create_optimizer(self, model=None):  # type: ignore[no-untyped-def]
+        """Make the optimizer; modules beside the model may have a learning rate of their own."""
+        optimizer = super().create_optimizer(model)
+        beside = {id(weight) for module in attached(self.policy.model).values() for weight in module.parameters()}
+        if self.options.module_learning_rate and len(optimizer.param_groups) == 2:  # not yet split
+            for group in tuple(optimizer.param_groups):
+                mine = [parameter for parameter in group["params"] if id(parameter) in beside]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in beside]
+                if mine:
+                    same = {name: value for name, value in group.items() if name != "params"}
+                    optimizer.add_param_group({**same, "params": mine, "lr": self.options.module_learning_rate})
+        return optimizer
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
         """Take the batches of an update; what the loss is divided by is for the objective to say."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
+        self.meter.begin()
         self.step.begin(batches)
         return batches, None
 
@@ -213,8 +240,10 @@ class RecalignTrainer(Trainer):
         try:
             super()._save_checkpoint(*arguments, **keywords)
         except (OSError, SafetensorError, RuntimeError) as error:
+            # torch and safetensors tell of a full disk in the words of their own source
+            said = error.strerror if isinstance(error, OSError) and error.strerror else "the disk took no more"
             raise UserError(
-                f"Saving a checkpoint in {self.args.output_dir} failed: {error}.",
+                f"Saving a checkpoint in {self.args.output_dir} failed: {said}.",
                 "Free some space, then go on with --resume.",
             ) from error
 
@@ -242,6 +271,7 @@ class RecalignTrainer(Trainer):
     def _load_callback_state(self) -> None:
         with reading(self.out / CHECKPOINTS, OLDER, "cannot be gone on from"):
             super()._load_callback_state()
+        self.state.compute_steps(self.args, self.state.max_steps)  # the options', not the file's
         better = self.args.greater_is_better
         settle_best(self.state, self.args.metric_for_best_model, greater=better, folder=self.out / CHECKPOINTS)
 
@@ -289,6 +319,7 @@ class _Flow(TrainerCallback):
         self.trainer.sampler.epoch = int(state.epoch or 0)
 
     def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
+        self.trainer.meter.end()
         self.advance(1)
         if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
@@ -303,6 +334,9 @@ class _Flow(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **_):  # type: ignore[no-untyped-def]
         shown = ("loss", "reward", *(name for name in logs or {} if name.startswith("eval_")))
         self.note |= {name.replace("eval_", "valid "): f"{logs[name]:.4g}" for name in shown if name in (logs or {})}
+        if "tokens_per_second" in (logs or {}):
+            self.note["tokens/s"] = f"{logs['tokens_per_second']:,.0f}"
+            self.note["MB"] = f"{logs['peak_memory_mb']:,.0f}"
         self.advance(0, note="  ".join(f"{name} {value}" for name, value in self.note.items()))
 
 

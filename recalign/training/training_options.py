@@ -8,10 +8,14 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
 from recalign.errors import UserError, did_you_mean
 
 CHECKPOINTS = "checkpoints"
+TOKEN_BUDGET = 16384
+OPTIMIZER = "adamw_torch_fused"
+"""transformers' default."""
 LOWER_IS_BETTER = ("loss", "cross_entropy")
 
 
@@ -24,6 +28,7 @@ class TrainingOptions:
         epochs: passes over the training rows.
         max_steps: stop after so many updates; 0: by epochs.
         learning_rate: the highest.
+        module_learning_rate: the highest of modules beside the model; 0: as the model's.
         batch_size: examples a forward pass and process.
         gradient_accumulation: forward passes an update.
         schedule: linear, cosine or constant.
@@ -37,12 +42,17 @@ class TrainingOptions:
         log_every: updates between lines of the log.
         keep_checkpoints: how many to keep, the best one besides.
         report_to: other loggers of transformers, such as tensorboard or wandb.
+        token_budget: maximum number of tokens per forward and backward pass, padding included; batches that have more
+            are cut, and their gradients added up.
+        optim: name of one of transformers' optimizers.
+        gradient_checkpointing: compute layers again in the backward pass instead of keeping what they computed.
     """
 
     seed: int = 0
     epochs: float = 3.0
     max_steps: int = 0
     learning_rate: float = 1e-4
+    module_learning_rate: float = 0.0
     batch_size: int = 32
     gradient_accumulation: int = 1
     schedule: str = "cosine"
@@ -55,6 +65,9 @@ class TrainingOptions:
     log_every: int = 10
     keep_checkpoints: int = 2
     report_to: tuple[str, ...] = ()
+    token_budget: int = TOKEN_BUDGET
+    optim: str = OPTIMIZER
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.eval_every < 0:
@@ -62,14 +75,27 @@ class TrainingOptions:
                 f"eval_every is {self.eval_every}: there is no validation after so many updates.",
                 "Pass the number of updates between validations, or 0 for one an epoch.",
             )
+        optimizers = [each.value for each in OptimizerNames]
+        if self.optim not in optimizers:
+            raise UserError(
+                f"--optim '{self.optim}' is no optimizer of transformers.", did_you_mean(self.optim, optimizers)
+            )
         for name in self.report_to:
             if name not in INTEGRATION_TO_CALLBACK:
                 raise UserError(f"--report-to '{name}' is no logger.", did_you_mean(name, INTEGRATION_TO_CALLBACK))
             if name not in get_available_reporting_integrations():
                 raise UserError(f"--report-to '{name}' needs a package that is not installed.", f"pip install {name}")
 
-    def arguments(self, out: Path, *, mixed_bfloat16: bool) -> TrainingArguments:
-        """Translate into transformers' arguments."""
+    def batch_line(self, processes: int) -> str:
+        """Say how many rows an update has, and what makes them."""
+        rows = self.batch_size * self.gradient_accumulation * processes
+        return (
+            f"An update has {rows} rows: {self.batch_size} rows per batch x {self.gradient_accumulation} batches x "
+            f"{processes} processes; a pass has at most {self.token_budget:,} tokens."
+        )
+
+    def arguments(self, out: Path, device: torch.device, *, mixed_bfloat16: bool) -> TrainingArguments:
+        """Translate into transformers' arguments, for a model that lies on a device."""
         steps = {"eval_steps": self.eval_every, "save_steps": self.eval_every} if self.eval_every else {}
         strategy = "steps" if self.eval_every else "epoch"
         return TrainingArguments(
@@ -78,6 +104,7 @@ class TrainingOptions:
             num_train_epochs=self.epochs,
             max_steps=self.max_steps or -1,
             learning_rate=self.learning_rate,
+            optim=self.optim,
             per_device_train_batch_size=self.batch_size,
             gradient_accumulation_steps=self.gradient_accumulation,
             lr_scheduler_type="constant_with_warmup" if self.schedule == "constant" else self.schedule,
@@ -100,7 +127,7 @@ class TrainingOptions:
             log_level_replica="error",
             ddp_find_unused_parameters=False,
             remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=device.type == "cuda",
+            use_cpu=device.type == "cpu",
             bf16=mixed_bfloat16,
         )

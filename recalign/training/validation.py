@@ -20,7 +20,7 @@ from recalign.metrics.expression import MetricExpression
 from recalign.objectives.sft import Sft
 from recalign.tasks import find_task
 from recalign.training.accumulation import weighed_loss
-from recalign.training.offline.examples import AnswerExamples, collate
+from recalign.training.offline.examples import AnswerExamples, answered_rows, collate
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.processes import process
 
@@ -35,6 +35,7 @@ class Validation:
         metric: of decoded lists, or None.
         name: of the metric's figure.
         objective: whose loss on the rows is a figure too, or None.
+        answers: rows whose answers the losses are of; None: the same rows.
     """
 
     engine: PolicyEngine
@@ -42,11 +43,12 @@ class Validation:
     metric: MetricExpression | None = None
     name: str = "metric"
     objective: TokenObjective | None = None
+    answers: Sequence[Row] | None = None
 
     def figures(self) -> dict[str, float]:
         """Return the objective's `loss`, the answers' `cross_entropy` over the whole vocabulary, and the metric."""
         step = TokenStep(self.engine.policy, self.objective or Sft(), self.engine)
-        loss, cross_entropy = validation_loss(step, self.rows)
+        loss, cross_entropy = validation_loss(step, self.rows if self.answers is None else self.answers)
         found = {} if self.objective is None else {"loss": loss}
         found["cross_entropy"] = cross_entropy
         return found if self.metric is None else {**found, self.name: self.score()}
@@ -55,12 +57,6 @@ class Validation:
         """Return the metric."""
         assert self.metric is not None
         return validation_metric(self.engine, self.metric, self.rows)
-
-
-def evenly_spaced(rows: Sequence[Row], limit: int) -> list[Row]:
-    """Take at most so many rows, evenly spaced over the split."""
-    count = min(limit, len(rows))
-    return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, count).round()]
 
 
 def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) -> tuple[float, float]:
@@ -77,6 +73,7 @@ def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) 
         UserError: a third party's objective raises; it is named.
     """
     policy = step.policy
+    rows = answered_rows(policy, rows, step.objective.needs)
     examples = AnswerExamples(policy, rows, policy.prompter.list_length, cache_tokens=0)
     rank, processes = process()
     order = sorted(range(len(rows)), key=examples.length_of)[rank::processes]

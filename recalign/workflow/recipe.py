@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COMMANDS = ("prepare", "sft", "align", "export", "baseline", "decode", "eval", "compare")
+COMMANDS = ("prepare", "rationales", "sft", "align", "export", "baseline", "decode", "eval", "compare")
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 """Of steps and sweeps, which name folders: none is hidden, `.` or `..`, and none leads into another."""
 RESERVED = ("logs", "recipe.json", "recipe.lock", "run.json")

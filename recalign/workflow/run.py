@@ -58,14 +58,14 @@ def run(
     """
     from recalign.workflow.plan import plan
     from recalign.workflow.recipe import load_recipe
-    from recalign.workflow.scheduler import execute, survey
+    from recalign.workflow.scheduler import check, execute
     from recalign.workspace import home
 
     loaded = load_recipe(recipe, overrides or ())
     root = out or home() / loaded.name
     steps = _selected(plan(loaded, root), only or ())
-    statuses = survey(steps, root)
     if dry_run:
+        statuses = check(steps, root)
         console.show(_plan_tree(loaded.document.get("title") or loaded.name, steps, statuses))
         return {"recipe": loaded.name, "out": str(root), "steps": [_described(s, statuses[s.id].state) for s in steps]}
     outcome = execute(steps, root, jobs=jobs, keep_going=keep_going)

@@ -16,7 +16,7 @@ from typing import Any
 
 from recalign import console
 from recalign.errors import UserError
-from recalign.locks import take
+from recalign.locks import refuse_if_taken, take
 from recalign.reading import Shape, checked, read_object
 from recalign.removal import check_run, discard
 from recalign.workflow.plan import RecipeStep
@@ -127,6 +127,40 @@ def survey(steps: Sequence[RecipeStep], root: Path) -> dict[str, Status]:
     return statuses
 
 
+def check(steps: Sequence[RecipeStep], root: Path) -> dict[str, Status]:
+    """Refuse what `execute` would refuse, touching nothing; say of each step whether it has to run.
+
+    Args:
+        steps: the plan.
+        root: the recipe's folder.
+
+    Raises:
+        UserError: the folder is a file or another process runs a recipe in it; a step's folder is outdated and not this
+            recipe's to remove, holds no run of recalign, or is at work.
+    """
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file, and the recipe's output is a folder.", "Choose another --out.")
+    refuse_if_taken(root / LOCK_FILE, f"running a recipe in {root}")
+    statuses, ledger = survey(steps, root), Ledger(root)
+    for step in steps:
+        if not statuses[step.id].done:
+            _check_folder(step, ledger, root)
+    return statuses
+
+
+def _check_folder(step: RecipeStep, ledger: Ledger, root: Path) -> None:
+    """Refuse to start where a step's folder cannot be written: hours before its turn comes."""
+    folder, record = RunFolder(step.out), ledger.record(step)
+    changed = ""
+    try:
+        run = folder.usable()
+        if record and run and record["key"] != step.key:
+            changed = " changed"
+            check_run(step.out, run, claim=ledger.claim(step), within=root)
+    except UserError as error:
+        raise UserError(f"Step '{step.id}'{changed}: {error.what}", error.hint) from None
+
+
 def execute(steps: Sequence[RecipeStep], root: Path, *, jobs: int = 1, keep_going: bool = False) -> dict[str, str]:
     """Run what has to be run.
 
@@ -143,6 +177,8 @@ def execute(steps: Sequence[RecipeStep], root: Path, *, jobs: int = 1, keep_goin
         UserError: a step's, with the step's name; with `keep_going` only at the end.
         KeyboardInterrupt: Ctrl-C; a second call goes on from there.
     """
+    if not keep_going:
+        check(steps, root)
     with _lock(root):
         return _Run(steps, root, keep_going).all(jobs)
 
@@ -159,9 +195,6 @@ class _Run:
         self.errors: list[Exception] = []
 
     def all(self, jobs: int) -> dict[str, str]:
-        if not self.keep_going:  # hours before its turn comes
-            for step in self.waiting:
-                self._check_removable(step)
         if self.waiting:
             with _workers(min(jobs, self.total), self.root / "logs") as workers:
                 if workers:
@@ -249,15 +282,6 @@ class _Run:
             claim = {"recipe": self.root.resolve().name, "step": step.id, "token": secrets.token_hex(16)}
         self.ledger.note(step, key=step.key, options=step.options, read=read, claim=claim)
         return time.perf_counter()
-
-    def _check_removable(self, step: RecipeStep) -> None:
-        """Refuse to start where a step's folder is outdated and not this recipe's to remove."""
-        record, run = self.ledger.record(step), RunFolder(step.out).record
-        if record and run and record["key"] != step.key:
-            try:
-                check_run(step.out, run, claim=self.ledger.claim(step), within=self.root)
-            except UserError as error:
-                raise UserError(f"Step '{step.id}' changed: {error.what}", error.hint) from None
 
     def _resume(self, step: RecipeStep) -> list[str]:
         return ["--resume"] if signature_of(step.command).takes("resume") else []

@@ -72,7 +72,7 @@ def test_writes_a_run_folder_with_a_model_that_loads(align, start, tmp_path):
 def test_says_what_memory_a_step_took(align, tmp_path):
     code, _, err = align("--no-report", "--token-budget", "200")
     assert code == 0
-    assert re.search(r"Memory: a step took at most [\d,]+ MB beyond the model and the data; a pass at most", err)
+    assert re.search(r"Memory: the process held at most [\d,]+ MB in a step; a pass had at most", err)
     assert "tokens (--token-budget 200)" in err
     assert "title trie: 20 titles" in err
     memory = RunFolder(tmp_path / "out").record["results"]["memory"]
@@ -207,7 +207,7 @@ def test_rewards_become_folder_names():
     assert slug("novelty(log_base=2)") == "novelty-log_base2"
 
 
-ODD = ["--max-steps", "5", "--eval-every", "5", "--prompts", "5", "--prompts-per-step", "3", "-p", "group_size=3"]
+ODD = ["--max-steps", "5", "--eval-every", "5", "--rows", "5", "--prompts-per-step", "3", "-p", "group_size=3"]
 ODD += ["-p", "reference_lists=5", "--token-budget", "41"]
 
 

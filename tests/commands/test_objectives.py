@@ -84,7 +84,7 @@ def test_align_prefers_the_best_of_sampled_lists(call, tmp_path):
 
 
 def test_prompts_limit_the_rows(call, start):
-    quick = ["--objective", "sft", "--epochs", 1, "--prompts", 10, "--prompts-per-step", 5, "--no-report"]
+    quick = ["--objective", "sft", "--epochs", 1, "--rows", 10, "--prompts-per-step", 5, "--no-report"]
     code, result, _ = call("align", "--model", start / "model", *quick)
     assert code == 0 and (result["prompts"], result["updates"]) == (10, 2)
 

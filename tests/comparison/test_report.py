@@ -42,7 +42,7 @@ def test_grids_hold_means_differences_and_cost(comparison):
 
 def test_markdown_has_a_row_for_every_system(comparison):
     text = to_markdown(comparison)
-    assert "| bon & <b> (oracle) | 1 | 1.0000 |" in text
+    assert "| bon &amp; &lt;b&gt; (oracle) | 1 | 1.0000 |" in text
     assert "| blade | 1 | **1.0000** |" in text
     assert "| item-kNN |" in text
     assert "| users better/worse |" in text
@@ -51,7 +51,7 @@ def test_markdown_has_a_row_for_every_system(comparison):
 def test_latex_is_escaped(comparison):
     text = to_latex(comparison)
     assert "sft\\_a & 1 &" in text
-    assert "bon \\& <b> (oracle) & 1 & 1.0000" in text
+    assert "bon \\& \\textless{}b\\textgreater{} (oracle) & 1 & 1.0000" in text
     assert "blade & 1 & \\textbf{1.0000}" in text
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 4
     assert all(

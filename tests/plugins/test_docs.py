@@ -28,8 +28,8 @@ def kind_of(source):
     return KINDS[re.search(r"def recalign_(\w+)", source)[1]]
 
 
-def test_plugins_of_every_kind_but_sources_are_shown():
-    assert {"metric", "objective", "decoder", "recommender", "backbone"} <= {kind_of(source).name for source in SOURCES}
+def test_plugins_of_every_kind_are_shown():
+    assert set(KINDS) <= {kind_of(source).name for source in SOURCES}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source[3:].partition(":")[0])
@@ -66,6 +66,17 @@ def test_the_decoders_shown_rank_items_that_a_beam_finds(name):
     if name == "coherent":
         items, _ = engine.beam(rows, width=5, size=5)
         assert [set(each) for each in found.items.tolist()] == [set(each) for each in items.tolist()]
+
+
+def test_the_source_shown_reads_its_files_and_recognises_them(tmp_path):
+    source = shown("hetrec-lastfm")["HetrecLastfm"]
+    assert source.recognises(tmp_path) == ""
+    (tmp_path / "user_artists.dat").write_text("userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n")
+    (tmp_path / "artists.dat").write_text('id\tname\turl\n51\tDuran "Duran\thttp://x\n52\tMorcheeba\thttp://y\n')
+    raw = source().read(tmp_path, 0)
+    assert source.recognises(tmp_path) == "user_artists.dat and artists.dat"
+    assert raw.items.collect()["title"].to_list() == ['Duran "Duran', "Morcheeba"]
+    assert raw.events.collect()["rating"].to_list() == [13883.0, 11690.0]
 
 
 def test_the_objective_with_a_head_trains_it():

@@ -121,3 +121,19 @@ def test_metadata_that_are_no_metadata(tmp_path):
     path = formats.amazon_2023(tmp_path)
     with pytest.raises(UserError, match="no column 'title'|has none of the keys"):
         read(path, meta=str(formats.pack(tmp_path / "other.jsonl", '{"a": 1}\n')))
+
+
+def test_the_metadata_may_be_named_and_stand_elsewhere(call, tmp_path):
+    path = formats.amazon_2023(tmp_path / "reviews")
+    meta = (tmp_path / "reviews" / "meta_All_Beauty.jsonl.gz").rename(tmp_path / "items.jsonl.gz")
+    options = ["--split", "user", "--out", tmp_path / "out"]
+    assert call("prepare", "amazon", path, "--meta", meta, *options)[0] == 0
+    assert PreparedDataset(tmp_path / "out").catalogue.titles[0] == "Gadget 0"
+    code, told = call("prepare", "synthetic", "--meta", meta)
+    assert (code, "source 'synthetic' has no parameter 'meta'" in told) == (2, True)
+
+
+def test_without_metadata_ids_are_titles(tmp_path):
+    path = formats.amazon_2023(tmp_path)
+    (tmp_path / "meta_All_Beauty.jsonl.gz").unlink()
+    assert read(path)[0][formats.asin(3)]["title"] == formats.asin(3)

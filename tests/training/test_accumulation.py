@@ -158,6 +158,32 @@ def test_an_update_is_the_same_however_its_rows_are_cut(dataset, case):
 
 
 @pytest.mark.parametrize("case", [*TOKEN, *PREFERENCE], ids=name_of)
+def test_an_update_is_the_same_within_any_token_budget(dataset, case, monkeypatch):
+    whole = data_lesson(dataset, made(case))
+    loss, figures = update(whole.step, *batches(whole, [ROWS]))
+    expected = gradients(whole.step.policy.model)
+    longest = max(whole.examples.length_of(index) for index in range(ROWS))
+    for budget, sizes in ((10**6, [ROWS]), (2 * longest, None), (1, [1] * ROWS)):
+        setup = data_lesson(dataset, made(case))
+        setup.step.token_budget, passes = budget, []
+        score, of = ("answers", "examples") if isinstance(setup.step.objective, TokenObjective) else ("_scored", None)
+        pass_of = getattr(setup.step, score)
+
+        def watched(*arguments, pass_of=pass_of, of=of, passes=passes):
+            passes.append(len(getattr(arguments[-1], of) if of else arguments[0]))
+            return pass_of(*arguments)
+
+        monkeypatch.setattr(setup.step, score, watched)
+        parts, told = update(setup.step, *batches(setup, [ROWS]))
+        surveyed = setup.step.objective.needs.survey if of and len(passes) > 1 else False
+        assert sum(passes) == ROWS * (1 + surveyed)
+        assert sizes is None or passes == sizes * (1 + surveyed)
+        assert parts.item() == pytest.approx(loss.item(), rel=1e-5)
+        assert told.keys() == figures.keys()
+        assert_same(gradients(setup.step.policy.model), expected)
+
+
+@pytest.mark.parametrize("case", [*TOKEN, *PREFERENCE], ids=name_of)
 def test_an_update_of_one_batch_is_the_objectives_own_loss_and_gradient(dataset, case):
     setup = data_lesson(dataset, made(case))
     (batch,) = batches(setup, [ROWS])
@@ -305,6 +331,7 @@ def in_one_of_two(rank, port, data, out):
         step = setup.step
         model = DistributedDataParallel(step.policy.model) if step.runs_wrapped else step.policy.model
         mine = batches(setup, [1, 3, 1, 1])[2 * rank :][:2]
+        step.token_budget = (40, 10**6)[rank]  # one of them cuts its batches
         accumulation = Accumulation(step.policy.model, averaged=step.runs_wrapped)
         step.begin(mine)
         if step.runs_wrapped:

@@ -1,5 +1,7 @@
 """Modules beside the language model: trained with it, saved, resumed bit for bit, exported, loaded again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -102,6 +104,27 @@ def test_an_interrupted_run_ends_bit_for_bit_where_the_other_ends(dataset, objec
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     one, other = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("whole", "cut"))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_module_may_have_a_learning_rate_of_its_own(dataset, objective, tmp_path, monkeypatch):
+    from recalign.training.trainer import RecalignTrainer
+
+    rates = {}
+    train_step = RecalignTrainer.training_step
+
+    def look(self, *arguments, **keywords):
+        groups = [(group["lr"], len(group["params"])) for group in self.optimizer.param_groups]
+        rates.setdefault(self.state.global_step, groups)
+        return train_step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(RecalignTrainer, "training_step", look)
+    train(dataset, tmp_path / "one", training=replace(TRAINING, module_learning_rate=0.5, warmup=0.0))
+    (_, matrices), (_, others), (weight_rate, weights), (bias_rate, biases) = rates[0]
+    assert (weight_rate, bias_rate, weights, biases) == (0.5, 0.5, 1, 1)
+    assert all(groups[2][0] == pytest.approx(50 * groups[0][0]) for groups in rates.values())  # of 0.5 to 1e-2
+    rates.clear()
+    train(dataset, tmp_path / "other", training=replace(TRAINING, warmup=0.0))
+    assert [count for _, count in rates[0]] == [matrices + 1, others + 1]
 
 
 def test_a_head_beside_an_adapter_is_saved_and_exported_with_the_merged_model(dataset, objective, tmp_path):

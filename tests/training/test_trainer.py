@@ -12,6 +12,7 @@ from recalign.errors import UserError
 from recalign.models.policy import load_policy
 from recalign.training.checkpoints import latest_checkpoint
 from recalign.training.offline.examples import EpochSampler
+from recalign.training.speed import Work
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from tests.fake_dataset import TITLES, write_dataset
@@ -46,7 +47,7 @@ class WholeSequence:
 
     def __init__(self, policy, fail_at=None):
         self.policy, self.objective, self.fail_at = policy, Counter(), fail_at
-        self.seen = []
+        self.seen, self.work = [], Work()
 
     def begin(self, batches):
         pass
@@ -59,6 +60,7 @@ class WholeSequence:
         if self.objective.calls == self.fail_at:
             loss = loss * float("nan")
         update.add(loss, batch["tokens"].numel())
+        self.work.add(list(batch["tokens"]), 0)
         return {"noise": float(noise)}
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from recalign.api import Objective
-from recalign.plugins.check import preference_objective, rollout_objective, token_objective
+from recalign.plugins.check import preference_objective, rank_objective, rollout_objective, token_objective
 from recalign.plugins.check.examples import HIDDEN
 
 FAMILIES: dict[str, Callable[[Any], Iterator[str]]] = {
     "token": token_objective.problems,
     "preference": preference_objective.problems,
     "rollout": rollout_objective.problems,
+    "rank": rank_objective.problems,
 }
 
 

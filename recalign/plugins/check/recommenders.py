@@ -17,7 +17,7 @@ def problems(recommender: Recommender) -> Iterator[str]:
     """Fit, score, save, load and score again; yield one line per problem."""
     rows = [*examples.rows(), Row(2, "u2", np.array([], dtype=np.int64), np.array([1]), np.array([1.0]), 2.0)]
     loaded = copy.deepcopy(recommender)
-    recommender.fit(_training(), seed=0)
+    recommender.fit(training(), seed=0)
     scores = np.array(recommender.scores(rows))
     expected = (len(rows), examples.ITEMS)
     if scores.shape != expected:
@@ -36,7 +36,7 @@ def problems(recommender: Recommender) -> Iterator[str]:
         yield "scores differ after save and load"
 
 
-def _training() -> TrainingData:
+def training() -> TrainingData:
     """Return five users' interactions, which leave one item unseen, and two validation rows."""
     sequences = [[0, 1, 2], [1, 2, 3, 4], [0, 2, 5], [6, 0], [1, 4, 6]]
     users = np.repeat(np.arange(len(sequences)), [len(items) for items in sequences])
@@ -46,4 +46,5 @@ def _training() -> TrainingData:
         items=np.concatenate(sequences).astype(np.int64),
         timestamps=np.arange(len(users), dtype=np.float64),
         validation=examples.rows,
+        user_ids=[f"u{user}" for user in range(len(sequences))],
     )

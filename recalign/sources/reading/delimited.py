@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEND = "Mend or delete the row."
+EMPTY = "Check that this is the file you meant."
 FIELDS = Reason("a wrong number of fields", MEND)
 QUOTE = Reason(
     "a quotation mark that is never closed",
@@ -49,6 +50,8 @@ class Delimited(Records):
 
         self.file, self.dialect, self._named = file, dialect, columns is not None
         self._body, header = self._header() if columns is None else (0, list(columns))
+        if self._named and not file.stat().st_size:
+            raise UserError(f"{file} is empty.", EMPTY)
         if not all(cell.isprintable() for cell in header) or header[0].startswith(FOREIGN):
             raise UserError(f"{file} begins with no header of text: {header[0][:20]!r}.", "Check that it is a table.")
         names = list(map(name, header))
@@ -166,7 +169,7 @@ class Delimited(Records):
         data = self.dialect.simple(data)
         start = len(data) - len(data.lstrip(b"\r\n"))
         if start == len(data):
-            raise UserError(f"{self.file} is empty.", "Check that this is the file you meant.")
+            raise UserError(f"{self.file} is empty.", EMPTY)
         try:
             stop, _ = self.dialect.record(data, start, None)
         except UnclosedError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from recalign.errors import UserError
 from recalign.sources.reading.files import whole_lines
-from recalign.sources.reading.objects import HALF, JSON, SHOWN, Parsed, json_object, plain, python_object
+from recalign.sources.reading.objects import JSON, SHOWN, Parsed, half_pair, json_object, plain, python_object
 from recalign.sources.reading.records import NAMED, Batch, Reason, Records, Refusal
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class JsonLines(Records):
         for data, texts, number, line in self._parts():
             if not texts:
                 continue
-            exact = self.fast and self._nested.isdisjoint(columns) and not HALF.search(data)
+            exact = self.fast and self._nested.isdisjoint(columns) and not half_pair(data)
             frame = _frame(data, schema, len(texts)) if exact else None
             yield self._one_by_one(texts, number, line, schema) if frame is None else Batch(frame, number)
 
@@ -117,7 +117,7 @@ class JsonLines(Records):
             value, reason, said = self.parse(text)
             if reason is None:
                 cells = plain({name: value[name] for name in schema if name in value}, self._nested)
-                if cells is not None and not HALF.search(cells):
+                if cells is not None and not half_pair(cells):
                     good[index] = True
                     kept.append(cells)
                     continue
@@ -131,7 +131,7 @@ class JsonLines(Records):
 
     def _kinds(self, data: bytes, texts: list[bytes]) -> dict[str, set[str]]:
         """Keys of objects, each with the kinds of its values; nulls have none."""
-        kinds = _kinds_at_once(data) if self.fast and texts and not HALF.search(data) else None
+        kinds = _kinds_at_once(data) if self.fast and texts and not half_pair(data) else None
         if kinds is None:
             kinds = {}
             for text in texts:

@@ -23,6 +23,11 @@ Parsed = tuple[dict[str, Any], Reason | None, str]
 """The object of a text, or why there is none and what a message says of that."""
 
 
+def half_pair(data: bytes) -> bool:
+    """Whether JSON text holds half of a surrogate pair; most text holds no escape that could be one."""
+    return (b"\\ud" in data or b"\\uD" in data) and HALF.search(data) is not None
+
+
 def json_object(text: bytes) -> Parsed:
     """Parse JSON. Result: as `Parsed`."""
     return _parsed(text, JSON, lambda line: json.loads(line, parse_constant=str))
@@ -46,7 +51,7 @@ def _parsed(data: bytes, reason: Reason, parse: Callable[[str], Any]) -> Parsed:
         value = parse(text)
         if not isinstance(value, dict):
             return {}, reason, f"not a {form}: {text[:SHOWN]!r}"
-        if HALF.search(data):
+        if half_pair(data):
             json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError as problem:
         half = problem.encoding.startswith("utf-16")

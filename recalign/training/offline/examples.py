@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from recalign.api import TokenNeeds
 from recalign.data.dataset import Row
 from recalign.models.policy import Policy
 from recalign.tasks import find_task
@@ -64,6 +65,37 @@ class TokenBatch:
         moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors)
         return TokenBatch(*moved, self.examples)  # type: ignore[arg-type, call-arg]
 
+    def parts(self, budget: int) -> list[TokenBatch]:
+        """Cut the batch into parts of rows that follow each other, each within a budget; a longer row is one by itself.
+
+        Args:
+            budget: maximum number of tokens per part, padding included.
+        """
+        lengths = [len(example.tokens) for example in self.examples]
+        bounds, longest = [0], 0
+        for row, length in enumerate(lengths):
+            longest = max(longest, length)
+            if row > bounds[-1] and (row + 1 - bounds[-1]) * longest > budget:
+                bounds, longest = [*bounds, row], length
+        if len(bounds) == 1:
+            return [self]
+        return [self._rows(begin, end) for begin, end in zip(bounds, [*bounds[1:], len(lengths)], strict=True)]
+
+    def _rows(self, begin: int, end: int) -> TokenBatch:
+        """Return the batch of some of the rows, without the padding that they do not need."""
+        examples = self.examples[begin:end]
+        spare = self.input_ids.shape[1] - max(len(example.tokens) for example in examples)
+        padded = any(len(example.tokens) < self.input_ids.shape[1] - spare for example in examples)
+        mask, positions = (
+            tensor[begin:end, spare:] if padded and tensor is not None else None
+            for tensor in (self.attention_mask, self.position_ids)
+        )
+        labels = self.labels[begin:end]
+        used = (labels != IGNORED).any(dim=0)
+        return TokenBatch(
+            self.input_ids[begin:end, spare:], mask, positions, self.keep[used] - spare, labels[:, used], examples
+        )
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -94,6 +126,24 @@ class Augmentation:
             kept[-1] |= not kept.any()
             row = row.recalling(kept)
         return row
+
+
+def answered_rows(policy: Policy, rows: Sequence[Row], needs: TokenNeeds, seed: int = 0) -> Sequence[Row]:
+    """Return what is answered of some rows: they themselves, or the questions that they ask about candidates.
+
+    How questions are answered is noted among the model's settings: it will be asked in the same way.
+
+    Args:
+        policy: the model.
+        rows: of a split.
+        needs: of the objective: the form of answers, the number of negatives.
+        seed: of the draw of negatives.
+    """
+    task = find_task(policy.prompter.task)
+    answering = replace(policy.answering, form=needs.form or policy.answering.form)
+    if task.asks:
+        policy.settings["answering"] = asdict(answering)
+    return task.questions(rows, answering.form, needs.negatives, seed)
 
 
 class AnswerExamples(Dataset[Example]):

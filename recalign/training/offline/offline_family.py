@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recalign import console
 from recalign.api import Row
 from recalign.errors import UserError
@@ -17,7 +15,8 @@ from recalign.metrics.expression import check_cutoffs
 from recalign.tasks import find_task
 from recalign.training.family import AnObjective, Family
 from recalign.training.processes import process
-from recalign.training.validation import Validation, evenly_spaced
+from recalign.training.rows import drawn_rows, validation_rows
+from recalign.training.validation import Validation
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
@@ -55,9 +54,14 @@ class OfflineFamily(Family[AnObjective]):
                 "updates.",
                 "Leave it out.",
             )
-        rows = _drawn(dataset, options.prompts, training.seed)
-        training = replace(training, batch_size=max(options.prompts_per_step // process()[1], 1), best_metric=REWARD)
-        valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
+        rows = drawn_rows(dataset.rows("train"), options.rows, training.seed)
+        training = replace(
+            training,
+            batch_size=max(options.prompts_per_step // process()[1], 1),
+            best_metric=REWARD,
+            token_budget=options.token_budget,
+        )
+        valid = validation_rows(engine.policy, dataset.rows("valid"), options.valid_rows)
         validation = Validation(engine, valid, expression, REWARD)
         start = validation.score()
         title = f"{objective.name}, validated by {expression.text}"
@@ -81,12 +85,3 @@ class OfflineFamily(Family[AnObjective]):
         resume: bool,
     ) -> dict[str, Any]:
         """Train the policy of `validation` in place; return updates, best_reward and its update, and seconds."""
-
-
-def _drawn(dataset: PreparedDataset, limit: int | None, seed: int) -> Sequence[Row]:
-    """Take at most so many training rows, drawn by seed."""
-    rows = dataset.rows("train")
-    if limit is None or limit >= len(rows):
-        return rows
-    chosen = np.random.default_rng([seed, 1]).permutation(len(rows))[:limit]
-    return [rows[int(index)] for index in np.sort(chosen)]

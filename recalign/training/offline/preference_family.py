@@ -57,7 +57,14 @@ class PreferenceFamily(OfflineFamily[PreferenceObjective]):
     ) -> TrainingSetup:
         """Set up a training on all training rows."""
         validation = Validation(data.engine, data.valid, data.metric)
-        return preference_setup(objective, validation, data.rows, seed=training.seed, batch_size=training.batch_size)
+        return preference_setup(
+            objective,
+            validation,
+            data.rows,
+            seed=training.seed,
+            batch_size=training.batch_size,
+            token_budget=training.token_budget,
+        )
 
     def training_defaults(
         self, objective: PreferenceObjective, training: TrainingOptions, max_steps: int, epochs: float
@@ -91,5 +98,12 @@ class PreferenceFamily(OfflineFamily[PreferenceObjective]):
         rounds = objective.needs.rounds
         if rounds is not None:
             return play(objective, rounds, validation, rows, out, training, resume=resume)
-        setup = preference_setup(objective, validation, rows, seed=training.seed, batch_size=training.batch_size)
+        setup = preference_setup(
+            objective,
+            validation,
+            rows,
+            seed=training.seed,
+            batch_size=training.batch_size,
+            token_budget=training.token_budget,
+        )
         return setup.trainer(training, out, title).run(resume=resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from recalign.api import INVALID, PreferenceBatch, PreferenceObjective, ValidTok
 from recalign.decoding.constraint import Decisions
 from recalign.decoding.engine import PolicyEngine
 from recalign.decoding.hidden_states import hidden_before, takes_tree_mask
+from recalign.decoding.microbatches import microbatches
 from recalign.decoding.scoring import logits_of
 from recalign.models.policy import Policy
 from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.logprobs.completions import Sampled
 from recalign.training.offline.examples import AnswerExamples, Example
 from recalign.training.offline.negatives import Negatives, Rejected
+from recalign.training.speed import Work
 
 
 class PreferenceExamples(Dataset[tuple[int, Example]]):
@@ -54,6 +57,8 @@ class PreferenceStep:
         engine: catalogue, constraint and, for negatives of the policy's own, its beam search.
         reference: gives the reference policy.
         negatives: where rejected titles come from.
+        token_budget: maximum number of tokens per forward and backward pass, padding included; the titles of one row
+            stay together, whatever they take.
     """
 
     runs_wrapped = False
@@ -65,9 +70,11 @@ class PreferenceStep:
         engine: PolicyEngine,
         reference: Callable[[], AbstractContextManager[torch.nn.Module]],
         negatives: Negatives | Rejected,
+        token_budget: int = 2**62,
     ) -> None:
         self.policy, self.objective, self.engine, self.reference = policy, objective, engine, reference
-        self.negatives = negatives
+        self.negatives, self.token_budget = negatives, token_budget
+        self.work = Work()
         self.tree_mask = takes_tree_mask(policy.model)
 
     def begin(self, batches: Sequence[Sequence[tuple[int, Example]]]) -> None:
@@ -76,7 +83,7 @@ class PreferenceStep:
     def accumulate(
         self, model: torch.nn.Module, batch: Sequence[tuple[int, Example]], update: Accumulation
     ) -> dict[str, float]:
-        """Run a batch's forward and backward pass.
+        """Run a batch's forward and backward passes within the token budget.
 
         Args:
             model: not used: gradients go to the policy's own parameters, whatever wraps them.
@@ -84,18 +91,34 @@ class PreferenceStep:
             update: that the batch is a part of.
 
         Returns:
-            Figures to log.
+            Figures to log, averaged over rows.
         """
-        loss, weight, figures = weighed_loss(self.objective, self.preferences(batch))
-        update.add(loss, weight)
-        return figures
+        examples, items = self._drawn(batch)
+        titles = self._titles(examples, items)
+        self.work.add(titles.prompts, int(titles.lengths.sum()))
+        layout = (titles.prompts, titles.lengths, titles.groups, self.token_budget)
+        figures: dict[str, float] = defaultdict(float)
+        for part in microbatches(*layout, whole=True, tree_mask=self.tree_mask):
+            rows = np.unique(titles.groups[part.rows])
+            scored = self._scored([examples[row] for row in rows], items[rows])
+            loss, weight, told = weighed_loss(self.objective, scored)
+            update.add(loss, weight)
+            for name, value in told.items():
+                figures[name] += value * len(rows) / len(batch)
+        return dict(figures)
 
     def preferences(self, batch: Sequence[tuple[int, Example]]) -> PreferenceBatch:
-        """Draw rejected titles and score all titles under the policy and under the reference."""
+        """Draw rejected titles and score all titles under the policy and under the reference, in one pass each."""
+        return self._scored(*self._drawn(batch))
+
+    def _drawn(self, batch: Sequence[tuple[int, Example]]) -> tuple[list[Example], np.ndarray]:
+        """Return the rows, and the items [B, 1 + D] of each: its target and the rejected ones."""
         examples = [example for _, example in batch]
         rows = [example.row for example in examples]
         rejected = self.negatives.draw(rows, batch[0][0])
-        items = np.concatenate([np.array([[row.targets[0]] for row in rows]), rejected], axis=1)  # [B, 1 + D]
+        return examples, np.concatenate([np.array([[row.targets[0]] for row in rows]), rejected], axis=1)
+
+    def _scored(self, examples: Sequence[Example], items: np.ndarray) -> PreferenceBatch:
         titles = self._titles(examples, items)
         rank = self.objective.needs.threshold_rank
         scores = self._score(self.policy.model, titles, rank)

@@ -139,12 +139,19 @@ def _play_round(
     if this.done(STAGES[0]) is not None:
         restore_weights(model, this.folder / STAGES[0] / MODEL)
     else:
-        setup = token_setup(Sft(), validation, this.rows)
+        setup = token_setup(Sft(), validation, this.rows, token_budget=training.token_budget)
         _learn(this, STAGES[0], setup, training, f"{title}, fine-tuning", resume)
     paired = [row for row, items in zip(this.rows, rejected.items, strict=True) if (items != INVALID).any()]
     if paired:
         renew_reference(model)
-        setup = preference_setup(objective, validation, paired, seed=training.seed, negatives=rejected)
+        setup = preference_setup(
+            objective,
+            validation,
+            paired,
+            seed=training.seed,
+            negatives=rejected,
+            token_budget=training.token_budget,
+        )
         _learn(this, STAGES[1], setup, training, f"{title}, preferences", resume)
     else:  # it recommends every target already
         _finish(this, STAGES[1], validation, {**(this.done(STAGES[0]) or {}), "updates": 0, "seconds": 0.0})

@@ -7,12 +7,14 @@ from functools import partial
 
 from recalign.api import PreferenceObjective, Row, TokenObjective
 from recalign.models.policy import reference_policy
+from recalign.tasks import find_task
 from recalign.training.family import LossOn
-from recalign.training.offline.examples import AnswerExamples, Augmentation, collate
+from recalign.training.offline.examples import AnswerExamples, Augmentation, answered_rows, collate
 from recalign.training.offline.negatives import Negatives, Rejected
 from recalign.training.offline.preference_step import PreferenceExamples, PreferenceStep
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.setup import TrainingSetup
+from recalign.training.training_options import TOKEN_BUDGET
 from recalign.training.validation import Validation
 
 
@@ -23,6 +25,8 @@ def token_setup(
     *,
     loss_on: LossOn = "auto",
     augmentation: Augmentation | None = None,
+    token_budget: int = TOKEN_BUDGET,
+    seed: int = 0,
 ) -> TrainingSetup:
     """Set up a training on the answers of some rows.
 
@@ -32,14 +36,18 @@ def token_setup(
         rows: training rows.
         loss_on: as in SupervisedData.
         augmentation: how rows vary from epoch to epoch.
+        token_budget: maximum number of tokens per pass, padding included.
+        seed: of the negatives that rows ask about.
     """
     engine = validation.engine
     policy = engine.policy
     dense = policy.from_scratch and policy.prompter.template.source is None and not objective.needs.responses_only
+    dense &= not find_task(policy.prompter.task).asks
+    rows = answered_rows(policy, rows, objective.needs, seed)
     all_tokens = dense if loss_on == "auto" else loss_on == "all"
     examples = AnswerExamples(policy, rows, policy.prompter.list_length, augmentation=augmentation)
     together = partial(collate, pad=policy.titles.end, all_tokens=all_tokens)
-    return TrainingSetup(TokenStep(policy, objective, engine), examples, together, validation)
+    return TrainingSetup(TokenStep(policy, objective, engine, token_budget), examples, together, validation)
 
 
 def preference_setup(
@@ -50,6 +58,7 @@ def preference_setup(
     seed: int,
     batch_size: int | None = None,
     negatives: Negatives | Rejected | None = None,
+    token_budget: int = TOKEN_BUDGET,
 ) -> TrainingSetup:
     """Set up a training that prefers the targets of some rows; the policy as it is now is the reference.
 
@@ -60,6 +69,7 @@ def preference_setup(
         seed: of the negatives.
         batch_size: rows that a process takes at a time, as far as that is known.
         negatives: where rejected titles come from, if not from where the objective says.
+        token_budget: maximum number of tokens per pass, padding included.
 
     Raises:
         UserError: fewer items than negatives: in the catalogue, in a batch, or left to some row.
@@ -70,6 +80,6 @@ def preference_setup(
         needs = objective.needs
         negatives = Negatives(engine, needs.source, needs.negatives, seed, batch_size)
         negatives.check(rows)
-    step = PreferenceStep(policy, objective, engine, reference_policy(policy), negatives)
+    step = PreferenceStep(policy, objective, engine, reference_policy(policy), negatives, token_budget)
     examples = PreferenceExamples(AnswerExamples(policy, rows, policy.prompter.list_length))
     return TrainingSetup(step, examples, list, validation)

@@ -27,6 +27,11 @@ class TokenFamily(OfflineFamily[TokenObjective]):
         if loss_on == "all" and objective.needs.responses_only:
             raise responses_only(objective)
 
+    def check_rationales(self, objective: TokenObjective) -> None:
+        """Refuse objectives that have answers of their own."""
+        if objective.needs.form is not None:
+            super().check_rationales(objective)
+
     def best_metric(self, objective: TokenObjective, wanted: str, *, measured: bool) -> str:
         """Return `loss` by default: the objective's own on validation rows.
 
@@ -37,8 +42,16 @@ class TokenFamily(OfflineFamily[TokenObjective]):
 
     def supervised(self, objective: TokenObjective, data: SupervisedData, training: TrainingOptions) -> TrainingSetup:
         """Set up a training on all training rows, validated by the objective's own loss too."""
-        validation = Validation(data.engine, data.valid, data.metric, objective=objective)
-        return token_setup(objective, validation, data.rows, loss_on=data.loss_on, augmentation=data.augmentation)
+        validation = Validation(data.engine, data.valid, data.metric, objective=objective, answers=data.valid_answers)
+        return token_setup(
+            objective,
+            validation,
+            data.rows,
+            loss_on=data.loss_on,
+            augmentation=data.augmentation,
+            token_budget=training.token_budget,
+            seed=training.seed,
+        )
 
     def train(
         self,
@@ -52,4 +65,5 @@ class TokenFamily(OfflineFamily[TokenObjective]):
         resume: bool,
     ) -> dict[str, Any]:
         """Train on the answers of some rows."""
-        return token_setup(objective, validation, rows).trainer(training, out, title).run(resume=resume)
+        setup = token_setup(objective, validation, rows, token_budget=training.token_budget, seed=training.seed)
+        return setup.trainer(training, out, title).run(resume=resume)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
 from recalign.decoding.engine import PolicyEngine
@@ -15,6 +18,7 @@ from recalign.models.policy import Policy
 from recalign.plugins.registry import blamed
 from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.offline.examples import IGNORED, Example, TokenBatch, collate
+from recalign.training.speed import Work
 
 
 class TokenStep:
@@ -24,23 +28,40 @@ class TokenStep:
         policy: what is trained.
         objective: the loss.
         engine: knows the valid next tokens, for objectives that read them.
+        token_budget: maximum number of tokens per forward and backward pass, padding included.
     """
 
     runs_wrapped = True
 
-    def __init__(self, policy: Policy, objective: TokenObjective, engine: PolicyEngine) -> None:
-        self.policy, self.objective, self.engine = policy, objective, engine
+    def __init__(
+        self, policy: Policy, objective: TokenObjective, engine: PolicyEngine, token_budget: int = 2**62
+    ) -> None:
+        self.policy, self.objective, self.engine, self.token_budget = policy, objective, engine, token_budget
+        self.work = Work()
         self._surveyed = False
 
     def begin(self, batches: Sequence[TokenBatch]) -> None:
         """Let an objective that surveys look at the batches of an update; of a single one `accumulate` lets it."""
-        self._surveyed = self.objective.needs.survey and len(batches) > 1
+        parts = [part for batch in batches for part in batch.parts(self.token_budget)]
+        self._surveyed = self.objective.needs.survey and len(parts) > 1
         if self._surveyed:
             self.policy.model.eval()  # dropout would draw random numbers, of which an interrupted run does not know
-            self._survey(self.answers(self.policy.model, batch) for batch in batches)
+            self._survey(self.answers(self.policy.model, part) for part in parts)
 
     def accumulate(self, model: torch.nn.Module, batch: TokenBatch, update: Accumulation) -> dict[str, float]:
-        """Run a batch's forward and backward pass; return the objective's figures."""
+        """Run a batch's forward and backward passes within the token budget; return the objective's mean figures."""
+        parts = batch.parts(self.token_budget)
+        figures: dict[str, float] = defaultdict(float)
+        for number, part in enumerate(parts):
+            self.work.add([example.tokens for example in part.examples], 0)
+            # Processes cut their batches into different numbers of parts: gradients are exchanged after the last one.
+            last = number + 1 == len(parts) or not isinstance(model, DistributedDataParallel)
+            with contextlib.nullcontext() if last else model.no_sync():
+                for name, value in self._accumulate(model, part, update).items():
+                    figures[name] += value * len(part.examples) / len(batch.examples)
+        return dict(figures)
+
+    def _accumulate(self, model: torch.nn.Module, batch: TokenBatch, update: Accumulation) -> dict[str, float]:
         answers = self.answers(model, batch)
         if self.objective.needs.survey and not self._surveyed:
             self._survey([answers])
@@ -108,6 +129,8 @@ class TokenStep:
 
     def _valid_tokens(self, examples: Sequence[Example]) -> ValidTokens:
         """Find where the responses had a choice, and between which tokens; S counts their tokens end to end."""
+        if examples[0].row.question is not None:
+            return self._words(examples)
         titles, device = self.policy.titles, self.policy.device
         responses = [example.titles.astype(np.int64) for example in examples]
         lengths = np.array([len(response) for response in responses])
@@ -130,6 +153,21 @@ class TokenStep:
         positions, sizes, tokens_ = (torch.cat([part[i] for part in parts]) for i in range(3))
         starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         return ValidTokens(positions=positions, starts=starts, tokens=tokens_)
+
+    def _words(self, examples: Sequence[Example]) -> ValidTokens:
+        """Find the token of each answer that decides between two words."""
+        positions: list[int] = []
+        tokens: list[int] = []
+        offset = 0
+        for example in examples:
+            assert example.row.question is not None
+            decision = self.policy.prompter.questions.decision(example.row.question.form)
+            positions.append(offset + example.text + len(decision.opening) + decision.fork)
+            tokens += decision.choice
+            offset += len(example.tokens) - example.prompt
+        starts = torch.arange(0, 2 * len(examples) + 1, 2)
+        found = (torch.tensor(positions), starts, torch.tensor(tokens))
+        return ValidTokens(*(part.to(self.policy.device) for part in found))
 
     def _excluded(self, row: Row, count: int) -> np.ndarray:
         """Items that a row must not be recommended; its first targets are valid even where the history has them."""

@@ -13,6 +13,7 @@ from recalign.objectives.policy_gradient import TIE, settle_ties, settle_with_re
 
 if TYPE_CHECKING:
     from recalign.api import Completions, Credit, Groups
+    from recalign.training.online.rank_rollouts import RankRollout
 
 SUMMARISED = (
     "reward",
@@ -24,6 +25,9 @@ SUMMARISED = (
     "entropy",
     "validity",
     "repeats",
+    "ranked",
+    "format_failures",
+    "tokens",
     "sampling_gap",
 )
 """Figures whose first and last values the run reports."""
@@ -62,6 +66,36 @@ def rollout_metrics(groups: Groups, credit: Credit, completions: Completions) ->
         rewards, reference = settle_with_references(groups.rewards, groups.reference_rewards)
         metrics["saturation"] = float((rewards > reference.amax(dim=1, keepdim=True)).double().mean())
     return metrics
+
+
+def ranking_metrics(rollout: RankRollout) -> dict[str, float]:
+    """Figures of one step's rankings.
+
+    - `reward`: mean over all processes' orders; `zero_reward`: share of orders without any; `zero_variance`: share of
+      sets whose orders are all worth the same.
+    - `ranked`: mean reward of the orders by score (this process's, as all that follow).
+    - `advantage`: mean |advantage| of the responses.
+    - `recommended`: share of positive decisions. `format_failures`: share of answers whose decision had to be forced.
+    - `tokens`: mean length of an answer. `entropy`: nats a chosen token, estimated from the samples themselves.
+    - `spread`: standard deviation of a set's scores.
+    """
+    rewards = rollout.all_rankings.rewards
+    answers, sets = rollout.answers, rollout.sets
+    settled = settle_ties(rewards.flatten(0, 1))
+    scores = [line[there] for line, there in zip(rollout.scores, sets.spread(sets.present), strict=True)]
+    return {
+        "reward": float(rewards.mean()),
+        "zero_variance": float(zero_variance(settled).double().mean()),
+        "zero_reward": float((settled == 0).double().mean()),
+        "ranked": float(rollout.ranked.mean()),
+        "advantage": float(rollout.credit.responses.abs().mean()),
+        "recommended": float(answers.recommended.double().mean()),
+        "format_failures": float((~answers.well_formed).double().mean()),
+        "tokens": float(answers.lengths.double().mean()),
+        "entropy": float(-answers.logps.sum()) / max(int(answers.chosen.sum()), 1),
+        "spread": float(np.mean([line.std(correction=0) for line in scores])),
+        **rollout.credit.metrics,
+    }
 
 
 def summarise(log: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -124,7 +158,7 @@ def plot_curves(log: Sequence[Mapping[str, Any]], reward: str, start: float, fil
         axes.plot(*zip(*steps, strict=True), label="sampled, training prompts", linewidth=1)
     axes.plot(*zip(*valid, strict=True), label="greedy, validation", marker="o", markersize=3)
     axes.set_xlabel("step")
-    axes.set_ylabel(reward)
+    axes.set_ylabel(reward, parse_math=False)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)

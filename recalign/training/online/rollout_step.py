@@ -14,12 +14,12 @@ from recalign.api import PolicyBatch
 from recalign.decoding.compatibility import beyond_window
 from recalign.decoding.hidden_states import takes_tree_mask
 from recalign.decoding.microbatches import microbatches
-from recalign.runs.cost import MemoryWatch
 from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.logprobs.completions import completion_logps
 from recalign.training.online import diagnostics
 from recalign.training.online.rollouts import Rollout, make_rollout
-from recalign.training.processes import process
+from recalign.training.processes import averaged, process
+from recalign.training.speed import Work
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -75,6 +75,7 @@ class RolloutStep:
         self.updates_per_rollout, self.token_budget, self.kl_every = updates_per_rollout, token_budget, kl_every
         self.seed = seed
         self.tree_mask = takes_tree_mask(policy.model)
+        self.work = Work()
         self.rollout: Rollout | None = None
         self.old_logps: torch.Tensor | None = None
         self.reference_logps: torch.Tensor | None = None  # of this rollout, once they were asked for
@@ -91,26 +92,29 @@ class RolloutStep:
             update: adds up the parts.
 
         Returns:
-            Figures to log.
+            Figures to log, of all processes.
 
         Raises:
             UserError: the objective or the reward misbehaves; the plugin is named.
         """
         number = int(batch[0])
         figures: dict[str, float] = {}
-        memory = MemoryWatch(self.policy.device)
         if number % self.updates_per_rollout == 0 or self.rollout is None:
             self.rollout = self._roll_out(number // self.updates_per_rollout)
             self.old_logps = self.reference_logps = None
             rollout = self.rollout
             figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
             figures["seconds_rollout"] = rollout.seconds
+            if "entropy" in figures:  # nats a decision, of the decisions of all processes
+                decisions = int((rollout.completions.logps != 0).sum())
+                figures |= averaged({"entropy": figures["entropy"]}, decisions)
         started = time.perf_counter()
         measure_kl = self.objective.needs.reference_logps or number % self.kl_every == 0
         figures |= self._backward(self.rollout, measure_kl, update)
+        sampled = self.rollout.sampled
+        self.work.add(sampled.prompts, int(sampled.lengths.sum()))
         figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
-        figures["peak_memory_mb"] = memory.peak_mb()
-        return figures
+        return averaged(figures, len(self.rollout.sampled))
 
     def _roll_out(self, number: int) -> Rollout:
         rank, processes = process()

@@ -23,9 +23,10 @@ from recalign.training.online.reference_lists import ReferenceKey, ReferenceList
 from recalign.training.online.rollout_step import RolloutStep
 from recalign.training.online.rollouts import check_groups
 from recalign.training.processes import process
-from recalign.training.trainer import RecalignTrainer, read_log
+from recalign.training.rows import validation_rows
+from recalign.training.trainer import RecalignTrainer, TrainingStep, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.training.validation import evenly_spaced, validation_metric
+from recalign.training.validation import validation_metric
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -52,17 +53,50 @@ class RolloutOptions:
 
     Args:
         prompts_per_step: P, over all processes.
-        prompts: train on at most so many training rows, drawn by seed; None: on all.
-        valid_rows: validate on at most so many rows.
+        rows: train on at most so many training rows, drawn by seed; None: on all.
+        valid_rows: validate on at most so many rows; None: see `validation_rows`.
         updates_per_rollout: updates on the same completions.
         token_budget: tokens a backward pass, padding included; sampling may hold keys and values of twice as many.
     """
 
     prompts_per_step: int = 16
-    prompts: int | None = None
-    valid_rows: int = 512
+    rows: int | None = None
+    valid_rows: int | None = None
     updates_per_rollout: int = 1
     token_budget: int = 16384
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which prompts the rollouts of a training ask, and how many updates it has.
+
+    Args:
+        prompts: rows of each rollout.
+        left_out: how many rows the reward is not defined for.
+        updates: number of updates; those on one rollout follow each other.
+        training: as the trainer takes it: one example is one update, validations and checkpoints fall between rollouts.
+    """
+
+    prompts: PromptOrder
+    left_out: int
+    updates: int
+    training: TrainingOptions
+
+    @classmethod
+    def of(
+        cls, dataset: PreparedDataset, expression: MetricExpression, options: RolloutOptions, training: TrainingOptions
+    ) -> Schedule:
+        """Lay out a training.
+
+        Raises:
+            UserError: the reward is defined for no row; more processes than prompts.
+        """
+        prompts, left_out = _prompts(dataset, expression, options, training.seed)
+        again = options.updates_per_rollout
+        if training.eval_every == 0:
+            training = replace(training, eval_every=prompts.steps_an_epoch * again)
+        updates = training.max_steps or int(np.ceil(training.epochs * prompts.steps_an_epoch)) * again
+        return cls(prompts, left_out, updates, _for_updates(training, updates, again))
 
 
 def align_policy(
@@ -81,30 +115,61 @@ def align_policy(
     Besides, `curves.png` is written to the run folder, and a row with fewer items left than a group has ranked titles
     is a UserError.
     """
-    schedule, left_out = _schedule(dataset, expression, options, training.seed)
-    if training.eval_every == 0:
-        training = replace(training, eval_every=schedule.steps_an_epoch * options.updates_per_rollout)
-    check_groups(engine, objective, dataset.rows("train"), schedule.indices)
-    again = options.updates_per_rollout
-    updates = training.max_steps or int(np.ceil(training.epochs * schedule.steps_an_epoch)) * again
-    valid = evenly_spaced(dataset.rows("valid"), options.valid_rows)
+    schedule = Schedule.of(dataset, expression, options, training)
+    check_groups(engine, objective, dataset.rows("train"), schedule.prompts.indices)
     console.say(engine.policy.cached_trie.line)
-    start = validation_metric(engine, expression, valid)
     references, sampled = _references(engine, dataset, objective, training.seed), 0
     if references is not None:
-        sampled = references.ensure(engine, dataset.rows("train"), schedule.asked(-(-updates // again)))
-    step = _step(engine, dataset, objective, expression, schedule, references, training, options)
-    _forget_half_rollouts(out / CHECKPOINTS, again)
+        rollouts = -(-schedule.updates // options.updates_per_rollout)
+        sampled = references.ensure(engine, dataset.rows("train"), schedule.prompts.asked(rollouts))
+    step = _step(engine, dataset, objective, expression, schedule, references, options)
+    return {
+        **train_on_rollouts(engine, dataset, step, expression, out, schedule, options, resume=resume),
+        "references_sampled": sampled,
+        "references": None if references is None else str(references.folder),
+        "trie": engine.policy.cached_trie.as_dict(),
+    }
+
+
+def train_on_rollouts(
+    engine: PolicyEngine,
+    dataset: PreparedDataset,
+    step: TrainingStep,
+    expression: MetricExpression,
+    out: Path,
+    schedule: Schedule,
+    options: RolloutOptions,
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train the engine's policy in place by a step whose batches are the numbers of updates.
+
+    Args:
+        engine: bound to the policy.
+        dataset: its validation rows pick the checkpoint, by the reward of the lists that the task decodes.
+        step: rolls out and computes the loss.
+        expression: the reward, bound.
+        out: the run folder; `curves.png` is written there too.
+        schedule: of the updates.
+        options: how rollouts are made.
+        resume: go on from the newest checkpoint.
+
+    Returns:
+        What `run.json` records, as `Family.align` says.
+    """
+    valid = validation_rows(engine.policy, dataset.rows("valid"), options.valid_rows)
+    start = validation_metric(engine, expression, valid)
+    _forget_half_rollouts(out / CHECKPOINTS, options.updates_per_rollout)
     outcome = RecalignTrainer(
         engine.policy,
         step,
-        _for_updates(training, updates, again),
+        schedule.training,
         out,
-        Updates(updates),
+        Updates(schedule.updates),
         collate=list,
         validate=lambda: {"reward": validation_metric(engine, expression, valid)},
-        sampler=UpdateSampler(updates, process()[1]),
-        title=f"{objective.name}, reward {expression.text}",
+        sampler=UpdateSampler(schedule.updates, process()[1]),
+        title=f"{step.objective.name}, reward {expression.text}",
     ).run(resume=resume)
     engine.policy.prompter.tell()
     if outcome["best_reward"] is None or outcome["best_reward"] <= start:
@@ -112,17 +177,14 @@ def align_policy(
     return {
         **outcome,
         "start_reward": start,
-        "prompts": len(schedule.indices),
-        "left_out": left_out,
-        "references_sampled": sampled,
-        "references": None if references is None else str(references.folder),
+        "prompts": len(schedule.prompts.indices),
+        "left_out": schedule.left_out,
         "truncated": engine.policy.prompter.truncated,
-        "trie": engine.policy.cached_trie.as_dict(),
         **_report(out, expression.text, start, engine.policy.device, options.token_budget),
     }
 
 
-def _schedule(
+def _prompts(
     dataset: PreparedDataset, expression: MetricExpression, options: RolloutOptions, seed: int
 ) -> tuple[PromptOrder, int]:
     """Choose the prompts and their order; also, how many rows were left out."""
@@ -131,7 +193,7 @@ def _schedule(
         raise UserError(
             f"{processes} processes share {options.prompts_per_step} prompts a step.", "Raise --prompts-per-step."
         )
-    indices, left_out = choose_prompts(dataset.rows("train"), expression, options.prompts, seed)
+    indices, left_out = choose_prompts(dataset.rows("train"), expression, options.rows, seed)
     if left_out:
         console.say(f"{left_out} training rows are left out: {expression.text} is not defined for them.")
     if len(indices) < processes:
@@ -144,9 +206,8 @@ def _step(
     dataset: PreparedDataset,
     objective: RolloutObjective,
     expression: MetricExpression,
-    schedule: PromptOrder,
+    schedule: Schedule,
     references: ReferenceLists | None,
-    training: TrainingOptions,
     options: RolloutOptions,
 ) -> RolloutStep:
     return RolloutStep(
@@ -155,13 +216,13 @@ def _step(
         objective,
         expression,
         dataset.rows("train"),
-        schedule,
+        schedule.prompts,
         references,
         reference_policy(engine.policy),
         updates_per_rollout=options.updates_per_rollout,
         token_budget=options.token_budget,
-        kl_every=training.eval_every,
-        seed=training.seed,
+        kl_every=schedule.training.eval_every,
+        seed=schedule.training.seed,
     )
 
 
@@ -172,9 +233,9 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
     console.say(diagnostics.line(summary, seconds))
     held = ("peak_memory_mb", "pass_tokens")
     memory = {name: max((record.get(name, 0) for record in log), default=0) for name in held}
-    above = "of the GPU" if device.type == "cuda" else "beyond the model and the data"
+    whose = "the GPU" if device.type == "cuda" else "the process"
     console.say(
-        f"Memory: a step took at most {memory['peak_memory_mb']:,.0f} MB {above}; a pass at most "
+        f"Memory: {whose} held at most {memory['peak_memory_mb']:,.0f} MB in a step; a pass had at most "
         f"{memory['pass_tokens']:,.0f} tokens (--token-budget {token_budget})."
     )
     if process()[0] == 0:

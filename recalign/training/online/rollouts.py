@@ -63,6 +63,7 @@ def score_groups(
     *,
     scores: np.ndarray | None = None,
     ranked: bool = False,
+    lengths: np.ndarray | None = None,
 ) -> np.ndarray:
     """Score G lists of each of P rows at once.
 
@@ -72,6 +73,7 @@ def score_groups(
         rows: [P].
         scores: [P, G] log-probabilities of the lists, where they are known.
         ranked: the lists of a group are the titles of a beam search, best first.
+        lengths: [P] positions of each row's lists; None: K.
 
     Returns:
         float64 [P, G].
@@ -83,7 +85,7 @@ def score_groups(
     groups = np.repeat(np.arange(prompts), group_size)
     lists = ListBatch(
         items=items.reshape(-1, length).astype(np.int64, copy=False),
-        lengths=np.full(prompts * group_size, length),
+        lengths=np.full(len(groups), length) if lengths is None else lengths[groups],
         rows=[rows[group] for group in groups],
         groups=groups,
         logps=None if scores is None else scores.ravel().astype(np.float64),

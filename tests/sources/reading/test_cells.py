@@ -117,3 +117,36 @@ def test_columns_of_lists_are_no_ids(tmp_path):
 def test_rows_of_a_table_are_those_that_were_read(tmp_path):
     file = write(tmp_path, "user,time,stars,title\na,1,1,A\nb,x,1,B\nc,1\nd,2,2,D\n")
     assert typed(open_table(file), columns()).rows.select("title").collect()["title"].to_list() == ["A", "D"]
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
+def test_times_are_seconds_whatever_they_are_counted_in(tmp_path, unit, factor):
+    file = tmp_path / "x.csv"
+    file.write_text("t\n" + "".join(f"{(1_300_000_000 + n) * factor}\n" for n in range(5)) + "0\n")
+    read = typed(open_table(file), {"t": Column("t", "time")})
+    assert read.frame.collect()["t"].to_list() == [*(1_300_000_000.0 + n for n in range(5)), 0.0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2011-03-13T07:06:40Z",
+        "2011-03-13T08:06:40+01:00",
+        "2011-03-13 08:06:40+0100",
+        "2011-03-13T07:06:40.000000+00:00",
+        "2011-03-13 07:06:40 UTC",
+        "Sun Mar 13 00:06:40 -0700 2011",
+        "2011/03/13 07:06:40",
+    ],
+)
+def test_date_times_with_offsets(tmp_path, text):
+    file = tmp_path / "x.csv"
+    file.write_text(f"t\n{text}\n{text}\n")
+    assert typed(open_table(file), {"t": Column("t", "time")}).frame.collect()["t"].to_list() == [1_300_000_000.0] * 2
+
+
+def test_forms_of_dates_may_differ_within_a_column(tmp_path):
+    file = tmp_path / "x.tsv"
+    file.write_text("t\n2011-03-13\n2011-03-13T00:00:00Z\n03 13, 2011\nMarch 13, 2011\n13-Mar-2011\n")
+    read = typed(open_table(file), {"t": Column("t", "time")})
+    assert read.frame.collect()["t"].to_list() == [1_299_974_400.0] * 5
