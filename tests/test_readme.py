@@ -155,6 +155,8 @@ def test_a_built_wheel_brings_the_recipes_and_the_entry_points(tmp_path, monkeyp
     assert not [name for name in names if name.startswith(("tests/", "plugins/"))]
     metadata = next(name for name in names if name.endswith("entry_points.txt"))
     assert "blade = recalign.objectives.blade" in wheel.read(metadata).decode()
+    page = {f"recalign/comparison/page/report.{suffix}" for suffix in ("html.jinja", "css", "js")}
+    assert page <= set(names)
 
 
 def test_a_source_distribution_can_be_built_from(tmp_path, monkeypatch):
