@@ -86,7 +86,7 @@ def padded_update(engine: PolicyEngine, objective: object, rollout: RankRollout)
     choice = torch.tensor(policy.prompter.questions.decision(form).choice)
     prompts = []
     for row in sets.rows:
-        shared, questions = policy.prompter.questions.encode(row, row.candidates, form)
+        shared, questions = policy.prompter.questions.encode(row, np.sort(row.candidates), form)
         prompts += [np.concatenate([shared, question]) for question in questions]
 
     def update() -> float:

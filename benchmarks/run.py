@@ -29,6 +29,7 @@ GOALS = {
     "rollouts": ">= 8",
     "grpo_full": ">= 7",
     "grpo_real": ">= 14",
+    "rank_decode": ">= 6",
     "rank_step": ">= 5",
     "bear_over_sft": "<= 1.05",
     "msl_over_sft": "<= 1.05",
@@ -43,6 +44,7 @@ QUICK = (
     "rollouts",
     "grpo_full",
     "grpo_real",
+    "rank_decode",
     "rank_step",
     "bear_over_sft",
     "help_seconds",
@@ -61,6 +63,7 @@ class Plan:
         group_size: G.
         candidates: K of the ranking benchmarks.
         rationale: tokens of a rationale there.
+        ranked: rows of `rank_decode`.
         batch: rows of a supervised batch.
         repeats: pairs of timings.
         seconds: begin no further pair of a benchmark after this time.
@@ -75,6 +78,7 @@ class Plan:
     group_size: int = 16
     candidates: int = 20
     rationale: int = 60
+    ranked: int = 8
     batch: int = 16
     repeats: int = 5
     seconds: float = 300.0
@@ -84,7 +88,7 @@ class Plan:
 
 PLANS = {
     "full": Plan(),
-    "quick": Plan({"training": 15}, step_prompts=2, repeats=3, seconds=10.0),
+    "quick": Plan({"training": 15}, step_prompts=2, ranked=2, repeats=3, seconds=10.0),
     "smoke": Plan(
         {"hidden": 32, "layers": 1, "vocabulary": 800, "titles": 80, "training": 1},
         prompts=2,
@@ -93,6 +97,7 @@ PLANS = {
         group_size=2,
         candidates=3,
         rationale=5,
+        ranked=2,
         batch=2,
         repeats=1,
         seconds=5.0,
@@ -198,6 +203,17 @@ class Bench:
             seconds=self.plan.seconds,
         )
         return _ratio(pairs, "tokens a completion: " + ", ".join(f"{who} {mean:.0f}" for who, mean in lengths.items()))
+
+    def rank_decode(self) -> Result:
+        """Greedy rationales about the candidates of some rows against `generate`, all in one batch each."""
+        from rank_decode import decode_against_generate
+        from rank_update import ranking_rows
+
+        setting = self.setting.for_lists(self.plan.candidates, task="rank")
+        rows = ranking_rows(setting, self.plan.ranked, self.plan.candidates, history=self.plan.candidates)
+        limits = {"repeats": self.plan.repeats, "seconds": self.plan.seconds}
+        pairs = decode_against_generate(setting, rows, length=self.plan.rationale, **limits)
+        return _ratio(pairs, f"{len(rows)} rows, {self.plan.candidates} candidates, {self.plan.rationale} tokens")
 
     def rank_step(self) -> Result:
         """The passes of an R2Rank update against padded ones of the same loss, one row of K rationales at a time."""

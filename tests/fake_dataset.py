@@ -31,7 +31,7 @@ def write_dataset(
 ) -> PreparedDataset:
     """Write users who walk through the catalogue in steps of one, each from another start; liked = even item.
 
-    In the rank task the target is liked, and stands among `list_length` candidates in ascending order.
+    In the rank task the target is liked, and stands among `list_length` candidates, which come in random order.
     """
     item_ids = item_ids or [str(100 + index) for index in range(len(titles))]
     path.mkdir(parents=True)
@@ -77,7 +77,8 @@ def write_dataset(
 
 def _ranked(walks: list[np.ndarray], history: int, size: int, items: int) -> dict[str, list]:
     """Candidates, times, ratings and profiles of the rank task's rows."""
-    sets = [np.sort((walk[history] + 3 * np.arange(size)) % items).astype(np.int32) for walk in walks]
+    random = np.random.default_rng(0)
+    sets = [random.permutation((walk[history] + 3 * np.arange(size)) % items).astype(np.int32) for walk in walks]
     return {
         "candidates": sets,
         "times": [1.6e9 + 86_400.0 * np.arange(history) for _ in walks],

@@ -36,7 +36,9 @@ from recalign.errors import UserError
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
-    from recalign.api import Decoder
+    from collections.abc import Sequence
+
+    from recalign.api import Decoder, Row
     from recalign.data.dataset import PreparedDataset
     from recalign.models.policy import Policy
     from recalign.runs.lineage import Lineage
@@ -87,7 +89,7 @@ def decode(
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.batches import check_task
-    from recalign.decoding.decode_run import MAKES, DecodeRun
+    from recalign.decoding.decode_run import MAKES
     from recalign.models.policy import load_policy
     from recalign.models.weights import check_model
     from recalign.params import parse_assignments
@@ -96,7 +98,7 @@ def decode(
     from recalign.runs.lineage import KEY
     from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
-    from recalign.training.processes import connect, process, relaunch, wait_for_all
+    from recalign.training.processes import connect, relaunch
 
     name = model or _newest_model()
     check_model(name, trust_remote_code)
@@ -127,23 +129,7 @@ def decode(
     rows = rows[: min(limit or len(rows), len(rows))]
 
     def work(policy: Policy) -> dict[str, Any]:
-        decoding = DecodeRun(
-            run.path,
-            policy,
-            dataset,
-            chosen,
-            size=asked["size"],
-            seed=seed,
-            batch_size=batch_size,
-            share=process(),
-            wait=wait_for_all,
-        )
-        results = decoding(rows, asked["exclude_history"], token_budget)
-        if not console.speaks():
-            return results
-        console.say(policy.cached_trie.line)
-        _summarise(run.path, results)
-        return results
+        return _decode(run.path, policy, dataset, chosen, rows, asked, token_budget)
 
     def ready() -> Policy:
         connect(where.place())
@@ -161,6 +147,37 @@ def decode(
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
     return {"out": str(run.path), **perform(run, asking, ready, work, resume=resume, overwrite=overwrite)}
+
+
+def _decode(
+    folder: Path,
+    policy: Policy,
+    dataset: PreparedDataset,
+    decoder: Decoder,
+    rows: Sequence[Row],
+    asked: dict[str, Any],
+    token_budget: int,
+) -> dict[str, Any]:
+    """Decode, and say how it went; the results, which the first of several processes has."""
+    from recalign.decoding.decode_run import DecodeRun
+    from recalign.training.processes import process, wait_for_all
+
+    decoding = DecodeRun(
+        folder,
+        policy,
+        dataset,
+        decoder,
+        size=asked["size"],
+        seed=asked["seed"],
+        batch_size=asked["batch_size"],
+        share=process(),
+        wait=wait_for_all,
+    )
+    results = decoding(rows, asked["exclude_history"], token_budget)
+    if console.speaks():
+        console.say(policy.cached_trie.line)
+        _summarise(folder, results)
+    return results
 
 
 def _inputs(name: str, dataset: PreparedDataset, decoder: Decoder) -> dict[str, str]:

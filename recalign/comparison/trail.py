@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import join
+from shlex import join, quote
 from typing import Any
 
 from recalign.comparison.evaluations import Evaluation
@@ -113,13 +113,13 @@ def read_log(step: Step) -> list[dict[str, Any]]:
 
 
 def commands(trails: Iterable[Trail]) -> dict[str, list[str]]:
-    """Gather what was typed to make them: folder -> distinct lines, in the order in which the runs began."""
+    """Gather what was typed to make them: folder, quoted for a shell -> distinct lines, as the runs began."""
     steps = {step.folder: step for trail in trails for step in trail.steps}
     found: dict[str, list[str]] = {}
     for step in sorted(steps.values(), key=lambda step: float(step.record.get("started") or 0.0)):
         if step.invoked is not None:
             line, folder = step.invoked
-            lines = found.setdefault(folder, [])
+            lines = found.setdefault(quote(folder), [])
             if line not in lines:
                 lines.append(line)
     return found

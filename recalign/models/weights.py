@@ -225,7 +225,7 @@ def check_files(folder: Path) -> None:
     Raises:
         UserError: a JSON file is none, holds no object or is nested too deeply; a file of weights is empty or cut off.
     """
-    hint = "Copy the file again, or train the model again."
+    hint = "It may be half-written: copy the file again, or train the model again."
     for file in sorted(folder.glob("*.json")):
         if file.name not in FREE_JSON:
             read_object(file, hint, finite=False)

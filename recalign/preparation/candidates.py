@@ -103,6 +103,32 @@ def candidate_sets(
     return random.permuted(chosen, axis=1).astype(np.int32)
 
 
+def provided_sets(windows: SlidingWindows, size: int, random: np.random.Generator) -> np.ndarray:
+    """Return the candidate sets that the source brings, each in random order: [W, X] int32.
+
+    Args:
+        windows: the rows.
+        size: X, as it was asked for.
+        random: of the order, so that the place of the target tells nothing.
+
+    Raises:
+        UserError: they have another size, or the rows have several targets.
+    """
+    sets = windows.log.candidates
+    assert sets is not None, "the source brings none"
+    if windows.targets != 1:
+        raise UserError(
+            f"The source's candidate sets have one target each, and --targets is {windows.targets}.",
+            "Prepare them with --task rank.",
+        )
+    if sets.shape[1] != size:
+        raise UserError(
+            f"The source's candidate sets have {sets.shape[1]} items, and --candidates is {size}.",
+            f"Pass --task rank --candidates {sets.shape[1]}.",
+        )
+    return random.permuted(sets[windows.log.sequence[windows.cut]], axis=1)
+
+
 def _check_room(consumed: np.ndarray, items: int, size: int, drawable: np.ndarray) -> None:
     """Refuse sets that some user leaves too few items for."""
     had = np.bincount((consumed // items)[drawable[consumed % items]]).max(initial=0)

@@ -32,6 +32,7 @@ class EventLog:
         time: [E] float64.
         rating: [E] float64, NaN where there is none; None where the source has no ratings.
         gain: [E] float64 relevance.
+        candidates: [S, X] int32, the candidate set that the source brings for each sequence's last event, or None.
     """
 
     users: list[str]
@@ -41,6 +42,7 @@ class EventLog:
     time: np.ndarray
     rating: np.ndarray | None
     gain: np.ndarray
+    candidates: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.item)

@@ -22,7 +22,7 @@ from recalign.errors import FULL, UserError
 from recalign.plugins import registry
 from recalign.preparation import dataset_report as report
 from recalign.preparation.accounts import check_accounts, counted, left_out
-from recalign.preparation.candidates import NegativeItems, candidate_sets, genre_matrix
+from recalign.preparation.candidates import NegativeItems, candidate_sets, genre_matrix, provided_sets
 from recalign.preparation.cold_items import without_cold
 from recalign.preparation.events import EventLog, read_events, to_log
 from recalign.preparation.items import CleanItems, clean_items
@@ -237,6 +237,10 @@ def _from_windows(
         )
     with _reading(plugin, path):
         log, split_of, facts = read_windows(raw.windows or {}, cleaned, options.drop_invalid or raw.partial)
+    if log.candidates is not None and options.drop_cold:
+        raise UserError(
+            "The source's candidate sets name items that --drop-cold would leave out.", "Leave out --drop-cold."
+        )
     gains(options.relevance, None, len(log))
     splits = as_provided(log, options, split_of)
     return Prepared(log, cleaned.frame, cleaned, splits, once(log, splits.training), facts)
@@ -277,8 +281,10 @@ def _write(
     for code, name in enumerate(SPLITS):
         part = splits.windows[name]
         sets = None
-        if options.candidates:
-            random = np.random.default_rng([recorded["seed"], 20, code])
+        random = np.random.default_rng([recorded["seed"], 20, code])
+        if log.candidates is not None:
+            sets = provided_sets(part, options.candidates, random)
+        elif options.candidates:
             sets = candidate_sets(part, consumed, size, options.candidates, random, negatives)
         file, profiles = folder / name / "data.arrow", prepared.profiles if events else None
         write_rows(file, part, sets, digest, earlier=exclude, events=events, profiles=profiles)

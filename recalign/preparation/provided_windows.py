@@ -32,7 +32,7 @@ def read_windows(
         (windows of unknown items, left out).
 
     Raises:
-        UserError: no windows, or unknown item ids.
+        UserError: no windows, or unknown item ids; candidate sets that are not sets or of several sizes.
     """
     import polars as pl
 
@@ -70,6 +70,7 @@ def read_windows(
         time=np.repeat(frame["timestamp"].to_numpy(), length),
         rating=None,
         gain=np.ones(len(code)),
+        candidates=_candidate_sets(frame, items) if "candidates" in frame.columns else None,
     )
     distinct = frame.select("user_id", "timestamp", "split", items=pl.col("item").hash()).n_unique()
     facts = {
@@ -78,6 +79,42 @@ def read_windows(
         "dropped_events": bad.height,
     }
     return log, frame["split"].to_numpy(), facts
+
+
+def _candidate_sets(frame: pl.DataFrame, items: CleanItems) -> np.ndarray:
+    """Return the candidate set of each window: int32 [S, X].
+
+    Raises:
+        UserError: a set that names an unknown item or one twice, lacks the window's last item or has it twice, or has
+            another size than the first.
+    """
+    import polars as pl
+
+    index = dict(items.aliases.select("raw", "item").iter_rows())
+    sets = []
+    columns = ("row", "split", "user_id", "item_ids", "candidates")
+    for row, split, user, named, candidates in frame.select(pl.col(*columns)).iter_rows():
+        where = f"Row {row + 1} of {SPLITS[split]} (user {user!r})"
+        ids, target = list(candidates or ()), named[-1]
+        unknown = next((each for each in ids if each not in index), None)
+        if unknown is not None:
+            raise UserError(f"{where} has the candidate {unknown!r}, which the catalogue lacks.", "Complete the items.")
+        found = [index[each] for each in ids]
+        if found.count(index[target]) != 1:
+            how = "twice or more" if found.count(index[target]) else "not at all"
+            raise UserError(
+                f"{where} has its target {target!r} {how} among its candidates.", "A row ranks its target once."
+            )
+        if len(set(found)) < len(found):
+            twice = next(each for each in ids if found.count(index[each]) > 1)
+            raise UserError(f"{where} has the candidate {twice!r} twice.", "Name every candidate once.")
+        if sets and len(found) != len(sets[0]):
+            raise UserError(
+                f"{where} has {len(found)} candidates, the first row {len(sets[0])}.",
+                "Give all rows candidate sets of one size.",
+            )
+        sets.append(found)
+    return np.array(sets, dtype=np.int32)
 
 
 def once(log: EventLog, training: np.ndarray) -> np.ndarray:

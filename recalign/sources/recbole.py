@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
 from recalign.sources.dumps import Items, ids_as_titles, matching, together, windows_of
 from recalign.sources.interactions import Names, interactions
-from recalign.sources.reading import Column, Read, Records, choose, existing, open_table, require, typed
+from recalign.sources.reading import Column, Read, Records, choose, existing, existing_file, open_table, require, typed
 from recalign.sources.reading.texts import separator_of
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class RecboleParams(Params):
     sequence_separator: str = Field(" ", min_length=1, description="between the tokens of a token_seq")
     separator: str = Field("\t", min_length=1, description="between fields, RecBole's field_separator")
     text: str | None = Field(None, description="field of further text (.item)")
+    profile: str | None = Field(
+        None, description="fields of a user's profile (.user), such as age,gender,occupation; the rank task shows them"
+    )
     encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
 
 
@@ -67,13 +70,13 @@ class Recbole(Source):
         return f"{found[0].name} is an atomic file" if found else ""
 
     def files(self, path: Path) -> list[Path]:
-        """The `.inter` file or files and, where there is one, the `.item` file.
+        """The `.inter` file or files and, where there is one, the `.item` file; the `.user` file for profiles.
 
         Raises:
             UserError: the path is missing, or the folder holds no `.inter` file, or those of several datasets.
         """
         inter, item = self._located(path)
-        return inter + ([item] if item else [])
+        return inter + ([item] if item else []) + self._user_files(inter)
 
     def suggestions(self, path: Path | None) -> Mapping[str, Any]:
         """Benchmark files stay split as they are, as far as their fields tell how."""
@@ -99,13 +102,15 @@ class Recbole(Source):
         items, separator = ids_as_titles(pl.concat(named).collect().to_series()), None
         if item is not None:
             items, separator = self._items(item)
+        users = [self._profiles(file) for file in self._user_files(inter)]
         by_split = {SPLITS.get(_split_of(file), ""): each for file, each in zip(inter, reads, strict=True)}
         return RawData(
             items=items.frame,
             events=None if provided else together(reads),
             windows={split: windows_of(each) for split, each in by_split.items()} if provided else None,
-            accounts=[*(each.account for each in reads), *items.accounts],
+            accounts=[*(each.account for each in [*reads, *users]), *items.accounts],
             genre_separator=separator,
+            users=users[0].frame if users else None,
         )
 
     def _located(self, path: Path) -> tuple[list[Path], Path | None]:
@@ -124,6 +129,26 @@ class Recbole(Source):
         item = folder / f"{_dataset(inter[0])}.item"
         inter.sort(key=lambda file: list(SPLITS).index(_split_of(file) or "train"))
         return inter, item if item.is_file() else None
+
+    def _user_files(self, inter: list[Path]) -> list[Path]:
+        """The `.user` file beside the `.inter` files, where profiles are asked for."""
+        if self.params.profile is None:
+            return []
+        return [existing_file(inter[0].parent / f"{_dataset(inter[0])}.user")]
+
+    def _profiles(self, file: Path) -> Read:
+        """Users with what some fields say of them: "age 24, occupation technician"."""
+        import polars as pl
+
+        table, fields = self._open(file), [each.strip() for each in self.params.profile.split(",")]
+        require(table, {"user": self.params.user})
+        for name in fields:
+            require(table, {"profile": name})
+        read = typed(table, {"user_id": Column(self.params.user, "id")})
+        parts = [pl.format(f"{name} {{}}", pl.col(name)) for name in fields]
+        profile = pl.concat_str(parts, separator=", ", ignore_nulls=True)
+        frame = read.rows.select(user_id=pl.col(self.params.user).cast(pl.String), profile=profile)
+        return Read(frame, read.account, read.rows)
 
     def _events(self, file: Path) -> Read:
         """Interactions of one file."""

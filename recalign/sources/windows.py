@@ -24,6 +24,9 @@ class WindowsParams(Params):
     user: str = Field("user_id", description="column of the user id")
     items: str = Field("item_ids", description="column of the item ids, a list literal, oldest first, targets last")
     timestamp: str = Field("timestamp", description="column of the time of the target")
+    candidates: str | None = Field(
+        None, description="column of the ids that a row ranks, a list literal, its target among them (--task rank)"
+    )
     encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
 
 
@@ -81,11 +84,13 @@ class Windows(Source):
     def _windows(self, file: Path) -> Read:
         """Windows of one file."""
         p, table = self.params, open_table(file, encoding=self.params.encoding)
-        require(table, {"user": p.user, "items": p.items, "timestamp": p.timestamp})
+        ranked = {} if p.candidates is None else {"candidates": p.candidates}
+        require(table, {"user": p.user, "items": p.items, "timestamp": p.timestamp, **ranked})
         columns = {
             "user_id": Column(p.user, "id"),
             "item_ids": Column(p.items, "list"),
             "timestamp": Column(p.timestamp, "time"),
+            **{name: Column(column, "list") for name, column in ranked.items()},
         }
         return typed(table, columns)
 

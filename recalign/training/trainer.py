@@ -240,8 +240,10 @@ class RecalignTrainer(Trainer):
         try:
             super()._save_checkpoint(*arguments, **keywords)
         except (OSError, SafetensorError, RuntimeError) as error:
+            # torch and safetensors tell of a full disk in the words of their own source
+            said = error.strerror if isinstance(error, OSError) and error.strerror else "the disk took no more"
             raise UserError(
-                f"Saving a checkpoint in {self.args.output_dir} failed: {error}.",
+                f"Saving a checkpoint in {self.args.output_dir} failed: {said}.",
                 "Free some space, then go on with --resume.",
             ) from error
 

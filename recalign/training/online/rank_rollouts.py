@@ -15,6 +15,7 @@ from recalign.api import INVALID, RankCredit, Rankings, Rationales, Row
 from recalign.decoding.random_numbers import random_keys, uniforms
 from recalign.objectives.plackett_luce import best_orders, order_logps
 from recalign.plugins.registry import blamed, plugin_error
+from recalign.tasks.rank import candidates_of
 from recalign.training.online.rollouts import score_groups
 from recalign.training.processes import process
 
@@ -71,12 +72,13 @@ class Sets:
 
     @classmethod
     def of(cls, rows: Sequence[Row], group_size: int) -> Sets:
-        """Lay out the candidates of rows."""
-        counts = np.array([len(row.candidates) for row in rows])
+        """Lay out the candidates of rows, in the order in which `engine.questions` asks about them."""
+        candidates = candidates_of(rows)
+        counts = np.array([len(each) for each in candidates])
         width = widest(int(counts.max()))
         items = np.full((len(rows), width), INVALID)
-        for line, row in zip(items, rows, strict=True):
-            line[: len(row.candidates)] = row.candidates
+        for line, each in zip(items, candidates, strict=True):
+            line[: len(each)] = each
         row_of = np.repeat(np.arange(len(rows)), counts * group_size)
         place = np.concatenate([np.arange(count * group_size) for count in counts])
         set_of = row_of * group_size + place % group_size
@@ -185,6 +187,7 @@ def make_rankings(
         states=answering.state,
     )
     sets = Sets.of(rows, needs.sets)
+    assert torch.equal(answers.items, sets.items[answers.rows, sets.column]), "answers in another order than sets"
     with torch.no_grad():
         scores = sets.part().grid(objective.scores(answers.states)).cpu()  # [S, K]
     present, gains = sets.spread(sets.present), sets.spread(sets.gains)

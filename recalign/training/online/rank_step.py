@@ -15,6 +15,7 @@ import torch
 from recalign.api import PolicyBatch, RankBatch, Rationales
 from recalign.decoding.engine import PolicyEngine
 from recalign.runs.cost import MemoryWatch
+from recalign.tasks.rank import candidates_of
 from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.online import diagnostics
 from recalign.training.online.rank_rollouts import Part, RankRollout, make_rankings
@@ -195,8 +196,8 @@ class RankStep:
         """Cut the sets into parts that fit the token budget, a row's next to each other; also the largest in tokens."""
         needs, sets, questions = self.objective.needs, rollout.sets, self.policy.prompter.questions
         shared, own = [], []  # tokens of each row: what its prompts begin with, and its questions by column
-        for row in sets.rows:
-            begin, rest = questions.encode(row, row.candidates, needs.answering.form)
+        for row, candidates in zip(sets.rows, candidates_of(sets.rows), strict=True):
+            begin, rest = questions.encode(row, candidates, needs.answering.form)
             shared.append(len(begin))
             own.append(np.array(list(map(len, rest))))
         lengths = rollout.answers.lengths.numpy()
