@@ -119,14 +119,13 @@ def train_supervised(
     family.check(objective, dataset, options.model)
     options = replace(options, training=_with_defaults(options, objective))
     backbone = _backbone(options, dataset)
-    inputs = {"data": dataset.hash, "model": model_hash(options.model)}
-    if backbone is not None:
-        inputs |= {str(file): file_hash(file) for file in backbone.files if file.exists()}
     rationales = None
     if options.rationales is not None:
         family.check_rationales(objective)
         rationales = rationale_rows(Path(options.rationales), dataset, options.training.seed)
-        inputs["rationales"] = file_hash(Path(options.rationales))
+    files = [*(backbone.files if backbone is not None else ()), *filter(None, [options.rationales])]
+    read = {str(file): file_hash(Path(file)) for file in files if Path(file).exists()}
+    inputs = {"data": dataset.hash, "model": model_hash(options.model), **read}
 
     def ready() -> TrainingSetup:
         connect(options.hardware.place())

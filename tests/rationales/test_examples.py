@@ -99,11 +99,11 @@ def test_a_changed_file_is_another_training(made, tmp_path):
         ({"title": "Another"}, "the title is 'Another'"),
     ],
 )
-def test_a_line_that_does_not_fit_is_told_before_a_model_is_loaded(made, tmp_path, call, change, says):
+def test_a_line_that_does_not_fit_is_told_before_a_folder_is_made(made, tmp_path, call, change, says):
     dataset, file = made
     first = json.loads(file.read_text("utf-8").splitlines()[0])
     (tmp_path / "x.jsonl").write_text(json.dumps({**first, **change}), "utf-8")
-    arguments = ["--data", dataset.path, "--model", "nowhere", "--rationales", tmp_path / "x.jsonl"]
+    arguments = ["--data", dataset.path, "--model", TINY, "--rationales", tmp_path / "x.jsonl"]
     code, told = call("sft", *arguments, "--out", tmp_path / "sft")
     assert code == 2
     assert says in told
