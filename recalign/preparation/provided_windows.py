@@ -101,7 +101,7 @@ def _candidate_sets(frame: pl.DataFrame, items: CleanItems) -> np.ndarray:
     import polars as pl
 
     index = dict(items.aliases.select("raw", "item").iter_rows())
-    sets = []
+    sets: list[list[int]] = []
     columns = ("row", "split", "user_id", "item_ids", "candidates")
     for row, split, user, named, candidates in frame.select(pl.col(*columns)).iter_rows():
         where = f"Row {row + 1} of {SPLITS[split]} (user {user!r})"
