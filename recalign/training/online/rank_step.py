@@ -14,12 +14,12 @@ import torch
 
 from recalign.api import PolicyBatch, RankBatch, Rationales
 from recalign.decoding.engine import PolicyEngine
-from recalign.runs.cost import MemoryWatch
 from recalign.tasks.rank import candidates_of
 from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.online import diagnostics
 from recalign.training.online.rank_rollouts import Part, RankRollout, make_rankings
-from recalign.training.processes import process
+from recalign.training.processes import averaged, process
+from recalign.training.speed import Work
 
 if TYPE_CHECKING:
     from recalign.api import RankObjective
@@ -75,6 +75,7 @@ class RankStep:
         self.rows, self.prompts, self.reference = rows, prompts, reference
         self.updates_per_rollout, self.token_budget, self.kl_every = updates_per_rollout, token_budget, kl_every
         self.seed = seed
+        self.work = Work()
         self.rollout: RankRollout | None = None
         self.old: PassResult | None = None  # of this rollout, under the policy that made it
         self.reference_logps: torch.Tensor | None = None  # [N, T] of this rollout, once they were asked for
@@ -92,14 +93,13 @@ class RankStep:
             update: adds up the parts.
 
         Returns:
-            Figures to log.
+            Figures to log, of all processes.
 
         Raises:
             UserError: the objective or the reward misbehaves; the plugin is named.
         """
         number = int(batch[0])
         figures: dict[str, float] = {}
-        memory = MemoryWatch(self.policy.device)
         if number % self.updates_per_rollout == 0 or self.rollout is None:
             self.rollout = self._roll_out(number // self.updates_per_rollout)
             self.old = self.reference_logps = None
@@ -110,8 +110,7 @@ class RankStep:
         measure_kl = needs.responses and (needs.reference_logps or number % self.kl_every == 0)
         figures |= self._backward(self.rollout, measure_kl, update)
         figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
-        figures["peak_memory_mb"] = memory.peak_mb()
-        return figures
+        return averaged(figures, len(self.rollout.sets))
 
     def _roll_out(self, number: int) -> RankRollout:
         rank, processes = process()
@@ -193,7 +192,10 @@ class RankStep:
         )
 
     def _parts(self, rollout: RankRollout) -> tuple[list[Part], int]:
-        """Cut the sets into parts that fit the token budget, a row's next to each other; also the largest in tokens."""
+        """Cut the sets into parts that fit the token budget, a row's next to each other; also the largest in tokens.
+
+        What a pass over all of them has to run is counted as work.
+        """
         needs, sets, questions = self.objective.needs, rollout.sets, self.policy.prompter.questions
         shared, own = [], []  # tokens of each row: what its prompts begin with, and its questions by column
         for row, candidates in zip(sets.rows, candidates_of(sets.rows), strict=True):
@@ -216,6 +218,8 @@ class RankStep:
             else:
                 parts.append([number])
                 held.append(size + shared[owner])
+        self.work.rows += len(sets.rows)
+        self.work.tokens += sum(shared) + int(sizes.sum())
         return [sets.part(torch.tensor(part)) for part in parts], max(held)
 
     def _bound_to(self, model: torch.nn.Module) -> PolicyEngine:

@@ -305,7 +305,7 @@ def test_a_composite_reward_drives_it(run):
         ({"reward": "ndcg@7"}, "looks at 7 positions, and the lists have 6"),
         ({"reward": "ranking"}, "orders candidates"),
         ({"prompts_per_step": 1}, "nothing that a response is compared with"),
-        ({"prompts": 1}, "nothing that a response is compared with"),
+        ({"rows": 1}, "nothing that a response is compared with"),
     ],
 )
 def test_what_does_not_fit_is_refused(run, options, message):
