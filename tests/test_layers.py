@@ -50,6 +50,7 @@ ORDER = [
     "sources",
     "teachers",
     "rationales",
+    "testing",
     "evaluation",
     "training",
     "comparison",

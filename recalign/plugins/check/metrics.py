@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from recalign.api import AnyMetric, CorpusMetric, ListBatch, Metric, Predictions
+from recalign.api import AnyMetric, CorpusMetric, ListBatch, Metric, Predictions, Row
 from recalign.errors import UserError
 from recalign.plugins.check import examples
 
@@ -23,19 +23,26 @@ def problems(metric: AnyMetric) -> Iterator[str]:
             return
         where = f"score (@{cutoff})" if cutoff else "score"
         lists, again = make(), make()
-        values, others = _scored(metric, lists), _scored(metric, again)
+        values, others = scored(metric, lists), scored(metric, again)
         expected = () if isinstance(metric, CorpusMetric) else (len(lists),)
         if values.shape != expected:
             yield f"{where} returns shape {values.shape} for {len(lists)} lists; expected is {expected}"
-        elif not np.isfinite(values).all():
+        elif not finite(metric, values, lists.rows).all():
             yield f"{where} returns NaN or infinity for {lists.items[~np.isfinite(values)].tolist()}"
-        elif not np.array_equal(values, others):
+        elif not np.array_equal(values, others, equal_nan=True):
             yield f"{where} gives two values for the same lists"
         if not np.array_equal(lists.items, make().items):
             yield f"{where} changes the lists that it is handed"
 
 
-def _scored(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
+def finite(metric: AnyMetric, values: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
+    """Say of each value whether it is finite, or of a row for which the metric means nothing."""
+    if not isinstance(metric, Metric):
+        return np.isfinite(values)
+    return np.isfinite(values) | ~np.array([metric.defined_for(row) for row in rows], dtype=bool)
+
+
+def scored(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
     """Values of a per-list metric, [N], or the one value of a corpus-level one, []."""
     if isinstance(metric, CorpusMetric):
         predictions = Predictions(lists.items, np.zeros(lists.items.shape), lists.lengths)
