@@ -15,8 +15,6 @@ from recalign.sources.reading.texts import separator_of
 if TYPE_CHECKING:
     import polars as pl
 
-    pass
-
 TITLES = ("title", "movie_title", "item_name", "name", "book_title", "game_title")
 YEARS = ("release_year", "year", "publication_year")
 ATOMIC = (".inter", ".item", ".user")
