@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from recalign.api import AnyMetric, CorpusMetric, ListBatch, Metric, Predictions, Row
+from recalign.api import AnyMetric, CorpusMetric, ListBatch, Metric, Predictions
 from recalign.errors import UserError
 from recalign.plugins.check import examples
 
@@ -27,19 +27,20 @@ def problems(metric: AnyMetric) -> Iterator[str]:
         expected = () if isinstance(metric, CorpusMetric) else (len(lists),)
         if values.shape != expected:
             yield f"{where} returns shape {values.shape} for {len(lists)} lists; expected is {expected}"
-        elif not finite(metric, values, lists.rows).all():
-            yield f"{where} returns NaN or infinity for {lists.items[~np.isfinite(values)].tolist()}"
+        elif (broken := ~np.isfinite(values) & defined(metric, lists)).any():
+            yield f"{where} returns NaN or infinity for {lists.items[broken].tolist()}"
         elif not np.array_equal(values, others, equal_nan=True):
             yield f"{where} gives two values for the same lists"
         if not np.array_equal(lists.items, make().items):
             yield f"{where} changes the lists that it is handed"
 
 
-def finite(metric: AnyMetric, values: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
-    """Say of each value whether it is finite, or of a row for which the metric means nothing."""
-    if not isinstance(metric, Metric):
-        return np.isfinite(values)
-    return np.isfinite(values) | ~np.array([metric.defined_for(row) for row in rows], dtype=bool)
+def defined(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
+    """[N] whether a per-list metric has a value for the row of each list; true of a corpus-level one, []."""
+    if isinstance(metric, CorpusMetric):
+        return np.array(True)
+    assert isinstance(metric, Metric)
+    return np.array([metric.defined_for(row) for row in lists.rows])
 
 
 def scored(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
