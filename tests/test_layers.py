@@ -56,6 +56,7 @@ ORDER = [
     "comparison",
     "commands",
     "workflow",
+    "python",
     "cli",
     "__main__",
 ]
