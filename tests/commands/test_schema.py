@@ -70,9 +70,9 @@ def printed(capsys, workspace, monkeypatch):
 
 
 def test_what_the_commands_print_fits(printed, workspace, tmp_path):
-    data = write_dataset(workspace / "data", task="next").path
+    data = workspace / "data"
     rank = write_dataset(workspace / "rank", task="rank").path
-    printed("prepare", "synthetic", "-p", "users=40", "-p", "items=30", "--out", workspace / "made")
+    printed("prepare", "synthetic", "--task", "next", "-p", "users=40", "-p", "items=30", "--out", data)
     printed("sft", "--data", data, "--model", MODEL, "--max-steps", 2)
     printed("align", "--data", data, "--reward", "ndcg@1", "--max-steps", 1, "-p", "group_size=4", "--no-report")
     printed("export", "--model", workspace / "home" / "sft", "--out", workspace / "exported")
