@@ -6,11 +6,9 @@ import contextlib
 import itertools
 import json
 import math
-import signal
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.utils.data import Dataset, Sampler
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
 from recalign import console
 from recalign.api import Objective
@@ -30,13 +28,17 @@ from recalign.training.accumulation import Accumulation
 from recalign.training.checkpoints import (
     OBJECTIVE_FILE,
     OLDER,
+    OPTIMIZER_FILE,
     PROGRESS_FILE,
+    SCHEDULER_FILE,
     Progress,
     latest_checkpoint,
     settle_best,
 )
+from recalign.training.flow import Flow, on_signals
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.processes import averaged
+from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
 from recalign.training.speed import Meter, Work, cost_line
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import write_json
@@ -97,7 +99,9 @@ class RecalignTrainer(Trainer):
     ) -> None:
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
         self.validate, self.title = validate, title
-        self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped)
+        self.shards: Shards | None = None
+        self.sharded = sharded()
+        self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped and not self.sharded)
         self.meter = Meter(policy.device, step.work)
         size: int = len(examples)  # type: ignore[arg-type]
         self.sampler = sampler or EpochSampler(size, options.batch_size, options.seed, length_of)
@@ -105,14 +109,15 @@ class RecalignTrainer(Trainer):
         self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
         mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
-        super().__init__(
-            model=policy.model,
-            args=options.arguments(self.out, policy.device, mixed_bfloat16=mixed),
-            data_collator=collate,
-            train_dataset=examples,
-            eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
-            callbacks=[_Flow(self)],
-        )
+        with on_our_own():
+            super().__init__(
+                model=policy.model,
+                args=options.arguments(self.out, policy.device, mixed_bfloat16=mixed),
+                data_collator=collate,
+                train_dataset=examples,
+                eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
+                callbacks=[Flow(self)],
+            )
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
         if options.patience:
@@ -136,10 +141,11 @@ class RecalignTrainer(Trainer):
         checkpoint = latest_checkpoint(self.out / CHECKPOINTS) if resume else None
         self._start_log(checkpoint)
         self._started = time.perf_counter()
-        flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, _Flow))
+        flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, Flow))
         with contextlib.ExitStack() as stack:
             flow.stack = stack
-            stack.enter_context(_on_signals(flow.stop))
+            stack.enter_context(on_signals(flow.stop))
+            stack.enter_context(on_our_own())
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
@@ -213,7 +219,23 @@ class RecalignTrainer(Trainer):
                 if mine:
                     same = {name: value for name, value in group.items() if name != "params"}
                     optimizer.add_param_group({**same, "params": mine, "lr": self.options.module_learning_rate})
+        if self.sharded:
+            self.shards = shards = Shards(self.policy.model)
+            self.accumulation.add_up = shards.reduce
+            for group in optimizer.param_groups:
+                group["params"] = [shards.of(parameter) for parameter in group["params"]]
         return optimizer
+
+    def _wrap_model(self, model, training=True, dataloader=None):  # type: ignore[no-untyped-def]
+        return super()._wrap_model(model, training, dataloader) if self.shards is None else Unwrapped(model)
+
+    def _clip_grad_norm(self, model):  # type: ignore[no-untyped-def]
+        return super()._clip_grad_norm(model) if self.shards is None else self.shards.clip(self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model, grad_norm=None):  # type: ignore[no-untyped-def]
+        if self.shards is not None and grad_norm is None:
+            grad_norm = self.shards.clip(math.inf)
+        return super()._get_grad_norm(model, grad_norm)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
         """Take the batches of an update; what the loss is divided by is for the objective to say."""
@@ -230,6 +252,8 @@ class RecalignTrainer(Trainer):
         return self.sampler
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.policy.save_into(folder, self.policy.model)
@@ -255,9 +279,23 @@ class RecalignTrainer(Trainer):
             self.step.objective.load_state_dict(read_object(folder / OBJECTIVE_FILE, OLDER))
         self.progress = Progress(**read_record(folder / PROGRESS_FILE, Progress, OLDER))
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.shards is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = self.shards.whole_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with reading(checkpoint or self.out, OLDER, "cannot be gone on from"):
-            super()._load_optimizer_and_scheduler(checkpoint)
+            if self.shards is None or checkpoint is None:
+                super()._load_optimizer_and_scheduler(checkpoint)
+                return
+            state = torch.load(Path(checkpoint) / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(self.shards.shard_state(self.optimizer, state))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         name = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
@@ -293,74 +331,6 @@ class RecalignTrainer(Trainer):
         last = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= last]
         (self.out / LOG_FILE).write_text("".join(kept), encoding="utf-8")
-
-
-class _Flow(TrainerCallback):
-    """Progress bar, the sampler's epoch, and stopping when asked to."""
-
-    def __init__(self, trainer: RecalignTrainer) -> None:
-        self.trainer = trainer
-        self.stack = contextlib.ExitStack()
-        self.advance: Callable[..., None] = lambda *_, **__: None
-        self.note: dict[str, str] = {}
-        self.stopped = False
-
-    def stop(self) -> None:
-        if not self.stopped:
-            console.say("stopping after this update, with a checkpoint; once more stops at once.")
-        self.stopped = True
-
-    def on_train_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        if state.is_world_process_zero:
-            self.advance = self.stack.enter_context(console.progress(self.trainer.title, state.max_steps))
-            self.advance(state.global_step)
-
-    def on_epoch_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        self.trainer.sampler.epoch = int(state.epoch or 0)
-
-    def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        self.trainer.meter.end()
-        self.advance(1)
-        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
-        if self.stopped:
-            control.should_save = control.should_training_stop = True
-        control.should_log = control.should_log or control.should_save
-
-    def on_epoch_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        if self.stopped and state.epoch != int(state.epoch):  # the epoch is not over: nothing to validate yet
-            control.should_evaluate = control.should_save = False
-
-    def on_log(self, args, state, control, logs=None, **_):  # type: ignore[no-untyped-def]
-        shown = ("loss", "reward", *(name for name in logs or {} if name.startswith("eval_")))
-        self.note |= {name.replace("eval_", "valid "): f"{logs[name]:.4g}" for name in shown if name in (logs or {})}
-        if "tokens_per_second" in (logs or {}):
-            self.note["tokens/s"] = f"{logs['tokens_per_second']:,.0f}"
-            self.note["MB"] = f"{logs['peak_memory_mb']:,.0f}"
-        self.advance(0, note="  ".join(f"{name} {value}" for name, value in self.note.items()))
-
-
-@contextlib.contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C (or SIGTERM) call `stop`, the second one interrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in handled}
-
-    def handle(number: int, _: Any) -> None:
-        for each in handled:
-            signal.signal(each, signal.default_int_handler)
-        stop()
-
-    for number in handled:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from recalign.decoding.compatibility import KEEPS_STATES, obstacle_to_sharing
+from recalign.decoding.compatibility import obstacle_to_sharing
 from recalign.decoding.hidden_states import obstacle_to_tree_mask
 from tests.decoding.architectures import ARCHITECTURES, Architecture
 from tests.decoding.doubles import make_engine, random_paths, row
