@@ -1,4 +1,4 @@
-"""What happens between a trainer's updates: progress bar, the sampler's epoch, and stopping when asked to."""
+"""What happens between a trainer's updates: progress bar, the examples' epoch, and stopping when asked to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Flow(TrainerCallback):
-    """Progress bar, the sampler's epoch, and stopping when asked to."""
+    """Progress bar, the examples' epoch, and stopping when asked to."""
 
     def __init__(self, trainer: RecalignTrainer) -> None:
         self.trainer = trainer
@@ -39,8 +39,8 @@ class Flow(TrainerCallback):
             self.advance(state.global_step)
 
     def on_epoch_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        """Tell the sampler which epoch begins."""
-        self.trainer.sampler.epoch = int(state.epoch or 0)
+        """Tell the order of examples which epoch begins."""
+        self.trainer.batches.epoch = int(state.epoch or 0)
 
     def on_optimizer_step(self, args, state, control, **_):  # type: ignore[no-untyped-def]
         """Make sharded weights whole again."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
 from recalign import console
@@ -25,6 +25,7 @@ from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
+from recalign.training.batches import Batches, DealtBatches
 from recalign.training.checkpoints import (
     OBJECTIVE_FILE,
     OLDER,
@@ -37,7 +38,7 @@ from recalign.training.checkpoints import (
 )
 from recalign.training.flow import Flow, on_signals
 from recalign.training.offline.examples import EpochSampler
-from recalign.training.processes import averaged
+from recalign.training.processes import averaged, process
 from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
 from recalign.training.speed import Meter, Work, cost_line
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
@@ -79,7 +80,7 @@ class RecalignTrainer(Trainer):
         collate: a list of examples -> a batch as the step takes it.
         validate: returns the validation figures, among them `options.best_metric`.
         length_of: see EpochSampler.
-        sampler: the order of the examples, in place of an EpochSampler.
+        batches: of this process, in place of those that an EpochSampler and `options` make.
         title: what the progress bar calls this.
     """
 
@@ -94,7 +95,7 @@ class RecalignTrainer(Trainer):
         validate: Callable[[], dict[str, float]],
         *,
         length_of: Callable[[int], int] | None = None,
-        sampler: Sampler[Any] | None = None,
+        batches: Batches | None = None,
         title: str = "training",
     ) -> None:
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
@@ -104,7 +105,15 @@ class RecalignTrainer(Trainer):
         self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped and not self.sharded)
         self.meter = Meter(policy.device, step.work)
         size: int = len(examples)  # type: ignore[arg-type]
-        self.sampler = sampler or EpochSampler(size, options.batch_size, options.seed, length_of)
+        rank, processes = process()
+        self.rows_per_update = options.batch_size * options.gradient_accumulation * processes if batches is None else 0
+        self.batches = batches or DealtBatches(
+            EpochSampler(size, self.rows_per_update, options.seed, length_of),
+            self.rows_per_update,
+            options.gradient_accumulation,
+            rank,
+            processes,
+        )
         self._figures: dict[str, list[float]] = defaultdict(list)
         self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
@@ -248,8 +257,9 @@ class RecalignTrainer(Trainer):
         """Count nothing: the estimate is for padded batches of token ids, which a step need not have."""
         return 0
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
-        return self.sampler
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Load the batches of this process; they are dealt out already."""
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:
@@ -258,7 +268,8 @@ class RecalignTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         self.policy.save_into(folder, self.policy.model)
         write_json(folder / OBJECTIVE_FILE, self.step.objective.state_dict())
-        write_json(folder / PROGRESS_FILE, {**self.progress.model_dump(), "seconds": self._seconds()})
+        now = {"seconds": self._seconds(), "rows_per_update": self.rows_per_update}
+        write_json(folder / PROGRESS_FILE, {**self.progress.model_dump(), **now})
 
     def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
         try:
@@ -273,11 +284,17 @@ class RecalignTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
+        self.progress = Progress(**read_record(folder / PROGRESS_FILE, Progress, OLDER))
+        before, now = self.progress.rows_per_update, self.rows_per_update
+        if before and now and before != now:
+            raise UserError(
+                f"Updates had {before} rows up to {folder}; with {process()[1]} processes they would have {now}.",
+                "Go on with as many processes as before, or start again with --overwrite.",
+            )
         with reading(folder, OLDER, "cannot be gone on from"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             restore_modules(self.policy.model, folder)
             self.step.objective.load_state_dict(read_object(folder / OBJECTIVE_FILE, OLDER))
-        self.progress = Progress(**read_record(folder / PROGRESS_FILE, Progress, OLDER))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.shards is None:
