@@ -155,8 +155,11 @@ def group_by_label(runs: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def _configuration(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What a run was asked for, without what may differ between the runs of one group."""
-    kept = {key: value for key, value in options.items() if key not in PER_RUN}
-    if kept.get("model") is not None:
+    """What a run was asked for, without what may differ between the runs of one group.
+
+    An option that was not given is one that an earlier version did not know: both say nothing.
+    """
+    kept = {key: value for key, value in options.items() if key not in PER_RUN and value is not None and value != {}}
+    if "model" in kept:
         kept["model"] = run_name(Path(str(kept["model"])))  # the same step, of another seed or fold
     return sorted((key, _configuration(value) if isinstance(value, Mapping) else value) for key, value in kept.items())
