@@ -50,11 +50,13 @@ ORDER = [
     "sources",
     "teachers",
     "rationales",
+    "testing",
     "evaluation",
     "training",
     "comparison",
     "commands",
     "workflow",
+    "python",
     "cli",
     "__main__",
 ]

@@ -20,7 +20,7 @@ from recalign.commands.shared_options import (
     SizeOption,
     SplitOption,
 )
-from recalign.workspace import RunFolder, home
+from recalign.workspace import home
 
 if TYPE_CHECKING:
     from recalign.api import Recommender
@@ -65,7 +65,7 @@ def baseline(
     from recalign.plugins.registry import create
     from recalign.recommenders.assistants import RECOMMENDER
     from recalign.recommenders.recommend import fit
-    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.runs.lineage import KEY, Lineage
     from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.tasks import find_task
@@ -81,7 +81,6 @@ def baseline(
         "exclude_history": dataset.excludes_history(exclude_history),
         "seed": seed,
     }
-    run = RunFolder(out or home() / f"baseline-{recommender}-{split}")
     facts = {name: asked[name] for name in ("seed", "data", "split", "size", "exclude_history")}
     lineage = Lineage(recommender, options=asked, **facts)
 
@@ -92,6 +91,8 @@ def baseline(
 
     makes = (PREDICTIONS_FILE, RECOMMENDER)
     asking = Asked("baseline", asked, {"data": dataset.hash}, makes, {"seed": seed, KEY: lineage.as_dict()})
+    default = home() / f"baseline-{recommender}-{split}"
+    run = choose_folder(out, default, asking, overwrite=overwrite)
     results = perform(
         run,
         asking,

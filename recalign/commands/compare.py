@@ -10,7 +10,7 @@ import typer
 from recalign import console
 from recalign.commands.shared_options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
 from recalign.errors import ConditionMet, UserError
-from recalign.workspace import RunFolder, content_hash, home
+from recalign.workspace import content_hash, home
 
 if TYPE_CHECKING:
     from recalign.comparison.evaluations import Evaluation
@@ -71,12 +71,11 @@ def compare(
     from recalign.comparison.report_files import FILES, write_report
     from recalign.comparison.systems import compare as compare_runs
     from recalign.evaluation.per_user import split_metrics
-    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
 
     conditions = [Condition.parse(text) for text in fail_if or []]
-    groups = _groups(runs or [], group or [])
     wanted = None if metrics is None else split_metrics(metrics)
-    run = RunFolder(out or home() / "compare")
+    groups = _groups(runs or [], group or [], [*(wanted or ()), *(condition.metric for condition in conditions)])
     asked = {
         "groups": {name: [str(found.folder) for found in members] for name, members in groups.items()},
         "reference": reference,
@@ -89,11 +88,14 @@ def compare(
     for condition in conditions:
         condition.check(comparison)
 
+    asked_for = Asked("compare", asked, inputs, FILES, remade=True)
+    default = home() / "compare"
+    run = choose_folder(out, default, asked_for, overwrite=overwrite)
+
     def work(_: None) -> dict[str, Any]:
         files = write_report(comparison, run.path, users=users, seed=seed)
         return {**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)}
 
-    asked_for = Asked("compare", asked, inputs, FILES)
     results = perform(run, asked_for, lambda: None, work, resume=True, overwrite=overwrite)
     for grid in report.grids(comparison):
         console.show(report.to_rich(grid))
@@ -106,7 +108,7 @@ def compare(
     return results
 
 
-def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
+def _groups(runs: list[Path], named: list[str], metrics: list[str]) -> dict[str, list[Evaluation]]:
     """Open all runs: named groups first where there are any, then the others, grouped by what they are."""
     from recalign.comparison.evaluations import Evaluation, group_by_label
 
@@ -119,8 +121,8 @@ def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
             raise UserError(f"--group {text!r} is not of the form name=run1,run2.", "Write --group blade=a,b,c.")
         if name.strip() in groups:
             raise UserError(f"--group {name.strip()} is given twice.", "Name each group once.")
-        groups[name.strip()] = [Evaluation.find(Path(path)) for path in members]
-    for name, found in group_by_label([Evaluation.find(path) for path in runs]).items():
+        groups[name.strip()] = [Evaluation.find(Path(path), metrics) for path in members]
+    for name, found in group_by_label([Evaluation.find(path, metrics) for path in runs]).items():
         if name in groups:
             raise UserError(f"'{name}' is the name of a --group and of a run.", "Choose another name for the group.")
         groups[name] = found

@@ -85,7 +85,7 @@ def eval(  # noqa: A001
     from recalign.evaluation.exact import read_exact, with_pruning_rates
     from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
     from recalign.evaluation.targets import counting
-    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.runs.lineage import of_predictions
     from recalign.runs.predictions import PREDICTIONS_FILE, check_made_for, find_predictions, read_predictions
     from recalign.tasks import find_task
@@ -109,7 +109,6 @@ def eval(  # noqa: A001
     parse_metrics(names, dataset.catalogue, size, provided=() if exact is None else ("exact",))
     beside = ([*RECOMMENDERS] if recommenders is None else split_metrics(recommenders)) if baselines else []
 
-    run = RunFolder(out or folder / ("eval" if targets == "all" else f"eval-{targets}"))
     asked = {"metrics": names, "targets": targets, "recommenders": beside, "label": label, "seed": seed}
     inputs = {"data": dataset.hash, "predictions": file_hash(folder / PREDICTIONS_FILE)}
     best: Predictions | None = None
@@ -124,7 +123,9 @@ def eval(  # noqa: A001
             folder, dataset, lists, rows, names, run.path, label, exact=best, recommenders=beside, seed=seed
         )
 
-    asking = Asked("eval", asked, inputs, makes)
+    asking = Asked("eval", asked, inputs, makes, remade=True)
+    default = folder / ("eval" if targets == "all" else f"eval-{targets}")
+    run = choose_folder(out, default, asking, overwrite=overwrite)
     results = perform(run, asking, lambda: None, work, resume=True, overwrite=overwrite)
     console.show(_table(results))
     console.say(f"{folder}: {results['rows']} rows of {split}; the figures of every row are in {run.path}.")

@@ -160,14 +160,15 @@ class Rules(Teacher):
         others = np.asarray(self.had.T @ self._not(row))
         scale = 1.0 / np.sqrt(np.maximum(others, 1.0))
         near = np.asarray(self.had @ (weights * scale)) * self._not(row)  # [users]
-        together = np.asarray(self.had.T @ near) * scale
+        with_others = np.asarray(self.had.T @ near) * scale
         genres = self.genre_vectors @ (weights @ self.genre_vectors)
         new = np.ones(items, dtype=bool)
         new[row.consumed] = False
-        kinds = [_shares(values, new) for values in (genres, together, others)]
+        kinds = [_shares(values, new) for values in (genres, with_others, others)]
         weights_of_kinds = (self.params.genres, self.params.cooccurrence, self.params.popularity)
         means = sum(weight * ranks for weight, ranks in zip(weights_of_kinds, kinds, strict=True))
-        return _Evidence(others, *kinds, _shares(np.asarray(means), new))
+        alike, together, popular = kinds
+        return _Evidence(others, alike, together, popular, _shares(np.asarray(means), new))
 
     def _not(self, row: Row) -> np.ndarray:
         """[users] 0 for the row's own user, 1 for all others."""

@@ -32,6 +32,7 @@ from recalign.training.online.diagnostics import CURVES
 from recalign.training.processes import connect
 from recalign.training.rows import VALIDATED, drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
+from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
@@ -112,6 +113,7 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_launch(options.training, options.hardware)
     check_model(options.model, options.trust_remote_code)
     objective = registry.create("objective", options.objective, options.params)
     family = family_of(objective)
