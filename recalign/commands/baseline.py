@@ -19,6 +19,7 @@ from recalign.commands.shared_options import (
     SeedOption,
     SizeOption,
     SplitOption,
+    ThreadsOption,
 )
 from recalign.workspace import home
 
@@ -40,6 +41,7 @@ def baseline(
     split: SplitOption = "test",
     size: SizeOption = None,
     exclude_history: ExcludeHistoryOption = "auto",
+    threads: ThreadsOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -69,7 +71,9 @@ def baseline(
     from recalign.runs.lineage import KEY, Lineage
     from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.tasks import find_task
+    from recalign.threads import ask
 
+    ask(threads)
     chosen: Recommender = create("recommender", recommender, parse_assignments(param or []))  # type: ignore[assignment]
     dataset = PreparedDataset(data or home() / "data")
     asked = {

@@ -29,6 +29,7 @@ from recalign.commands.shared_options import (
     SizeOption,
     SplitOption,
     TemplateVarOption,
+    ThreadsOption,
     TrustOption,
     hardware,
 )
@@ -75,6 +76,7 @@ def decode(
     load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
     num_processes: NumProcessesOption = 1,
+    threads: ThreadsOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,
@@ -112,7 +114,7 @@ def decode(
     task = find_task(dataset.task)
     chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
     check_task(chosen, task)
-    where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit)
+    where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit, threads)
     asked = {
         "model": name,
         "data": str(dataset.path),
