@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from recalign.comparison.aggregation import System
 from recalign.comparison.systems import Comparison
-from recalign.evaluation.tables import figure, number, p_text, signed
+from recalign.evaluation.tables import ALIKE, figure, number, p_text, share, signed
 from recalign.runs.cost import COLUMNS
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ LATEX_ESCAPES = str.maketrans(
 )
 MARKDOWN_ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 CAPTION = (
-    "95% bootstrap intervals over users; p: paired Wilcoxon signed-rank over users; p (Holm): corrected for the number "
-    "of systems, models and baselines apart; * the interval of the difference leaves out zero."
+    f"95% bootstrap intervals over users; p: paired Wilcoxon signed-rank over users; {ALIKE}; p (Holm): corrected for "
+    "the number of systems, models and baselines apart; * the interval of the difference leaves out zero."
 )
 
 WIDE = 10
@@ -110,18 +110,19 @@ def difference_grid(comparison: Comparison, metric: str) -> Grid:
     better = comparison.higher_is_better.get(metric)
     for name, system in zip(_names(comparison), comparison.systems, strict=True):
         if system.name == comparison.reference:
-            rows.append((name, figure(system.summary[metric]), "reference", "", "", ""))
+            rows.append((name, figure(system.summary[metric]), "reference", *[""] * 4))
             continue
         test = comparison.tests[system.name][metric]
         if not test.difference.n:
-            rows.append((name, figure(system.summary[metric]), "-", "", "", ""))
+            rows.append((name, figure(system.summary[metric]), "-", *[""] * 4))
             continue
         adjusted = p_text(comparison.adjusted[system.name][metric])
         wins = f"{test.losses}/{test.wins}" if better is False else f"{test.wins}/{test.losses}"
-        rows.append((name, figure(system.summary[metric]), signed(test.difference), p_text(test.p), adjusted, wins))
+        told = (signed(test.difference), p_text(test.p), adjusted, wins, share(test.tie_share))
+        rows.append((name, figure(system.summary[metric]), *told))
     against = f"difference to {comparison.reference}"
     users = "users higher/lower" if better is None else "users better/worse"
-    return Grid(metric, ("system", metric, against, "p", "p (Holm)", users), tuple(rows))
+    return Grid(metric, ("system", metric, against, "p", "p (Holm)", users, "alike"), tuple(rows))
 
 
 def cost_grid(comparison: Comparison) -> Grid:

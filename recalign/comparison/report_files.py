@@ -19,7 +19,8 @@ from recalign.workspace import atomic, write_json
 FILES = ("table.json", "table.md", "table.tex", "table.csv", "report.html", "figures")
 COLUMNS = (
     *("system", "baseline", "oracle", "runs", "metric", "higher_is_better", "rows", "mean", "low", "high"),
-    *("reference", "difference", "difference_low", "difference_high", "p", "p_holm", "users_higher", "users_lower"),
+    *("reference", "difference", "difference_low", "difference_high", "p", "p_holm"),
+    *("users_higher", "users_lower", "users_alike"),
 )
 
 
@@ -50,6 +51,7 @@ def to_csv(comparison: Comparison) -> str:
                     "p_holm": comparison.adjusted[system.name][metric],
                     "users_higher": test.wins,
                     "users_lower": test.losses,
+                    "users_alike": test.ties,
                 }
             better = comparison.higher_is_better.get(metric)
             table.writerow({**about, "metric": metric, "higher_is_better": better, **line})
