@@ -34,6 +34,7 @@ ORDER = [
     "invocation",
     "workspace",
     "data",
+    "variations",
     "api",
     "plugins",
     "tasks",

@@ -30,7 +30,10 @@ from recalign.commands.shared_options import (
     SplitOption,
     TemplateVarOption,
     TrustOption,
+    VaryOption,
+    VaryRowsOption,
     hardware,
+    varied,
 )
 from recalign.errors import UserError
 from recalign.workspace import RunFolder, home
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
     from recalign.models.policy import Policy
     from recalign.runs.lineage import Lineage
+    from recalign.variations import Varied
 
 
 def decode(
@@ -61,6 +65,8 @@ def decode(
     limit: Annotated[
         int | None, typer.Option(help="Number of rows to answer, the first ones (default: all).", min=1)
     ] = None,
+    vary: VaryOption = None,
+    vary_rows: VaryRowsOption = None,
     batch_size: Annotated[int, typer.Option(help="Number of rows that are decoded between two saves.", min=1)] = 256,
     token_budget: Annotated[
         int, typer.Option(help="Maximum number of prompt and list tokens in memory at once.", min=1)
@@ -86,6 +92,8 @@ def decode(
     - recalign decode --model runs/sft
 
     - recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
+
+    - recalign decode --model runs/sft --vary order=10 --vary length=1,5,10
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.batches import check_task
@@ -127,22 +135,21 @@ def decode(
     run = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
     rows = dataset.rows(split)
     rows = rows[: min(limit or len(rows), len(rows))]
+    changes, again = varied(vary, vary_rows, rows, seed)
+    asked |= changes
 
     def work(policy: Policy) -> dict[str, Any]:
-        return _decode(run.path, policy, dataset, chosen, rows, asked, token_budget)
+        return _decode(run.path, policy, dataset, chosen, rows, again, asked, token_budget)
 
     def ready() -> Policy:
         connect(where.place())
-        variables = asked["template_vars"]
-        return load_policy(
-            name,
-            dataset,
-            template_vars=variables,
-            seed=seed,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            hardware=where,
-        )
+        keywords: dict[str, Any] = {
+            "seed": seed,
+            "dtype": dtype,
+            "trust_remote_code": trust_remote_code,
+            "hardware": where,
+        }
+        return load_policy(name, dataset, template_vars=asked["template_vars"], **keywords)
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
@@ -155,25 +162,34 @@ def _decode(
     dataset: PreparedDataset,
     decoder: Decoder,
     rows: Sequence[Row],
+    varied: Sequence[Varied],
     asked: dict[str, Any],
     token_budget: int,
 ) -> dict[str, Any]:
-    """Decode, and say how it went; the results, which the first of several processes has."""
+    """Decode, varied rows first, and say how it went; the results, which the first of several processes has."""
     from recalign.decoding.decode_run import DecodeRun
+    from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.training.processes import process, wait_for_all
 
-    decoding = DecodeRun(
-        folder,
-        policy,
-        dataset,
-        decoder,
-        size=asked["size"],
-        seed=asked["seed"],
-        batch_size=asked["batch_size"],
-        share=process(),
-        wait=wait_for_all,
-    )
-    results = decoding(rows, asked["exclude_history"], token_budget)
+    def answer(where: Path, what: str, rows: Sequence[Row]) -> dict[str, Any]:
+        decoding = DecodeRun(
+            where,
+            policy,
+            dataset,
+            decoder,
+            size=asked["size"],
+            seed=asked["seed"],
+            batch_size=asked["batch_size"],
+            share=process(),
+            wait=wait_for_all,
+            what=what,
+        )
+        return decoding(rows, asked["exclude_history"], token_budget)
+
+    for each in varied:
+        if not (folder / each.folder / PREDICTIONS_FILE).is_file():  # an interrupted run left what it finished
+            answer(folder / each.folder, f"{each.name} {each.value}", each.rows)
+    results = answer(folder, decoder.name, rows)
     if console.speaks():
         console.say(policy.cached_trie.line)
         _summarise(folder, results)

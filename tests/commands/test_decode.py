@@ -126,3 +126,44 @@ def test_bad_options_are_refused(dataset, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         decode(**{"data": dataset.path, "model": MODEL, "out": tmp_path / "out", **options})
     assert not (tmp_path / "out").exists()
+
+
+def test_varied_rows_are_answered_beside_the_others_and_an_interrupted_run_goes_on(dataset, tmp_path, monkeypatch):
+    options = {"data": dataset.path, "model": MODEL, "batch_size": 2, "vary": ["order=2", "length=1,5"], "vary_rows": 4}
+    decode(**options, out=tmp_path / "whole")
+    plain = decode(data=dataset.path, model=MODEL, out=tmp_path / "plain")
+    lists = {file.parent.name: pl.read_parquet(file) for file in (tmp_path / "whole").rglob("predictions.parquet")}
+    assert set(lists) == {"whole", "order-1", "order-2", "length-1", "length-5"}
+    assert lists["whole"].equals(pl.read_parquet(tmp_path / "plain" / "predictions.parquet"))
+    assert {frame.height for name, frame in lists.items() if name != "whole"} == {4}
+    rows = lists["length-5"]["row"].to_list()  # a whole history is what was answered without variation
+    assert lists["length-5"].equals(lists["whole"].filter(pl.col("row").is_in(rows)))
+    assert not lists["length-1"].equals(lists["length-5"])
+    consumed = {row: {*dataset.rows("test")[row].history.tolist()} for row in rows}
+    for name in ("length-1", "order-1"):
+        assert not any({*record["items"]} & consumed[record["row"]] for record in lists[name].iter_rows(named=True))
+    assert plain["rows"] == 6
+
+    real, calls = decoding.decode_rows, []
+
+    def interrupted(*arguments, **keywords):
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(decoding, "decode_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode(**options, out=tmp_path / "part")
+    monkeypatch.setattr(decoding, "decode_rows", real)
+    decode(**options, out=tmp_path / "part", resume=True)
+    for name, frame in lists.items():
+        where = tmp_path / "part" if name == "whole" else tmp_path / "part" / "variations" / name
+        assert frame.equals(pl.read_parquet(where / "predictions.parquet"))
+
+
+def test_what_cannot_be_varied_leaves_nothing_behind(dataset, tmp_path):
+    for options, said in (({"vary": ["length=6"]}, "a history of 6 items"), ({"vary_rows": 3}, "without --vary")):
+        with pytest.raises(UserError, match=said):
+            decode(data=dataset.path, model=MODEL, out=tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
