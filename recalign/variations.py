@@ -29,12 +29,14 @@ class Variation(ABC):
         form: of the option, for help and errors.
         heading: of the value, in tables.
         title: what is varied, in words.
+        exchangeable: whether the values are draws, of which only the spread matters; else each is looked at by itself.
     """
 
     name: ClassVar[str]
     form: ClassVar[str]
     heading: ClassVar[str]
     title: ClassVar[str]
+    exchangeable: ClassVar[bool] = False
 
     def __init__(self, numbers: Sequence[int]) -> None:
         self.values = tuple(sorted(numbers))
@@ -69,6 +71,7 @@ class HistoryOrder(Variation):
     form = "order=P"
     heading = "permutation"
     title = "Order of the history"
+    exchangeable = True
     needs = "a history of two items or more"
 
     def __init__(self, numbers: Sequence[int]) -> None:

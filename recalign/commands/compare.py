@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recalign import console
-from recalign.commands.shared_options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
+from recalign.commands.shared_options import (
+    AnalysesOption,
+    JsonOption,
+    OutOption,
+    OverwriteOption,
+    QuietOption,
+    SeedOption,
+)
 from recalign.errors import ConditionMet, UserError
 from recalign.workspace import RunFolder, content_hash, home
 
@@ -50,6 +57,7 @@ def compare(
     reference: ReferenceOption = None,
     metrics: MetricsOption = None,
     fail_if: FailIfOption = None,
+    analyses: AnalysesOption = None,
     users: UsersOption = 5000,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -65,37 +73,50 @@ def compare(
     - recalign compare --group sft=f1/sft,f2/sft --group blade=f1/blade,f2/blade --reference sft
 
     - recalign compare runs/released runs/candidate --fail-if "ndcg@5 < reference - 0.002"
+
+    - recalign compare runs/sft runs/align-blade-ndcg --analyses all
     """
     from recalign.comparison import report
+    from recalign.comparison.analyses import analyse
+    from recalign.comparison.analyses.partitions import find_partitions
+    from recalign.comparison.analyses.tables import analysis_grids
     from recalign.comparison.conditions import Condition
     from recalign.comparison.report_files import FILES, write_report
     from recalign.comparison.systems import compare as compare_runs
     from recalign.evaluation.per_user import split_metrics
     from recalign.runs.lifecycle import Asked, perform
 
+    partitions = find_partitions(analyses)
     conditions = [Condition.parse(text) for text in fail_if or []]
     groups = _groups(runs or [], group or [])
     wanted = None if metrics is None else split_metrics(metrics)
     run = RunFolder(out or home() / "compare")
     asked = {
-        "groups": {name: [str(found.folder) for found in members] for name, members in groups.items()},
+        "groups": {name: [str(each.folder) for each in members] for name, members in groups.items()},
         "reference": reference,
         "metrics": wanted,
         "users": users,
         "seed": seed,
     }
-    inputs = {str(found.folder): content_hash(found.results) for members in groups.values() for found in members}
+    asked |= {"analyses": [each.name for each in partitions]} if partitions else {}
+    inputs = {str(each.folder): content_hash(each.results) for members in groups.values() for each in members}
     comparison = compare_runs(groups, reference=reference, metrics=wanted, seed=seed)
     for condition in conditions:
         condition.check(comparison)
+    found = analyse(comparison, partitions, seed)
 
     def work(_: None) -> dict[str, Any]:
-        files = write_report(comparison, run.path, users=users, seed=seed)
-        return {**comparison.as_dict(), "files": [str(file) for file in files], "out": str(run.path)}
+        files = write_report(comparison, run.path, analyses=found, users=users, seed=seed)
+        return {
+            **comparison.as_dict(),
+            "analyses": found.as_dict(),
+            "files": [str(file) for file in files],
+            "out": str(run.path),
+        }
 
     asked_for = Asked("compare", asked, inputs, FILES)
     results = perform(run, asked_for, lambda: None, work, resume=True, overwrite=overwrite)
-    for grid in report.grids(comparison):
+    for grid in (*report.grids(comparison), *analysis_grids(found)):
         console.show(report.to_rich(grid))
     console.show(report.CAPTION)
     console.say(f"{run.path / 'report.html'} shows it all; beside it tables (Markdown, LaTeX, CSV, JSON) and figures.")

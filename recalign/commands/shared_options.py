@@ -167,6 +167,14 @@ ExcludeHistoryOption = Annotated[
     Literal["auto", "yes", "no"],
     typer.Option(help="Never recommend items that the user had before; auto: as the dataset was prepared."),
 ]
+AnalysesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Parts of the rows that are looked at by themselves, separated by commas: cold-quartiles, cold-groups (0, "
+        "1 to 5, more), both by how often training saw the positive, history (by its length), or all. Rows that were "
+        "varied (decode --vary) are analysed anyway."
+    ),
+]
 VaryOption = Annotated[
     list[str] | None,
     typer.Option(

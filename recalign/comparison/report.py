@@ -152,10 +152,10 @@ def to_rich(grid: Grid) -> Table:
     return table
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """Write all grids as Markdown."""
+def to_markdown(comparison: Comparison, more: Sequence[Grid] = ()) -> str:
+    """Write all grids as Markdown, and more tables after them."""
     parts = []
-    for grid in grids(comparison):
+    for grid in (*grids(comparison), *more):
         lines = [f"### {_markdown(grid.title)}", "", "| " + " | ".join(map(_markdown, grid.headings)) + " |"]
         lines.append("|---" + "|---:" * (len(grid.headings) - 1) + "|")
         for i, row in enumerate(grid.rows):
@@ -165,10 +165,10 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n\n".join([*parts, CAPTION]) + "\n"
 
 
-def to_latex(comparison: Comparison) -> str:
-    """Write all grids as LaTeX tables (package booktabs)."""
+def to_latex(comparison: Comparison, more: Sequence[Grid] = ()) -> str:
+    """Write all grids as LaTeX tables (package booktabs), and more tables after them."""
     parts = []
-    for grid in grids(comparison):
+    for grid in (*grids(comparison), *more):
         lines = ["\\begin{table}", "\\centering", f"\\caption{{{_latex(grid.title)}}}"]
         lines.append(f"\\begin{{tabular}}{{l{'r' * (len(grid.headings) - 1)}}}")
         lines += ["\\toprule", " & ".join(map(_latex, grid.headings)) + " \\\\", "\\midrule"]

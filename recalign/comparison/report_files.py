@@ -7,6 +7,8 @@ import io
 from datetime import datetime, timezone
 from pathlib import Path
 
+from recalign.comparison.analyses import NO_ANALYSES, Analyses
+from recalign.comparison.analyses.tables import analysis_grids
 from recalign.comparison.gallery import draw_all, write_figures
 from recalign.comparison.report import main_metrics, to_latex, to_markdown
 from recalign.comparison.systems import Comparison
@@ -61,12 +63,15 @@ def to_csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def write_report(comparison: Comparison, folder: Path, *, users: int = 5000, seed: int = 0) -> list[Path]:
+def write_report(
+    comparison: Comparison, folder: Path, *, analyses: Analyses = NO_ANALYSES, users: int = 5000, seed: int = 0
+) -> list[Path]:
     """Write table.json, table.md, table.tex, table.csv, report.html and the figures; return their paths.
 
     Args:
         comparison: what to show.
         folder: where to.
+        analyses: of the comparison, which are shown after it.
         users: rows that the page's browser of users shows at most.
         seed: of the drawing of those rows.
 
@@ -74,18 +79,19 @@ def write_report(comparison: Comparison, folder: Path, *, users: int = 5000, see
         UserError: the disk is full.
     """
     trails = {s.name: [trail_of(run) for run in s.runs] for s in comparison.systems if not s.baseline}
-    gallery = draw_all(comparison, trails)
+    gallery = draw_all(comparison, trails, analyses)
+    more = analysis_grids(analyses)
     beside = [axis.name for axis in axes_of(comparison) if axis.name in comparison.metrics]
     scored = list(dict.fromkeys([*main_metrics(comparison.metrics), *beside]))
     shown = gather_users(comparison, scored, users, seed)
     texts = {
-        "table.md": to_markdown(comparison),
-        "table.tex": to_latex(comparison),
+        "table.md": to_markdown(comparison, more),
+        "table.tex": to_latex(comparison, more),
         "table.csv": to_csv(comparison),
-        "report.html": to_html(comparison, gallery, trails, shown, datetime.now(timezone.utc)),
+        "report.html": to_html(comparison, gallery, trails, shown, datetime.now(timezone.utc), more),
     }
-    write_json(folder / "table.json", comparison.as_dict())
+    write_json(folder / "table.json", {**comparison.as_dict(), "analyses": analyses.as_dict()})
     for name, text in texts.items():
         with atomic(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return [folder / "table.json", *(folder / name for name in texts), *write_figures(gallery, folder / "figures")]
+    return [folder / "table.json", *(folder / name for name in texts), *write_figures(gallery.all, folder / "figures")]
