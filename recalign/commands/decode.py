@@ -132,7 +132,7 @@ def decode(
         "hardware": asdict(where),
         "seed": seed,
     }
-    run = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}")
+    run = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}{_transferred(name, dataset)}")
     rows = dataset.rows(split)
     rows = rows[: min(limit or len(rows), len(rows))]
     changes, again = varied(vary, vary_rows, rows, seed)
@@ -149,7 +149,7 @@ def decode(
             "trust_remote_code": trust_remote_code,
             "hardware": where,
         }
-        return load_policy(name, dataset, template_vars=asked["template_vars"], **keywords)
+        return load_policy(name, dataset, template_vars=asked["template_vars"], transfer=True, **keywords)
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
@@ -233,6 +233,16 @@ def _newest_model() -> str:
 def _default_folder(model: str) -> Path:
     """A run folder itself, or the workspace for a model that lies elsewhere."""
     return Path(model) if RunFolder(Path(model)).record.get("command") in ("sft", "align") else home()
+
+
+def _transferred(name: str, dataset: PreparedDataset) -> str:
+    """What the folder is named by besides, where a model answers another dataset than it was trained on."""
+    from recalign.models.builtin import is_from_scratch
+    from recalign.models.settings import is_transfer, recorded_settings
+    from recalign.models.weights import find_model
+
+    recorded = {} if is_from_scratch(name) else recorded_settings(find_model(name))
+    return f"-on-{dataset.path.resolve().name}" if is_transfer(recorded, dataset) else ""
 
 
 def _summarise(folder: Path, results: dict[str, Any]) -> None:

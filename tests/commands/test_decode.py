@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from recalign.commands.decode import decode
+from recalign.commands.eval import eval as evaluate
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding import batches as decoding
 from recalign.errors import UserError
@@ -167,3 +168,46 @@ def test_what_cannot_be_varied_leaves_nothing_behind(dataset, tmp_path):
         with pytest.raises(UserError, match=said):
             decode(data=dataset.path, model=MODEL, out=tmp_path / "out", **options)
         assert not (tmp_path / "out").exists()
+
+
+OTHERS = [
+    f"The {word} of {place}" for word in ("Lamp", "River", "Wolf", "Crown") for place in ("Ur", "Oz", "Rome", "Ys")
+]
+
+
+def trained(tmp_path, model=f"{MODEL},tokenizer=bpe", **options):
+    """A run of sft with an untrained model of its own dataset."""
+    data = write_dataset(tmp_path / "home", **options)
+    run = RunFolder(tmp_path / "runs" / "sft")
+    run.begin("sft", {"data": str(data.path)}, {})
+    load_policy(model, data).save(run.path / "model")
+    run.finish({})
+    return run.path
+
+
+def test_a_model_that_writes_titles_answers_another_dataset_beside_its_own(tmp_path, capsys):
+    model = trained(tmp_path)
+    away = write_dataset(tmp_path / "away", titles=OTHERS)
+    results = decode(model=str(model), data=away.path)
+    assert results["out"] == str(model / "decode-greedy-test-on-away")
+    assert "it transfers what it learnt there" in capsys.readouterr().err
+    frame = pl.read_parquet(model / "decode-greedy-test-on-away" / "predictions.parquet")
+    assert {title for titles in frame["titles"].to_list() for title in titles} <= {*OTHERS}
+    told = evaluate(model / "decode-greedy-test-on-away", baselines=False)
+    assert (told["data"]["path"], told["metrics"]["validity"]["mean"]) == (str(away.path), 1.0)
+    assert decode(model=str(model), data=tmp_path / "home")["out"] == str(model / "decode-greedy-test")
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        ({"identifier": "atomic"}, {}, "it writes items as 'atomic', the dataset as 'title'"),
+        ({"identifier": "atomic"}, {"identifier": "atomic"}, "it writes items as 'atomic', the dataset as 'atomic'"),
+        ({}, {"task": "next"}, "for the task 'list', and the dataset asks for 'next'"),
+        ({"model": MODEL}, {}, "tokenizer"),
+    ],
+)
+def test_what_does_not_transfer_is_told(tmp_path, here, there, said):
+    away = write_dataset(tmp_path / "away", titles=OTHERS, **there)
+    with pytest.raises(UserError, match=said):
+        decode(model=str(trained(tmp_path, **here)), data=away.path)
