@@ -50,6 +50,14 @@ UsersOption = Annotated[
     int, typer.Option(help="Maximum number of rows in the report's browser of users; of more, some are drawn.", min=0)
 ]
 
+TransferOption = Annotated[
+    bool,
+    typer.Option(
+        "--transfer",
+        help="A table of what models reach on the datasets they were trained on and on others (decode --data OTHER).",
+    ),
+]
+
 
 def compare(
     runs: RunsArgument = None,
@@ -58,6 +66,7 @@ def compare(
     metrics: MetricsOption = None,
     fail_if: FailIfOption = None,
     analyses: AnalysesOption = None,
+    transfer: TransferOption = False,
     users: UsersOption = 5000,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -75,17 +84,22 @@ def compare(
     - recalign compare runs/released runs/candidate --fail-if "ndcg@5 < reference - 0.002"
 
     - recalign compare runs/sft runs/align-blade-ndcg --analyses all
+
+    - recalign compare a/eval-on-a a/eval-on-b b/eval-on-a b/eval-on-b --transfer
     """
     from recalign.comparison import report
     from recalign.comparison.analyses import analyse
     from recalign.comparison.analyses.partitions import find_partitions
-    from recalign.comparison.analyses.tables import analysis_grids
+    from recalign.comparison.analyses.tables import ANALYSES_CAPTION, analysis_grids
     from recalign.comparison.conditions import Condition
     from recalign.comparison.report_files import FILES, write_report
     from recalign.comparison.systems import compare as compare_runs
     from recalign.evaluation.per_user import split_metrics
     from recalign.runs.lifecycle import Asked, perform
 
+    if transfer:
+        given = {"--group": group, "--reference": reference, "--fail-if": fail_if, "--analyses": analyses}
+        return _transfer(runs or [], given, metrics, RunFolder(out or home() / "transfer"), seed, overwrite)
     partitions = find_partitions(analyses)
     conditions = [Condition.parse(text) for text in fail_if or []]
     groups = _groups(runs or [], group or [])
@@ -119,11 +133,44 @@ def compare(
     for grid in (*report.grids(comparison), *analysis_grids(found)):
         console.show(report.to_rich(grid))
     console.show(report.CAPTION)
+    if found:
+        console.show(ANALYSES_CAPTION)
     console.say(f"{run.path / 'report.html'} shows it all; beside it tables (Markdown, LaTeX, CSV, JSON) and figures.")
     failures = [told for condition in conditions for told in condition.failures(comparison)]
     if failures:
         held = ", ".join(condition.text for condition in conditions if condition.failures(comparison))
         raise ConditionMet(f"--fail-if {held}:\n" + "\n".join(failures), f"All figures are in {run.path}.")
+    return results
+
+
+def _transfer(
+    runs: list[Path], given: dict[str, Any], metrics: str | None, run: RunFolder, seed: int, overwrite: bool
+) -> dict[str, Any]:
+    """Compare models over several datasets; see `recalign.comparison.transfer`."""
+    from recalign.comparison import report
+    from recalign.comparison.transfer import CAPTION, FILES, transfer_grid, transfer_tables, write_transfer
+    from recalign.evaluation.per_user import split_metrics
+    from recalign.runs.lifecycle import Asked, perform
+
+    unfit = next((option for option, value in given.items() if value), None)
+    if unfit is not None:
+        raise UserError(f"--transfer takes no {unfit}: every dataset has its own reference.", f"Leave {unfit} out.")
+    opened = [each for members in _groups(runs, []).values() for each in members]
+    wanted = None if metrics is None else split_metrics(metrics)
+    tables = transfer_tables(opened, wanted, seed)
+    asked = {"runs": [str(each.folder) for each in opened], "transfer": True, "metrics": wanted, "seed": seed}
+    inputs = {str(each.folder): content_hash(each.results) for each in opened}
+
+    def work(_: None) -> dict[str, Any]:
+        files = write_transfer(tables, run.path)
+        told = [table.as_dict() for table in tables]
+        return {"transfer": told, "files": [str(file) for file in files], "out": str(run.path)}
+
+    results = perform(run, Asked("compare", asked, inputs, FILES), lambda: None, work, resume=True, overwrite=overwrite)
+    for table in tables:
+        console.show(report.to_rich(transfer_grid(table)))
+    console.show(CAPTION)
+    console.say(f"{run.path} holds it as Markdown, LaTeX and JSON, with figures.")
     return results
 
 

@@ -184,14 +184,14 @@ def _analyse(results: dict[str, Any], partitions: Sequence[Partition], out: Path
 
 def _show_analyses(results: dict[str, Any]) -> None:
     from recalign.comparison.analyses import Analyses
-    from recalign.comparison.analyses.tables import analysis_grids
+    from recalign.comparison.analyses.tables import ANALYSES_CAPTION, analysis_grids
     from recalign.comparison.report import to_rich
     from recalign.evaluation.tables import ALIKE
 
     if "analyses" in results:
         for grid in analysis_grids(Analyses.from_dict(results["analyses"])):
             console.show(to_rich(grid))
-        console.show(f"p: paired Wilcoxon signed-rank over users; {ALIKE}; p (Holm): corrected within a table.")
+        console.show(f"p: paired Wilcoxon signed-rank over users; {ALIKE}. {ANALYSES_CAPTION}")
 
 
 def _table(results: dict[str, Any]) -> Table:

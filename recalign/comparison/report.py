@@ -154,21 +154,31 @@ def to_rich(grid: Grid) -> Table:
 
 def to_markdown(comparison: Comparison, more: Sequence[Grid] = ()) -> str:
     """Write all grids as Markdown, and more tables after them."""
+    return grids_to_markdown([*grids(comparison), *more], CAPTION)
+
+
+def grids_to_markdown(every: Sequence[Grid], caption: str) -> str:
+    """Write grids as Markdown, with a caption below."""
     parts = []
-    for grid in (*grids(comparison), *more):
+    for grid in every:
         lines = [f"### {_markdown(grid.title)}", "", "| " + " | ".join(map(_markdown, grid.headings)) + " |"]
         lines.append("|---" + "|---:" * (len(grid.headings) - 1) + "|")
         for i, row in enumerate(grid.rows):
             cells = [_marked(_markdown(cell), "**", "**", (i, j) in grid.bold) for j, cell in enumerate(row)]
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
-    return "\n\n".join([*parts, CAPTION]) + "\n"
+    return "\n\n".join([*parts, caption]) + "\n"
 
 
 def to_latex(comparison: Comparison, more: Sequence[Grid] = ()) -> str:
     """Write all grids as LaTeX tables (package booktabs), and more tables after them."""
+    return grids_to_latex([*grids(comparison), *more], CAPTION)
+
+
+def grids_to_latex(every: Sequence[Grid], caption: str) -> str:
+    """Write grids as LaTeX tables, with a caption above."""
     parts = []
-    for grid in (*grids(comparison), *more):
+    for grid in every:
         lines = ["\\begin{table}", "\\centering", f"\\caption{{{_latex(grid.title)}}}"]
         lines.append(f"\\begin{{tabular}}{{l{'r' * (len(grid.headings) - 1)}}}")
         lines += ["\\toprule", " & ".join(map(_latex, grid.headings)) + " \\\\", "\\midrule"]
@@ -176,7 +186,7 @@ def to_latex(comparison: Comparison, more: Sequence[Grid] = ()) -> str:
             cells = [_marked(_latex(cell), "\\textbf{", "}", (i, j) in grid.bold) for j, cell in enumerate(row)]
             lines.append(" & ".join(cells) + " \\\\")
         parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
-    return "\n\n".join([f"% {CAPTION}", *parts]) + "\n"
+    return "\n\n".join([f"% {caption}", *parts]) + "\n"
 
 
 def _marked(text: str, before: str, after: str, bold: bool) -> str:

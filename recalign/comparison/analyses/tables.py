@@ -12,6 +12,10 @@ from recalign.evaluation.significance import Paired
 from recalign.evaluation.tables import figure, number, p_text, share, signed
 from recalign.variations import KINDS
 
+ANALYSES_CAPTION = (
+    "Analyses: p (Holm) is corrected within a table, models and baselines apart; rank of the target: quartiles, - where "
+    "it is not in the list; moved: share of the rows that get another list."
+)
 TESTED = ("p", "p (Holm)", "alike")
 
 
