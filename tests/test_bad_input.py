@@ -135,7 +135,7 @@ def test_a_model_folder_without_a_model(call, start, tmp_path, command):
     code, told = call(command, *data, "--model", tmp_path / "empty", "--out", tmp_path / "out")
     assert code == 2
     assert f"{tmp_path / 'empty'} holds no model" in told
-    assert "Name a run folder of sft or align" in told
+    assert "Name a run folder, a Hugging Face folder" in told
 
 
 def test_a_model_of_an_unfinished_run(call, start, tmp_path):

@@ -51,11 +51,13 @@ ORDER = [
     "sources",
     "teachers",
     "rationales",
+    "testing",
     "evaluation",
     "training",
     "comparison",
     "commands",
     "workflow",
+    "python",
     "cli",
     "__main__",
 ]

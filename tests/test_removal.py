@@ -124,7 +124,7 @@ def test_a_process_at_work_in_a_steps_folder_is_not_disturbed():
     with subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"begun\n"
         (STEP / "half").write_text("x")
-        refused(naming="this recipe did not make")
+        refused(naming=f"Process {other.pid} is at work")
         # even where run.json carries the recipe's claim
         claim = json.loads((ROOT / "recipe.json").read_text())["sft/fold=1"]["claim"]
         edit(STEP / "run.json", lambda record: record.update(claim=claim))
@@ -495,7 +495,7 @@ class TestDiscard:
         assert sorted(os.listdir(".")) == ["link", "runs", "x.toml"]
 
 
-DELETES = {"rmtree", "unlink", "rmdir", "remove", "removedirs"}
+DELETES = {"rmtree", "unlink", "rmdir", "removedirs"}  # and os.remove: other things have a remove too
 
 
 def test_nothing_else_in_the_package_deletes():
@@ -503,9 +503,9 @@ def test_nothing_else_in_the_package_deletes():
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
-            if name in DELETES and not (name == "remove" and ast.unparse(node.func) == "self.waiting.remove"):
+            if name in DELETES or (name and ast.unparse(node.func) == "os.remove"):
                 found.setdefault(path.name, set()).add(name)
-    assert found == {"removal.py": {"unlink", "rmdir"}}
+    assert found == {"removal.py": {"unlink", "rmdir"}, "locks.py": {"unlink"}}  # a lock's own file goes with the lock
 
 
 def test_two_starts_at_the_same_moment_are_told_apart():

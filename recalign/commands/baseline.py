@@ -23,7 +23,7 @@ from recalign.commands.shared_options import (
     VaryRowsOption,
     varied,
 )
-from recalign.workspace import RunFolder, home
+from recalign.workspace import home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def baseline(
     from recalign.plugins.registry import create
     from recalign.recommenders.assistants import RECOMMENDER
     from recalign.recommenders.recommend import fit
-    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.runs.lineage import KEY, Lineage
     from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.tasks import find_task
@@ -92,7 +92,6 @@ def baseline(
     }
     changes, again = varied(vary, vary_rows, dataset.rows(split) if vary else (), seed)
     asked |= changes
-    run = RunFolder(out or home() / f"baseline-{recommender}-{split}")
     facts = {name: asked[name] for name in ("seed", "data", "split", "size", "exclude_history")}
     lineage = Lineage(recommender, options=asked, **facts)
 
@@ -103,6 +102,8 @@ def baseline(
 
     makes = (PREDICTIONS_FILE, RECOMMENDER, VARIATIONS)
     asking = Asked("baseline", asked, {"data": dataset.hash}, makes, {"seed": seed, KEY: lineage.as_dict()})
+    default = home() / f"baseline-{recommender}-{split}"
+    run = choose_folder(out, default, asking, overwrite=overwrite)
     results = perform(
         run,
         asking,

@@ -17,7 +17,7 @@ from recalign.commands.shared_options import (
     SeedOption,
 )
 from recalign.errors import ConditionMet, UserError
-from recalign.workspace import RunFolder, content_hash, home
+from recalign.workspace import content_hash, home
 
 if TYPE_CHECKING:
     from recalign.comparison.evaluations import Evaluation
@@ -95,16 +95,15 @@ def compare(
     from recalign.comparison.report_files import FILES, write_report
     from recalign.comparison.systems import compare as compare_runs
     from recalign.evaluation.per_user import split_metrics
-    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
 
     if transfer:
         given = {"--group": group, "--reference": reference, "--fail-if": fail_if, "--analyses": analyses}
-        return _transfer(runs or [], given, metrics, RunFolder(out or home() / "transfer"), seed, overwrite)
+        return _transfer(runs or [], given, metrics, out, seed, overwrite)
     partitions = find_partitions(analyses)
     conditions = [Condition.parse(text) for text in fail_if or []]
-    groups = _groups(runs or [], group or [])
     wanted = None if metrics is None else split_metrics(metrics)
-    run = RunFolder(out or home() / "compare")
+    groups = _groups(runs or [], group or [], [*(wanted or ()), *(condition.metric for condition in conditions)])
     asked = {
         "groups": {name: [str(each.folder) for each in members] for name, members in groups.items()},
         "reference": reference,
@@ -119,6 +118,10 @@ def compare(
         condition.check(comparison)
     found = analyse(comparison, partitions, seed)
 
+    asked_for = Asked("compare", asked, inputs, FILES, remade=True)
+    default = home() / "compare"
+    run = choose_folder(out, default, asked_for, overwrite=overwrite)
+
     def work(_: None) -> dict[str, Any]:
         files = write_report(comparison, run.path, analyses=found, users=users, seed=seed)
         return {
@@ -128,7 +131,6 @@ def compare(
             "out": str(run.path),
         }
 
-    asked_for = Asked("compare", asked, inputs, FILES)
     results = perform(run, asked_for, lambda: None, work, resume=True, overwrite=overwrite)
     for grid in (*report.grids(comparison), *analysis_grids(found)):
         console.show(report.to_rich(grid))
@@ -144,29 +146,31 @@ def compare(
 
 
 def _transfer(
-    runs: list[Path], given: dict[str, Any], metrics: str | None, run: RunFolder, seed: int, overwrite: bool
+    runs: list[Path], given: dict[str, Any], metrics: str | None, out: Path | None, seed: int, overwrite: bool
 ) -> dict[str, Any]:
     """Compare models over several datasets; see `recalign.comparison.transfer`."""
     from recalign.comparison import report
     from recalign.comparison.transfer import CAPTION, FILES, transfer_grid, transfer_tables, write_transfer
     from recalign.evaluation.per_user import split_metrics
-    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
 
     unfit = next((option for option, value in given.items() if value), None)
     if unfit is not None:
         raise UserError(f"--transfer takes no {unfit}: every dataset has its own reference.", f"Leave {unfit} out.")
-    opened = [each for members in _groups(runs, []).values() for each in members]
     wanted = None if metrics is None else split_metrics(metrics)
+    opened = [each for members in _groups(runs, [], wanted or []).values() for each in members]
     tables = transfer_tables(opened, wanted, seed)
     asked = {"runs": [str(each.folder) for each in opened], "transfer": True, "metrics": wanted, "seed": seed}
     inputs = {str(each.folder): content_hash(each.results) for each in opened}
+    asking = Asked("compare", asked, inputs, FILES, remade=True)
+    run = choose_folder(out, home() / "transfer", asking, overwrite=overwrite)
 
     def work(_: None) -> dict[str, Any]:
         files = write_transfer(tables, run.path)
         told = [table.as_dict() for table in tables]
         return {"transfer": told, "files": [str(file) for file in files], "out": str(run.path)}
 
-    results = perform(run, Asked("compare", asked, inputs, FILES), lambda: None, work, resume=True, overwrite=overwrite)
+    results = perform(run, asking, lambda: None, work, resume=True, overwrite=overwrite)
     for table in tables:
         console.show(report.to_rich(transfer_grid(table)))
     console.show(CAPTION)
@@ -174,7 +178,7 @@ def _transfer(
     return results
 
 
-def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
+def _groups(runs: list[Path], named: list[str], metrics: list[str]) -> dict[str, list[Evaluation]]:
     """Open all runs: named groups first where there are any, then the others, grouped by what they are."""
     from recalign.comparison.evaluations import Evaluation, group_by_label
 
@@ -187,8 +191,8 @@ def _groups(runs: list[Path], named: list[str]) -> dict[str, list[Evaluation]]:
             raise UserError(f"--group {text!r} is not of the form name=run1,run2.", "Write --group blade=a,b,c.")
         if name.strip() in groups:
             raise UserError(f"--group {name.strip()} is given twice.", "Name each group once.")
-        groups[name.strip()] = [Evaluation.find(Path(path)) for path in members]
-    for name, found in group_by_label([Evaluation.find(path) for path in runs]).items():
+        groups[name.strip()] = [Evaluation.find(Path(path), metrics) for path in members]
+    for name, found in group_by_label([Evaluation.find(path, metrics) for path in runs]).items():
         if name in groups:
             raise UserError(f"'{name}' is the name of a --group and of a run.", "Choose another name for the group.")
         groups[name] = found

@@ -35,7 +35,8 @@ from recalign.commands.shared_options import (
     hardware,
     varied,
 )
-from recalign.errors import UserError
+from recalign.errors import UserError, did_you_mean
+from recalign.runs.lineage import KEY
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ def decode(
     size: SizeOption = None,
     exclude_history: ExcludeHistoryOption = "auto",
     limit: Annotated[
-        int | None, typer.Option(help="Number of rows to answer, the first ones (default: all).", min=1)
+        int | None, typer.Option(help="Maximum number of rows to answer, drawn by seed (default: all).", min=1)
     ] = None,
+    user: Annotated[str | None, typer.Option(help="Answer the rows of this user alone.")] = None,
     vary: VaryOption = None,
     vary_rows: VaryRowsOption = None,
     batch_size: Annotated[int, typer.Option(help="Number of rows that are decoded between two saves.", min=1)] = 256,
@@ -94,16 +96,18 @@ def decode(
     - recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
 
     - recalign decode --model runs/sft --vary order=10 --vary length=1,5,10
+
+    - recalign decode --model runs/sft --user 42
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.batches import check_task
     from recalign.decoding.decode_run import MAKES
+    from recalign.evaluation.examples import show_examples
     from recalign.models.policy import load_policy
     from recalign.models.weights import check_model
     from recalign.params import parse_assignments
     from recalign.plugins import registry
-    from recalign.runs.lifecycle import Asked, perform
-    from recalign.runs.lineage import KEY
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
     from recalign.training.processes import connect, relaunch
@@ -131,10 +135,9 @@ def decode(
         "dtype": dtype,
         "hardware": asdict(where),
         "seed": seed,
+        **({} if user is None else {"user": user}),
     }
-    run = RunFolder(out or _default_folder(name) / f"decode-{chosen.name}-{split}{_transferred(name, dataset)}")
-    rows = dataset.rows(split)
-    rows = rows[: min(limit or len(rows), len(rows))]
+    rows = _asked_rows(dataset, split, user, limit, seed)
     changes, again = varied(vary, vary_rows, rows, seed)
     asked |= changes
 
@@ -153,7 +156,33 @@ def decode(
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
-    return {"out": str(run.path), **perform(run, asking, ready, work, resume=resume, overwrite=overwrite)}
+    default = _default_folder(name) / f"decode-{chosen.name}-{split}{_transferred(name, dataset)}"
+    run = choose_folder(out, default, asking, overwrite=overwrite)
+    results = perform(run, asking, ready, work, resume=resume, overwrite=overwrite)
+    show_examples(results.get("examples", ()))
+    return {"out": str(run.path), **results}
+
+
+def _asked_rows(dataset: PreparedDataset, split: str, user: str | None, limit: int | None, seed: int) -> Sequence[Row]:
+    """The rows to answer, in the order of the split.
+
+    Raises:
+        UserError: the user has none; similar ids are suggested.
+    """
+    import numpy as np
+
+    rows = dataset.rows(split)
+    if user is not None:
+        places = rows.of_user(user)
+        if not places:
+            raise UserError(
+                f"{dataset.path} has no row of a user '{user}' in the split '{split}'.", did_you_mean(user, rows.users)
+            )
+    else:
+        places = list(range(len(rows)))
+    if limit is not None and limit < len(places):
+        places = sorted(np.random.default_rng(seed).permutation(places)[:limit].tolist())
+    return [rows[place] for place in places]
 
 
 def _decode(
@@ -191,8 +220,11 @@ def _decode(
             answer(folder / each.folder, f"{each.name} {each.value}", each.rows)
     results = answer(folder, decoder.name, rows)
     if console.speaks():
+        from recalign.evaluation.examples import example_lists
+
         console.say(policy.cached_trie.line)
         _summarise(folder, results)
+        results["examples"] = example_lists(folder, rows, dataset.catalogue, seed=asked["seed"])
     return results
 
 

@@ -102,7 +102,7 @@ def eval(  # noqa: A001
     from recalign.evaluation.exact import read_exact
     from recalign.evaluation.per_user import split_metrics
     from recalign.evaluation.targets import counting
-    from recalign.runs.lifecycle import Asked, perform
+    from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.runs.lineage import of_predictions
     from recalign.runs.predictions import (
         PREDICTIONS_FILE,
@@ -124,7 +124,6 @@ def eval(  # noqa: A001
     names = _names(metrics, dataset, lists.items.shape[1], pruning=exact is not None)
     beside = ([*RECOMMENDERS] if recommenders is None else split_metrics(recommenders)) if baselines else []
 
-    run = RunFolder(out or folder / ("eval" if targets == "all" else f"eval-{targets}"))
     asked = {"metrics": names, "targets": targets, "recommenders": beside, "label": label, "seed": seed}
     inputs = {"data": dataset.hash, "predictions": file_hash(folder / PREDICTIONS_FILE)}
     inputs |= {f"{name} {value}": file_hash(at / PREDICTIONS_FILE) for name, value, at in find_variations(folder)}
@@ -142,7 +141,9 @@ def eval(  # noqa: A001
         )
         return found | _analyse(found, partitions, run.path, seed)
 
-    asking = Asked("eval", asked, inputs, makes)
+    asking = Asked("eval", asked, inputs, makes, remade=True)
+    default = folder / ("eval" if targets == "all" else f"eval-{targets}")
+    run = choose_folder(out, default, asking, overwrite=overwrite)
     results = perform(run, asking, lambda: None, work, resume=True, overwrite=overwrite)
     console.show(_table(results))
     _show_analyses(results)

@@ -78,7 +78,7 @@ def _names(comparison: Comparison) -> list[str]:
 def means_grid(comparison: Comparison) -> Grid:
     """Lay out the means of all metrics."""
     rows = []
-    corpus = list(comparison.systems[0].corpus)
+    corpus = comparison.corpus_metrics
     for name, system in zip(_names(comparison), comparison.systems, strict=True):
         runs = "-" if system.baseline else str(len(system.runs))
         means = [system.summary[metric].mean for metric in comparison.metrics]
@@ -93,7 +93,7 @@ def _best(comparison: Comparison) -> frozenset[tuple[int, int]]:
     best: set[tuple[int, int]] = set()
     systems = comparison.systems
     columns = [(metric, [system.summary[metric].mean for system in systems]) for metric in comparison.metrics]
-    columns += [(name, [system.corpus.get(name) for system in systems]) for name in systems[0].corpus]
+    columns += [(name, [system.corpus.get(name) for system in systems]) for name in comparison.corpus_metrics]
     for column, (metric, values) in enumerate(columns):
         better = comparison.higher_is_better.get(metric)
         fair = [None if system.oracle else value for value, system in zip(values, systems, strict=True)]

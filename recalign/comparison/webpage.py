@@ -142,7 +142,7 @@ def headline(comparison: Comparison, metric: str) -> dict[str, Any]:
 def definitions(comparison: Comparison) -> list[dict[str, Any]]:
     """Tell what the metrics mean: names of those that mean the same, arrow, their plugins' description, papers."""
     found: dict[tuple[Any, ...], list[str]] = {}
-    for name in (*comparison.metrics, *comparison.systems[0].corpus):
+    for name in (*comparison.metrics, *comparison.corpus_metrics):
         metric = metric_named(name)
         parts = [(term.text, type(term.metric)) for term in metric.terms] if metric else []
         told = [(f"{text}: " if len(parts) > 1 else "") + meaning_of(kind) for text, kind in parts]

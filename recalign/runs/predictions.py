@@ -15,7 +15,7 @@ from recalign.data.parquet import write_parquet
 from recalign.errors import UserError
 from recalign.reading import read_parquet, reading
 from recalign.variations import KINDS, VARIATIONS
-from recalign.workspace import atomic, home
+from recalign.workspace import RunFolder, atomic, home
 
 if TYPE_CHECKING:
     import polars as pl
@@ -211,6 +211,16 @@ def check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Pat
         )
 
 
+def whole_ones(folders: Sequence[Path]) -> list[Path]:
+    """Leave out decode folders that answer some rows only (`--limit`, `--user`), where others answer all."""
+
+    def answers_all(folder: Path) -> bool:
+        options = RunFolder(folder).record.get("options", {})
+        return options.get("limit") is None and options.get("user") is None
+
+    return [folder for folder in folders if answers_all(folder)] or list(folders)
+
+
 def find_predictions(path: Path | None) -> Path:
     """Find a decode folder: the one given, the only one of a model run, or the newest of the workspace.
 
@@ -227,7 +237,7 @@ def find_predictions(path: Path | None) -> Path:
         raise UserError(f"{path} is no folder.", "Name a decode folder, or a model run with one.")
     if (path / PREDICTIONS_FILE).is_file():
         return path
-    inside = sorted(file.parent for file in path.glob(f"*/{PREDICTIONS_FILE}"))
+    inside = whole_ones(sorted(file.parent for file in path.glob(f"*/{PREDICTIONS_FILE}")))
     if not inside:
         made = f"recalign decode --model {quote(str(path))}"
         raise UserError(f"{path} holds no predictions.", f"Make some with `{made}`.")

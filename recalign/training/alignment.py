@@ -27,6 +27,7 @@ from recalign.training.families import family_of
 from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect
 from recalign.training.rows import affordable, evenly_spaced
+from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
@@ -122,6 +123,7 @@ def train_aligned(
             `@k` beyond the lists.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_launch(options.training, options.hardware)
     check_model(options.model, options.trust_remote_code)
     options = with_defaults(options)
     objective = registry.create("objective", options.objective, options.params)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -9,6 +10,7 @@ from recalign.data.dataset import PreparedDataset
 from recalign.decoding import batches as decoding
 from recalign.errors import UserError
 from recalign.models.policy import load_policy
+from recalign.runs.predictions import find_predictions
 from recalign.workspace import RunFolder
 from tests.fake_dataset import TITLES, write_dataset
 
@@ -211,3 +213,63 @@ def test_what_does_not_transfer_is_told(tmp_path, here, there, said):
     away = write_dataset(tmp_path / "away", titles=OTHERS, **there)
     with pytest.raises(UserError, match=said):
         decode(model=str(trained(tmp_path, **here)), data=away.path)
+
+
+def test_a_run_with_other_options_gets_a_folder_of_its_own(dataset, tmp_path, capsys):
+    first = decode(data=dataset.path, model=MODEL)
+    few = decode(data=dataset.path, model=MODEL, limit=2)
+    assert first["out"] == str(tmp_path / "runs" / "decode-greedy-test")
+    assert few["out"].startswith(first["out"] + "-") and len(few["out"]) == len(first["out"]) + 9
+    assert "holds another decode; this one goes to" in capsys.readouterr().err
+    assert decode(data=dataset.path, model=MODEL, limit=2) == json.loads(json.dumps(few))
+    assert decode(data=dataset.path, model=MODEL)["out"] == first["out"]
+
+
+def test_predictions_of_all_rows_go_before_those_of_some(dataset, tmp_path):
+    run = RunFolder(tmp_path / "runs" / "sft")
+    run.begin("sft", {}, {})
+    load_policy(MODEL, dataset).save(run.path / "model")
+    run.finish({})
+    few = decode(data=dataset.path, limit=2)
+    assert find_predictions(run.path) == run.path / "decode-greedy-test" == Path(few["out"])
+    every = decode(data=dataset.path)
+    assert find_predictions(run.path) == Path(every["out"]) != Path(few["out"])
+
+
+def test_limit_draws_rows_by_seed_and_a_larger_one_holds_a_smaller_one(dataset, tmp_path):
+    def rows(**options):
+        found = decode(data=dataset.path, model=MODEL, out=tmp_path / str(options), **options)
+        return pl.read_parquet(Path(found["out"]) / "predictions.parquet")["row"].to_list()
+
+    draws = {seed: rows(limit=3, seed=seed) for seed in range(4)}
+    assert all(len(drawn) == 3 and drawn == sorted(drawn) for drawn in draws.values())
+    assert len({tuple(drawn) for drawn in draws.values()}) > 1
+    assert set(draws[0]) < set(rows(limit=5, seed=0))
+    assert rows(limit=99) == list(range(6))
+
+
+def test_one_user_is_answered(dataset, tmp_path):
+    found = decode(data=dataset.path, model=MODEL, user="u2", out=tmp_path / "out")
+    frame = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert frame["user_id"].to_list() == ["u2"]
+    assert [example["user_id"] for example in found["examples"]] == ["u2"]
+    with pytest.raises(UserError, match="no row of a user 'u22'") as error:
+        decode(data=dataset.path, model=MODEL, user="u22", out=tmp_path / "other")
+    assert "'u2'" in error.value.hint
+
+
+def test_it_ends_with_a_few_users_lists_and_marks_hits(dataset, tmp_path, capsys):
+    found = decode(data=dataset.path, model=MODEL, out=tmp_path / "out")
+    frame = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert len(found["examples"]) == 3
+    for example in found["examples"]:
+        row, titles = dataset.rows("test")[example["row"]], frame["titles"][example["row"]].to_list()
+        relevant = {TITLES[item] for item in row.relevant}
+        assert example["history"] == [TITLES[item] for item in row.history[-3:]]
+        assert [entry["title"] for entry in example["list"]] == titles
+        assert [entry["hit"] for entry in example["list"]] == [title in relevant for title in titles]
+        assert set(example["missed"]) == relevant - set(titles)
+    shown = capsys.readouterr().out
+    assert "is recommended" in shown and found["examples"][0]["list"][0]["title"] in shown
+    assert ("(hit)" in shown) == any(entry["hit"] for each in found["examples"] for entry in each["list"])
+    assert RunFolder(tmp_path / "out").record["results"]["examples"] == json.loads(json.dumps(found["examples"]))

@@ -119,6 +119,17 @@ def test_runs_that_differ_in_seeds_alone_belong_together_at_whatever_depth(run):
     assert len(group_by_label([first, second, other])) == 3
 
 
+def test_an_option_that_an_earlier_version_did_not_know_is_one_that_was_not_given(run):
+    old, new, other = (
+        run(f"{name}/blade", GOOD, seed=seed, model_options={"tau": 0.3, **options})
+        for seed, (name, options) in enumerate(
+            {"old": {}, "new": {"backbone": None, "params": {}}, "other": {"backbone": "item-vectors"}}.items()
+        )
+    )
+    assert group_by_label([old, new]) == {"blade": [old, new]}
+    assert len(group_by_label([old, new, other])) == 3
+
+
 def test_runs_of_one_seed_and_label_stand_alone(run):
     apart = group_by_label([run("x/blade", POOR, seed=0), run("y/blade", GOOD, seed=0)])
     assert len(apart) == 2

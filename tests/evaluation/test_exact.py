@@ -90,9 +90,7 @@ def test_the_exact_predictions_order_does_not_matter(decoded, one_target, tmp_pa
 def test_other_exact_predictions_are_another_evaluation(decoded, one_target, tmp_path):
     evaluate(decoded[0], exact=decoded[1])
     other = write(tmp_path / "other", one_target, BEAM, "exact")
-    with pytest.raises(UserError, match="holds another run"):
-        evaluate(decoded[0], exact=other)
-    assert evaluate(decoded[0], exact=other, overwrite=True)["metrics"]["pr@3"]["mean"] == 0.0
+    assert evaluate(decoded[0], exact=other)["metrics"]["pr@3"]["mean"] == 0.0
 
 
 def test_a_lower_rate_is_the_better_one(decoded, one_target, tmp_path):

@@ -371,7 +371,7 @@ def named(value, key):
 
 
 @pytest.mark.parametrize("size", ["cpu", "gpu"])
-def test_every_objective_and_decoder_of_the_next_task_has_a_recipe(size):
+def test_every_objective_and_the_decoders_of_the_next_task_have_a_recipe(size):
     names = [name for name in embedded_recipes() if name.endswith("-gpu") == (size == "gpu")]
     steps = [load_recipe(name).document for name in names]
     objectives = {entry.name for entry in list_plugins("objective") if entry.package == "recalign"}

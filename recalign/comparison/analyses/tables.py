@@ -13,8 +13,8 @@ from recalign.evaluation.tables import figure, number, p_text, share, signed
 from recalign.variations import KINDS
 
 ANALYSES_CAPTION = (
-    "Analyses: p (Holm) is corrected within a table, models and baselines apart; rank of the target: quartiles, - where "
-    "it is not in the list; moved: share of the rows that get another list."
+    "Analyses: p (Holm) is corrected within a table, models and baselines apart; rank of the target: quartiles, - is "
+    "beyond the list; moved: share of the rows that get another list."
 )
 TESTED = ("p", "p (Holm)", "alike")
 
