@@ -41,10 +41,11 @@ from recalign.runs.lineage import KEY
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from recalign.api import Decoder, Row
     from recalign.data.dataset import PreparedDataset
+    from recalign.models.hardware import Hardware
     from recalign.models.policy import Policy
     from recalign.runs.lineage import Lineage
     from recalign.variations import Varied
@@ -105,14 +106,13 @@ def decode(
     from recalign.decoding.batches import check_task
     from recalign.decoding.decode_run import MAKES
     from recalign.evaluation.examples import show_examples
-    from recalign.models.policy import load_policy
     from recalign.models.weights import check_model
     from recalign.params import parse_assignments
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
-    from recalign.training.processes import connect, relaunch
+    from recalign.training.processes import relaunch
 
     name = model or _newest_model()
     check_model(name, trust_remote_code)
@@ -147,14 +147,7 @@ def decode(
         return _decode(run.path, policy, dataset, chosen, rows, again, asked, token_budget)
 
     def ready() -> Policy:
-        connect(where.place())
-        keywords: dict[str, Any] = {
-            "seed": seed,
-            "dtype": dtype,
-            "trust_remote_code": trust_remote_code,
-            "hardware": where,
-        }
-        return load_policy(name, dataset, template_vars=asked["template_vars"], transfer=True, **keywords)
+        return _loaded(dataset, asked, where, trust_remote_code)
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
@@ -163,6 +156,24 @@ def decode(
     results = perform(run, asking, ready, work, resume=resume, overwrite=overwrite)
     show_examples(results.get("examples", ()))
     return {"out": str(run.path), **results}
+
+
+def _loaded(dataset: PreparedDataset, asked: Mapping[str, Any], where: Hardware, trust_remote_code: bool) -> Policy:
+    """Join the other processes, if any, and load the model."""
+    from recalign.models.policy import load_policy
+    from recalign.training.processes import connect
+
+    connect(where.place())
+    return load_policy(
+        asked["model"],
+        dataset,
+        template_vars=asked["template_vars"],
+        seed=asked["seed"],
+        dtype=asked["dtype"],
+        trust_remote_code=trust_remote_code,
+        hardware=where,
+        transfer=True,
+    )
 
 
 def _asked_rows(dataset: PreparedDataset, split: str, user: str | None, limit: int | None, seed: int) -> Sequence[Row]:
