@@ -35,6 +35,7 @@ ORDER = [
     "invocation",
     "workspace",
     "data",
+    "variations",
     "api",
     "plugins",
     "tasks",

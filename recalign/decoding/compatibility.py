@@ -17,6 +17,9 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the larges
 HALF_TOLERANCE = 5e-2
 UNSUPPORTED = (NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)
 """What forwards raise at attention, masks or positions of another kind."""
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+"""transformers' kinds of layers in which a token sees the tokens that a mask says, and no others."""
+KEEPS_STATES = "some of its layers are recurrent or convolutions"
 LENGTHS = (7, 4)  # of the prompts that are tried
 REACH = 11  # tokens of the longest of them with what continues it
 
@@ -26,6 +29,8 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
     window = attention_window(model)
     if window is not None and window < REACH:
         return looks_back(window)
+    if keeps_states(model):
+        return KEEPS_STATES
     training = model.training
     model.eval()
     try:
@@ -36,7 +41,7 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
                     return "its attention cannot be replaced"
                 found = _walk(SharedPromptCache(model, Cost()), model)
     except UNSUPPORTED as error:
-        return reason(error)
+        return reason("tokens of several prompts in one sequence", error)
     finally:
         model.train(training)
     tolerance = TOLERANCE.get(wanted.dtype, HALF_TOLERANCE)  # of the logits: under autocast they are not the model's
@@ -69,9 +74,17 @@ def looks_back(window: int) -> str:
     return f"it looks back {window} tokens only (sliding window)"
 
 
-def reason(error: Exception) -> str:
-    """Write what a forward raised as a reason."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def keeps_states(model: PreTrainedModel) -> bool:
+    """Whether some layer is no attention: a recurrent one or a convolution."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
+    return bool(kinds - ATTENTION) or bool(inner._is_stateful)
+
+
+def reason(what: str, error: Exception) -> str:
+    """Write what a forward raised at an input as a reason."""
+    said = " ".join(str(error).split()).rstrip(".")
+    return f"it does not take {what} ({said})" if said else f"it does not take {what}"
 
 
 def tell(model: PreTrainedModel, why: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from recalign.decoding.compatibility import UNSUPPORTED, beyond_window, reason, tell
+from recalign.decoding.compatibility import KEEPS_STATES, UNSUPPORTED, beyond_window, keeps_states, reason, tell
 from recalign.decoding.microbatches import microbatches
 from recalign.decoding.prefix_tree import PrefixTrees, prefix_trees
 from recalign.decoding.scoring import logits_of
@@ -185,6 +185,8 @@ def takes_tree_mask(model: PreTrainedModel) -> bool:
 
 def obstacle_to_tree_mask(model: PreTrainedModel) -> str:
     """Say why a model cannot take prefix trees with a 4D mask, or "" where they give what separate rows give."""
+    if keeps_states(model):
+        return KEEPS_STATES
     tokens = np.array([[1, 2, 1], [1, 1, 2], [2, 1, 1]])
     lengths = np.full(3, 3)
     rows, positions = np.divmod(np.arange(9), 3)
@@ -200,6 +202,6 @@ def obstacle_to_tree_mask(model: PreTrainedModel) -> str:
         try:
             shared = logps(True)
         except UNSUPPORTED as error:
-            return reason(error)
+            return reason("a mask of what each token sees", error)
     same = torch.allclose(shared, separate, atol=1e-3 if model.dtype == torch.float32 else 0.1)
     return "" if same else "it reads a tree mask as something else"

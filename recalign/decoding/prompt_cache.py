@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from recalign.decoding.key_values import KeyValues
 from recalign.decoding.prepacked import replaced_forward
 from recalign.decoding.shared_attention import (
     AttentionPass,
     ContinuationPass,
-    KeyValues,
     PaddedGrid,
     PromptPass,
     SiblingPass,

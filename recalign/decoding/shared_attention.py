@@ -11,21 +11,22 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from recalign.decoding.attention_rule import AttentionRule
+from recalign.decoding.key_values import Block, KeyValues
 
 NAME = "recalign_shared"
 ROW_BY_ROW = {"cpu"}
 """Where rows are attended to one after the other; a GPU would rather compute padding than start many small products."""
-
-Block = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values [R, H, L, D] of R rows."""
 
 
 class Stored(Exception):  # noqa: N818
@@ -71,61 +72,11 @@ class PaddedGrid:
         return bias.view(*self.index.shape, -1)
 
 
-@dataclass
-class KeyValues:
-    """Keys and values of R rows with room for L tokens each, layer by layer.
-
-    Args:
-        rows: R.
-        room: L.
-        keys: layer -> [R, H, L, D].
-        values: layer -> [R, H, L, D].
-    """
-
-    rows: int
-    room: int
-    keys: dict[int, torch.Tensor] = field(default_factory=dict)
-    values: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    def put(self, layer: int, key: torch.Tensor, value: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> None:
-        """Store M tokens' keys and values [H, M, D] at (row, column), [M] each."""
-        for buffers, new in ((self.keys, key), (self.values, value)):
-            if layer not in buffers:
-                buffers[layer] = new.new_zeros(self.rows, new.shape[0], self.room, new.shape[2])
-            buffers[layer][row, :, column] = new.transpose(0, 1)
-
-    def block(self, layer: int, length: int | None = None) -> Block:
-        """Keys and values [R, H, length, D] of a layer."""
-        return self.keys[layer][:, :, :length], self.values[layer][:, :, :length]
-
-    def start_with(self, prefix: KeyValues) -> None:
-        """Begin every row with the one row of `prefix`."""
-        for mine, theirs in ((self.keys, prefix.keys), (self.values, prefix.values)):
-            for layer, tensor in theirs.items():
-                mine[layer] = tensor.new_zeros(self.rows, tensor.shape[1], self.room, tensor.shape[3])
-                mine[layer][:, :, : prefix.room] = tensor
-
-    def grow(self, room: int) -> None:
-        """Make room for more tokens per row."""
-        if room > self.room:
-            for buffers in (self.keys, self.values):
-                for layer, tensor in buffers.items():
-                    buffers[layer] = F.pad(tensor, (0, 0, 0, room - self.room))
-            self.room = room
-
-    def retain(self, rows: torch.Tensor, room: int) -> None:
-        """Forget all rows but these, and columns from `room` on."""
-        self.rows, self.room = len(rows), room
-        for buffers in (self.keys, self.values):
-            for layer, tensor in buffers.items():
-                buffers[layer] = tensor[rows, :, :room]
-
-
 class AttentionPass(Protocol):
     """Who sees whom in one forward pass over M tokens."""
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
         """Store keys and values [H, M, D]; return the attention of the queries [Hq, M, D]: [M, Hq, D]."""
 
@@ -151,7 +102,7 @@ class PromptPass:
     last_layer: int
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
         """Attend causally; prompts are padded on the right, where causality hides the padding."""
         rows, width = self.grid.index.shape
@@ -161,8 +112,7 @@ class PromptPass:
         queries = query[:, self.grid.index].transpose(0, 1)  # [P, Hq, Q, D]
         queries = F.pad(queries, (0, 0, self.begun, 0))  # a causal square costs less than a mask: half of it is skipped
         keys, values = (part[self.first : self.first + rows] for part in self.prompts.block(layer, self.begun + width))
-        gqa = queries.shape[1] != keys.shape[1]
-        out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)
+        out = rule.attend(queries, keys, values)
         return out[:, :, self.begun :].transpose(1, 2).flatten(0, 1)[self.grid.back]
 
 
@@ -185,21 +135,23 @@ class SiblingPass:
     seen: torch.Tensor
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
         """Attend row by row on a CPU, which then computes no padding, elsewhere to all rows at once."""
         self.held.put(layer, key, value, self.rows, self.columns)
         if query.device.type not in ROW_BY_ROW:
             block = self.held.block(layer, self._bias.shape[2])
-            return _mixed(_scores(query, self._grid, block, self._bias, scaling).softmax(dim=2), self._grid, block)
+            scores = _scores(query, self._grid, block, self._bias, rule)
+            return _mixed(rule.weights(scores, key.shape[0]), self._grid, block)
         keys, values = self.held.block(layer)
         (heads, size), repeat = keys.shape[1::2], query.shape[0] // keys.shape[1]
         out = query.new_empty(query.shape[1], query.shape[0], size)
         for row, start, stop, begun, end in self._spans:
-            queries = query[:, start:stop].reshape(heads, -1, size) * scaling
+            queries = query[:, start:stop].reshape(heads, -1, size) * rule.scale
             scores = torch.bmm(queries, keys[row, :, :end].transpose(1, 2)).float()  # [H, repeat * Q, end]
+            scores = rule.capped(scores)
             scores.view(heads, repeat, stop - start, end)[..., begun:].add_(self._own_bias[start:stop, : end - begun])
-            mixed = torch.bmm(scores.softmax(dim=2).to(values.dtype), values[row, :, :end])
+            mixed = torch.bmm(rule.weights(scores, heads).to(values.dtype), values[row, :, :end])
             out[start:stop] = mixed.view(heads * repeat, stop - start, size).transpose(0, 1)
         return out
 
@@ -257,29 +209,32 @@ class ContinuationPass:
     own_bias: torch.Tensor
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
         """Attend to the prompt and to the segment, and merge the two."""
         self.own.put(layer, key, value, self.segments, self.slots)
         prompts, own = self.prompts.block(layer), self.own.block(layer, self.own_bias.shape[2])
-        first, first_mass = _attend(query, self.prompt_grid, prompts, self.prompt_bias, scaling)
-        second, second_mass = _attend(query, self.own_grid, own, self.own_bias, scaling)
+        first, first_mass = _attend(query, self.prompt_grid, prompts, self.prompt_bias, rule)
+        second, second_mass = _attend(query, self.own_grid, own, self.own_bias, rule)
         # softmax over both parts = their softmaxes, weighted by their shares of the total mass
-        return first.lerp(second, torch.sigmoid(second_mass - first_mass).to(first.dtype))
+        mixed = first.lerp(second, torch.sigmoid(second_mass - first_mass).to(first.dtype))
+        return rule.left_by_sinks(mixed, torch.logaddexp(first_mass, second_mass))
 
 
 def _attend(
-    query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Tensor, scaling: float
+    query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Tensor, rule: AttentionRule
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention [M, Hq, D] to a block, and the log of its softmax's mass [M, Hq, 1]; arguments as in `_scores`."""
-    scores = _scores(query, grid, block, bias, scaling)
+    """Attention [M, Hq, D] to a block without sinks, and the log of its mass [M, Hq, 1]; arguments as in `_scores`."""
+    scores = _scores(query, grid, block, bias, rule)
     weights = scores.softmax(dim=2)
     # the largest weight is exp(0) / mass; an exp of one's own is many times slower on a CPU where it underflows
     mass = scores.amax(dim=2, keepdim=True) - weights.amax(dim=2, keepdim=True).log()
     return _mixed(weights, grid, block), grid.by_token(mass, query.shape[0])
 
 
-def _scores(query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Tensor, scaling: float) -> torch.Tensor:
+def _scores(
+    query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Tensor, rule: AttentionRule
+) -> torch.Tensor:
     """Scores of the grid's tokens for all that their row sees; no gradients.
 
     Args:
@@ -287,7 +242,7 @@ def _scores(query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Ten
         grid: R rows of Q tokens.
         block: L tokens.
         bias: [R, Q or 1, L] float32, added to the scores.
-        scaling: factor of the scores.
+        rule: scales and caps the scores.
 
     Returns:
         [R * H, Hq / H * Q, L] float32.
@@ -296,8 +251,8 @@ def _scores(query: torch.Tensor, grid: PaddedGrid, block: Block, bias: torch.Ten
     heads = keys.shape[1]
     repeat = query.shape[0] // heads
     queries = query[:, grid.index].view(heads, repeat, rows, width, size).permute(2, 0, 1, 3, 4)
-    queries = queries.reshape(rows * heads, repeat * width, size) * scaling
-    scores = torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)).float()
+    queries = queries.reshape(rows * heads, repeat * width, size) * rule.scale
+    scores = rule.capped(torch.bmm(queries, keys.flatten(0, 1).transpose(1, 2)).float())
     scores.view(rows, heads, repeat, width, -1).add_(bias[:, None, None])
     return scores
 
@@ -323,7 +278,7 @@ def shared_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    shared_pass: AttentionPass,
+    shared_pass: AttentionPass | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: object,
@@ -337,20 +292,38 @@ def shared_attention(
         value: [1, H, M, D].
         attention_mask: unused, the pass knows who sees whom.
         scaling: factor of the scores.
-        shared_pass: who sees whom.
-        softcap: scores squashed by tanh, as Gemma 2 has it: refused.
-        s_aux: attention sinks, as gpt-oss has them: refused.
+        shared_pass: who sees whom; None: what the decoder layer around was handed, which did not hand it on.
+        softcap: scores are squashed by tanh to stay below it (Gemma 2).
+        s_aux: [Hq] attention sinks (gpt-oss).
 
     Returns:
         [1, M, Hq, D] and None.
 
     Raises:
-        NotImplementedError: attention of another kind than softmax over scaled products.
         Stored: the pass has what it wants.
     """
-    if softcap is not None or s_aux is not None:
-        raise NotImplementedError("its attention caps scores or has sinks")
-    return shared_pass.attend(int(module.layer_idx), query[0], key[0], value[0], scaling)[None], None
+    reading = _layer_handed.shared_pass if shared_pass is None else shared_pass
+    rule = AttentionRule(scaling, softcap, s_aux)
+    return reading.attend(int(module.layer_idx), query[0], key[0], value[0], rule)[None], None
+
+
+_layer_handed = threading.local()
+"""`shared_pass` of the decoder layer that is run: StableLM's hand nothing on to their attention."""
+_NOTING: WeakSet[PreTrainedModel] = WeakSet()
+"""Models whose layers note it."""
+
+
+def _note_pass(model: PreTrainedModel) -> None:
+    """Let a model's layers note which pass they are handed, when they are computed again for gradients too."""
+
+    def note(_: torch.nn.Module, __: object, arguments: dict[str, object]) -> None:
+        _layer_handed.shared_pass = arguments.get("shared_pass")
+
+    if model not in _NOTING:
+        _NOTING.add(model)
+        for layer in model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.register_forward_pre_hook(note, with_kwargs=True)
 
 
 AttentionInterface.register(NAME, shared_attention)
@@ -367,6 +340,7 @@ def shared(model: PreTrainedModel) -> Iterator[None]:
         before = model.config._attn_implementation
         if before != NAME:
             _OWN[model] = before
+        _note_pass(model)
         model.set_attn_implementation(NAME)
         try:
             yield

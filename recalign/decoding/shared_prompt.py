@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from recalign.decoding.attention_rule import AttentionRule
 from recalign.decoding.compatibility import obstacle_to_sharing
 from recalign.decoding.shared_attention import PaddedGrid, shared
 
@@ -43,22 +43,17 @@ class _SharedPromptPass:
     visible: torch.Tensor
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
         """Return the attention of the queries [Hq, M, D] over keys and values [H, M, D]: [M, Hq, D]."""
-        gqa = query.shape[0] != key.shape[0]
         begin = [part[:, : self.first][:, self.prompts.index].transpose(0, 1) for part in (query, key, value)]
-        attended = F.scaled_dot_product_attention(
-            *begin, is_causal=True, scale=scaling, enable_gqa=gqa
-        )  # [P, Hq, L, D]
+        attended = rule.attend(*begin)  # [P, Hq, L, D]
         attended = attended.transpose(1, 2).flatten(0, 1)[self.prompts.back]
         if not len(self.owner):
             return attended
         own = [part[:, self.first :][:, self.completions.index].transpose(0, 1) for part in (query, key, value)]
         keys, values = (torch.cat([b[self.owner], o], dim=2) for b, o in zip(begin[1:], own[1:], strict=True))
-        out = F.scaled_dot_product_attention(
-            own[0], keys, values, attn_mask=self.visible, scale=scaling, enable_gqa=gqa
-        )  # [A, Hq, T, D]
+        out = rule.attend(own[0], keys, values, self.visible)  # [A, Hq, T, D]
         return torch.cat([attended, out.transpose(1, 2).flatten(0, 1)[self.completions.back]])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +25,14 @@ class Accumulation:
     Args:
         model: whose parameters have the gradients.
         averaged: the backward passes average gradients over the processes, as DDP does; else `finish` adds them up.
+
+    Attributes:
+        add_up: adds up the gradients of all processes; returns the parameters that have the sums.
     """
 
     def __init__(self, model: torch.nn.Module, *, averaged: bool = False) -> None:
         self.model, self.averaged = model, averaged
+        self.add_up: Callable[[], Sequence[torch.nn.Parameter]] = partial(add_up_gradients, model)
         self._unit: float | None = None  # None: no micro-batch of this update was added yet
         self._loss, self._weight = 0.0, 0.0
 
@@ -51,11 +57,10 @@ class Accumulation:
         """
         assert self._unit is not None, "an update has a micro-batch"
         loss, weight = sum_over_processes([self._loss, self._weight], self._device)
-        if not self.averaged:
-            add_up_gradients(self.model)
+        parameters = list(self.model.parameters()) if self.averaged else self.add_up()
         scale = self._unit / (weight or 1.0) * (process()[1] if self.averaged else 1)
         if scale != 1.0:
-            for parameter in self.model.parameters():
+            for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad *= scale
         self._unit, self._loss, self._weight = None, 0.0, 0.0

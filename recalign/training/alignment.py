@@ -16,7 +16,8 @@ from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.builtin import is_from_scratch
 from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import Policy, recorded_settings
+from recalign.models.policy import Policy
+from recalign.models.settings import recorded_settings
 from recalign.models.weights import check_model, find_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
@@ -26,6 +27,7 @@ from recalign.training.families import family_of
 from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect
 from recalign.training.rows import affordable, evenly_spaced
+from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions
@@ -121,6 +123,7 @@ def train_aligned(
             `@k` beyond the lists.
         KeyboardInterrupt: interrupted; resumable.
     """
+    check_launch(options.training, options.hardware)
     check_model(options.model, options.trust_remote_code)
     options = with_defaults(options)
     objective = registry.create("objective", options.objective, options.params)

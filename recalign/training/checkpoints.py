@@ -30,11 +30,13 @@ class Progress(Shape):
         updates: how many there were.
         loss: sum of their losses.
         seconds: that they took.
+        rows_per_update: examples of an update, over all processes; 0: it does not depend on the processes.
     """
 
     updates: int = 0
     loss: float = 0.0
     seconds: float = 0.0
+    rows_per_update: int = 0
 
 
 class ControlRecord(Shape):

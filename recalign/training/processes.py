@@ -24,15 +24,21 @@ def process() -> tuple[int, int]:
     return 0, 1
 
 
-def add_up_gradients(model: torch.nn.Module) -> None:
-    """Sum the gradients of all processes, each of which has run its own backward passes; none counts as 0."""
+def add_up_gradients(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Sum the gradients of all processes, each of which has run its own backward passes; none counts as 0.
+
+    Returns:
+        The model's parameters.
+    """
+    parameters = list(model.parameters())
     if process()[1] == 1:
-        return
-    for parameter in model.parameters():
+        return parameters
+    for parameter in parameters:
         if parameter.requires_grad:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
+    return parameters
 
 
 def sum_over_processes(values: Sequence[float], device: torch.device) -> list[float]:

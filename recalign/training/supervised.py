@@ -32,6 +32,7 @@ from recalign.training.online.diagnostics import CURVES
 from recalign.training.processes import connect
 from recalign.training.rows import VALIDATED, drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
+from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
@@ -112,10 +113,11 @@ def train_supervised(
         UserError: see `RunFolder.begin`, `load_policy`, `RecalignTrainer.run`; an objective that needs rollouts.
         KeyboardInterrupt: interrupted; resumable.
     """
-    check_model(options.model, options.trust_remote_code)
+    check_launch(options.training, options.hardware)
     objective = registry.create("objective", options.objective, options.params)
     family = family_of(objective)
     family.check_supervised(objective, options.loss_on)
+    check_model(options.model, options.trust_remote_code)
     family.check(objective, dataset, options.model)
     options = replace(options, training=_with_defaults(options, objective))
     backbone = _backbone(options, dataset)
@@ -223,21 +225,25 @@ def _setup(
 def _answer_with_rationales(policy: Policy, rationales: RationaleRows) -> None:
     """Note among the model's settings that it answers with rationales, as long as those that it learns.
 
+    What opens the decision is written by the model too, at the end of its text.
+
     Raises:
         UserError: the longest does not fit what prompts leave.
     """
     questions = policy.prompter.questions
+    decision = questions.decision(RATIONALE)
     lengths = [
         questions.answer(row.question.form, True, row.question.rationale)[1]
         for row in (*rationales.train, *rationales.valid)
     ]
-    longest, room = max(lengths), questions.reserved - questions.decision(RATIONALE).longest
+    longest, room = max(lengths), questions.reserved - decision.longest
     if questions.limit is not None and longest > room:
         raise UserError(
             f"The longest rationale has {longest} tokens, and prompts leave {room} for it.",
             "Raise --max-length, or shorten the rationale.",
         )
-    policy.settings["answering"] = asdict(replace(policy.answering, form=RATIONALE, max_tokens=longest))
+    written = longest + len(decision.opening)
+    policy.settings["answering"] = asdict(replace(policy.answering, form=RATIONALE, max_tokens=written))
 
 
 def _metric(dataset: PreparedDataset, name: str | None) -> MetricExpression | None:

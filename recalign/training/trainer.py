@@ -6,19 +6,17 @@ import contextlib
 import itertools
 import json
 import math
-import signal
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch.utils.data import Dataset, Sampler
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from torch.utils.data import DataLoader, Dataset
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
 from recalign import console
 from recalign.api import Objective
@@ -27,16 +25,21 @@ from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
+from recalign.training.batches import Batches, DealtBatches
 from recalign.training.checkpoints import (
     OBJECTIVE_FILE,
     OLDER,
+    OPTIMIZER_FILE,
     PROGRESS_FILE,
+    SCHEDULER_FILE,
     Progress,
     latest_checkpoint,
     settle_best,
 )
+from recalign.training.flow import Flow, on_signals
 from recalign.training.offline.examples import EpochSampler
-from recalign.training.processes import averaged
+from recalign.training.processes import averaged, process
+from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
 from recalign.training.speed import Meter, Work, cost_line
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import write_json
@@ -77,7 +80,7 @@ class RecalignTrainer(Trainer):
         collate: a list of examples -> a batch as the step takes it.
         validate: returns the validation figures, among them `options.best_metric`.
         length_of: see EpochSampler.
-        sampler: the order of the examples, in place of an EpochSampler.
+        batches: of this process, in place of those that an EpochSampler and `options` make.
         title: what the progress bar calls this.
     """
 
@@ -92,27 +95,38 @@ class RecalignTrainer(Trainer):
         validate: Callable[[], dict[str, float]],
         *,
         length_of: Callable[[int], int] | None = None,
-        sampler: Sampler[Any] | None = None,
+        batches: Batches | None = None,
         title: str = "training",
     ) -> None:
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
         self.validate, self.title = validate, title
-        self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped)
+        self.shards: Shards | None = None
+        self.sharded = sharded()
+        self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped and not self.sharded)
         self.meter = Meter(policy.device, step.work)
         size: int = len(examples)  # type: ignore[arg-type]
-        self.sampler = sampler or EpochSampler(size, options.batch_size, options.seed, length_of)
+        rank, processes = process()
+        self.rows_per_update = options.batch_size * options.gradient_accumulation * processes if batches is None else 0
+        self.batches = batches or DealtBatches(
+            EpochSampler(size, self.rows_per_update, options.seed, length_of),
+            self.rows_per_update,
+            options.gradient_accumulation,
+            rank,
+            processes,
+        )
         self._figures: dict[str, list[float]] = defaultdict(list)
         self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
         mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
-        super().__init__(
-            model=policy.model,
-            args=options.arguments(self.out, policy.device, mixed_bfloat16=mixed),
-            data_collator=collate,
-            train_dataset=examples,
-            eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
-            callbacks=[_Flow(self)],
-        )
+        with on_our_own():
+            super().__init__(
+                model=policy.model,
+                args=options.arguments(self.out, policy.device, mixed_bfloat16=mixed),
+                data_collator=collate,
+                train_dataset=examples,
+                eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
+                callbacks=[Flow(self)],
+            )
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
         if options.patience:
@@ -136,10 +150,11 @@ class RecalignTrainer(Trainer):
         checkpoint = latest_checkpoint(self.out / CHECKPOINTS) if resume else None
         self._start_log(checkpoint)
         self._started = time.perf_counter()
-        flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, _Flow))
+        flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, Flow))
         with contextlib.ExitStack() as stack:
             flow.stack = stack
-            stack.enter_context(_on_signals(flow.stop))
+            stack.enter_context(on_signals(flow.stop))
+            stack.enter_context(on_our_own())
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
@@ -213,7 +228,23 @@ class RecalignTrainer(Trainer):
                 if mine:
                     same = {name: value for name, value in group.items() if name != "params"}
                     optimizer.add_param_group({**same, "params": mine, "lr": self.options.module_learning_rate})
+        if self.sharded:
+            self.shards = shards = Shards(self.policy.model)
+            self.accumulation.add_up = shards.reduce
+            for group in optimizer.param_groups:
+                group["params"] = [shards.of(parameter) for parameter in group["params"]]
         return optimizer
+
+    def _wrap_model(self, model, training=True, dataloader=None):  # type: ignore[no-untyped-def]
+        return super()._wrap_model(model, training, dataloader) if self.shards is None else Unwrapped(model)
+
+    def _clip_grad_norm(self, model):  # type: ignore[no-untyped-def]
+        return super()._clip_grad_norm(model) if self.shards is None else self.shards.clip(self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model, grad_norm=None):  # type: ignore[no-untyped-def]
+        if self.shards is not None and grad_norm is None:
+            grad_norm = self.shards.clip(math.inf)
+        return super()._get_grad_norm(model, grad_norm)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
         """Take the batches of an update; what the loss is divided by is for the objective to say."""
@@ -226,15 +257,19 @@ class RecalignTrainer(Trainer):
         """Count nothing: the estimate is for padded batches of token ids, which a step need not have."""
         return 0
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
-        return self.sampler
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Load the batches of this process; they are dealt out already."""
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.policy.save_into(folder, self.policy.model)
         write_json(folder / OBJECTIVE_FILE, self.step.objective.state_dict())
-        write_json(folder / PROGRESS_FILE, {**self.progress.model_dump(), "seconds": self._seconds()})
+        now = {"seconds": self._seconds(), "rows_per_update": self.rows_per_update}
+        write_json(folder / PROGRESS_FILE, {**self.progress.model_dump(), **now})
 
     def _save_checkpoint(self, *arguments: Any, **keywords: Any) -> None:
         try:
@@ -249,15 +284,35 @@ class RecalignTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
+        self.progress = Progress(**read_record(folder / PROGRESS_FILE, Progress, OLDER))
+        before, now = self.progress.rows_per_update, self.rows_per_update
+        if before and now and before != now:
+            raise UserError(
+                f"Updates had {before} rows up to {folder}; with {process()[1]} processes they would have {now}.",
+                "Go on with as many processes as before, or start again with --overwrite.",
+            )
         with reading(folder, OLDER, "cannot be gone on from"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             restore_modules(self.policy.model, folder)
             self.step.objective.load_state_dict(read_object(folder / OBJECTIVE_FILE, OLDER))
-        self.progress = Progress(**read_record(folder / PROGRESS_FILE, Progress, OLDER))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.shards is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = self.shards.whole_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with reading(checkpoint or self.out, OLDER, "cannot be gone on from"):
-            super()._load_optimizer_and_scheduler(checkpoint)
+            if self.shards is None or checkpoint is None:
+                super()._load_optimizer_and_scheduler(checkpoint)
+                return
+            state = torch.load(Path(checkpoint) / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(self.shards.shard_state(self.optimizer, state))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         name = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
@@ -293,74 +348,6 @@ class RecalignTrainer(Trainer):
         last = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= last]
         (self.out / LOG_FILE).write_text("".join(kept), encoding="utf-8")
-
-
-class _Flow(TrainerCallback):
-    """Progress bar, the sampler's epoch, and stopping when asked to."""
-
-    def __init__(self, trainer: RecalignTrainer) -> None:
-        self.trainer = trainer
-        self.stack = contextlib.ExitStack()
-        self.advance: Callable[..., None] = lambda *_, **__: None
-        self.note: dict[str, str] = {}
-        self.stopped = False
-
-    def stop(self) -> None:
-        if not self.stopped:
-            console.say("stopping after this update, with a checkpoint; once more stops at once.")
-        self.stopped = True
-
-    def on_train_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        if state.is_world_process_zero:
-            self.advance = self.stack.enter_context(console.progress(self.trainer.title, state.max_steps))
-            self.advance(state.global_step)
-
-    def on_epoch_begin(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        self.trainer.sampler.epoch = int(state.epoch or 0)
-
-    def on_step_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        self.trainer.meter.end()
-        self.advance(1)
-        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
-        if self.stopped:
-            control.should_save = control.should_training_stop = True
-        control.should_log = control.should_log or control.should_save
-
-    def on_epoch_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        if self.stopped and state.epoch != int(state.epoch):  # the epoch is not over: nothing to validate yet
-            control.should_evaluate = control.should_save = False
-
-    def on_log(self, args, state, control, logs=None, **_):  # type: ignore[no-untyped-def]
-        shown = ("loss", "reward", *(name for name in logs or {} if name.startswith("eval_")))
-        self.note |= {name.replace("eval_", "valid "): f"{logs[name]:.4g}" for name in shown if name in (logs or {})}
-        if "tokens_per_second" in (logs or {}):
-            self.note["tokens/s"] = f"{logs['tokens_per_second']:,.0f}"
-            self.note["MB"] = f"{logs['peak_memory_mb']:,.0f}"
-        self.advance(0, note="  ".join(f"{name} {value}" for name, value in self.note.items()))
-
-
-@contextlib.contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C (or SIGTERM) call `stop`, the second one interrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in handled}
-
-    def handle(number: int, _: Any) -> None:
-        for each in handled:
-            signal.signal(each, signal.default_int_handler)
-        stop()
-
-    for number in handled:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -3,14 +3,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from recalign.decoding import shared_attention as attention
 from recalign.decoding.compatibility import obstacle_to_sharing
 from recalign.decoding.prompt_cache import Cost, SharedPromptCache
 from recalign.decoding.shared_attention import own, shared
 from recalign.decoding.uncached import UncachedPrompts
+from tests.decoding.architectures import ARCHITECTURES
 from tests.decoding.doubles import VOCABULARY, make_engine, random_paths, row, tiny_model
+
+NAMED = {each.name: each for each in ARCHITECTURES}
 
 
 def prompts(common=0):
@@ -19,7 +21,7 @@ def prompts(common=0):
     return [np.concatenate([head, generator.integers(0, VOCABULARY, size=length)]) for length in (5, 1, 8)]
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "Gemma 2", "GPT-OSS", "StableLM"])
 @pytest.mark.parametrize(("branching", "pruned"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("common", [0, 20])
 @pytest.mark.parametrize("row_by_row", [True, False])
@@ -28,7 +30,7 @@ def test_shared_prompts_give_the_logits_of_full_forward_passes(
     kind, branching, pruned, common, row_by_row, monkeypatch
 ):
     monkeypatch.setattr(attention, "ROW_BY_ROW", {"cpu"} if row_by_row else set())
-    model = tiny_model(kind)
+    model = NAMED[kind].model() if kind in NAMED else tiny_model(kind)
     generator = torch.Generator().manual_seed(0)
     ours, uncached = SharedPromptCache(model, Cost()), UncachedPrompts(model, Cost(), 4096)
     segments = torch.arange(3).repeat_interleave(4) if branching else torch.arange(12)
@@ -64,12 +66,8 @@ def test_shared_prompts_give_the_logits_of_full_forward_passes(
 
 
 def with_own_attention(model, call, *arguments):
-    with_shared = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
-    try:
+    with own(model):
         return call(*arguments)
-    finally:
-        model.set_attn_implementation(with_shared)
 
 
 def test_the_models_own_attention_comes_back():
@@ -107,14 +105,6 @@ def test_known_models_share_prompts(kind):
     assert obstacle_to_sharing(tiny_model(kind)) == ""
     with torch.autocast("cpu", torch.bfloat16):
         assert obstacle_to_sharing(tiny_model(kind)) == ""
-
-
-def test_a_model_that_caps_its_scores_is_found_out():
-    config = Gemma2Config(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    assert "caps scores" in obstacle_to_sharing(Gemma2ForCausalLM(config))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from recalign import console
 from recalign.runs.predictions import PREDICTIONS_FILE
@@ -13,9 +14,9 @@ from tests.commands.test_processes import spawn
 from tests.fake_dataset import write_dataset
 
 AVERAGED = """
-import json, os
+import json, os, torch
 from recalign.training.processes import averaged, connect, wait_for_all
-connect()
+connect(torch.device("cpu"))
 rank = int(os.environ["RANK"])
 mine = {"entropy": 1.0 + 2 * rank, "pass_tokens": 10.0 * (rank + 1), **({"kl": 5.0} if rank else {})}
 found = averaged(mine, weight=3 - 2 * rank)
@@ -34,10 +35,10 @@ def test_a_launcher_that_starts_one_process_is_told_of(monkeypatch):
     monkeypatch.setattr(console, "say", said.append)
     for name in [name for name in os.environ if name.startswith("ACCELERATE_") or name == "WORLD_SIZE"]:
         monkeypatch.delenv(name)
-    connect()
+    connect(torch.device("cpu"))
     assert said == []
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what accelerate launch sets
-    connect()
+    connect(torch.device("cpu"))
     assert said == ["1 process does all the work."]
 
 

@@ -1,13 +1,11 @@
-"""Which prompts each rollout asks, and which update each process works on."""
+"""Which prompts each rollout asks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from recalign.api import UserError
 
@@ -85,20 +83,3 @@ def choose_prompts(rows: Rows, expression: MetricExpression, limit: int | None, 
             "No row has a relevant target: prepare the dataset with another --relevance.",
         )
     return np.sort(np.array(chosen)), left_out
-
-
-class UpdateSampler(Sampler[int]):
-    """Hands the number of the update to every process.
-
-    transformers deals batches out to processes in turn; here all processes work on one rollout, so each number comes
-    once for each of them.
-    """
-
-    def __init__(self, updates: int, processes: int) -> None:
-        self.updates, self.processes = updates, processes
-
-    def __len__(self) -> int:
-        return self.updates * self.processes
-
-    def __iter__(self) -> Iterator[int]:
-        return (update for update in range(self.updates) for _ in range(self.processes))

@@ -17,8 +17,9 @@ from recalign.errors import UserError
 from recalign.models.lora import REFERENCE
 from recalign.models.policy import reference_policy
 from recalign.removal import discard
+from recalign.training.batches import SharedUpdates
 from recalign.training.online import diagnostics
-from recalign.training.online.prompt_order import PromptOrder, UpdateSampler, choose_prompts
+from recalign.training.online.prompt_order import PromptOrder, choose_prompts
 from recalign.training.online.reference_lists import ReferenceKey, ReferenceLists, weights_hash
 from recalign.training.online.rollout_step import RolloutStep
 from recalign.training.online.rollouts import check_groups
@@ -168,7 +169,7 @@ def train_on_rollouts(
         Updates(schedule.updates),
         collate=list,
         validate=lambda: {"reward": validation_metric(engine, expression, valid)},
-        sampler=UpdateSampler(schedule.updates, process()[1]),
+        batches=SharedUpdates(schedule.updates),
         title=f"{step.objective.name}, reward {expression.text}",
     ).run(resume=resume)
     engine.policy.prompter.tell()

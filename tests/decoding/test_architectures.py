@@ -1,0 +1,87 @@
+"""Beam search of every architecture in the table of docs/models.md: that of transformers' `generate`, fast path or not.
+
+`python -m tests.decoding.test_architectures` prints the table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recalign.decoding.compatibility import obstacle_to_sharing
+from recalign.decoding.hidden_states import obstacle_to_tree_mask
+from tests.decoding.architectures import ARCHITECTURES, Architecture
+from tests.decoding.doubles import make_engine, random_paths, row
+from tests.decoding.test_beam_search import generate
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+HEAD = (
+    "| architecture | beam search equals `generate` | prompts shared in decoding | in training |\n|---|---|---|---|\n"
+)
+NAMED = {each.name: each for each in ARCHITECTURES}
+PATHS = random_paths(120, seed=4, longest=6, width=20)
+ROWS = [row(i, np.random.default_rng(i).integers(0, 120, size=1 + i).tolist()) for i in range(4)]
+
+
+def equals_generate(model: torch.nn.Module) -> bool:
+    """Compare items, their order and their scores."""
+    engine = make_engine(PATHS, model=model, exclude_history=True)
+    items, scores = engine.beam(ROWS, width=6, size=6, scoring="full")
+    for one, found, values in zip(ROWS, items.tolist(), scores.tolist(), strict=True):
+        prompt = engine.policy.prompter.encode(one)
+        wanted = generate(engine, prompt, set(one.history.tolist()), 6, "full", 0.0)
+        if found != [item for item, _ in wanted] or not np.allclose(values, [score for _, score in wanted], atol=1e-4):
+            return False
+    return True
+
+
+def line(architecture: Architecture) -> str:
+    model = architecture.model()
+    told = ("yes" if not obstacle else f"no: {obstacle.split(' (')[0]}" for obstacle in (obstacle_to_sharing(model),
+            obstacle_to_tree_mask(model)))  # fmt: skip
+    cells = [architecture.name, "yes" if equals_generate(model) else "no", *told]
+    return f"| {' | '.join(cells)} |\n"
+
+
+@pytest.mark.slow
+def test_the_table_says_what_is_so():
+    table = HEAD + "".join(map(line, ARCHITECTURES))
+    assert all(cells.split(" | ")[1] == "yes" for cells in table.splitlines()[2:])
+    assert table in PAGE.read_text(encoding="utf-8"), table
+
+
+@pytest.mark.parametrize("name", ["Gemma 2", "GPT-OSS", "StableLM"])
+def test_scores_that_are_capped_sinks_and_layers_that_hand_nothing_on_share_prompts(name):
+    model = NAMED[name].model()
+    assert (obstacle_to_sharing(model), obstacle_to_tree_mask(model)) == ("", "")
+    assert equals_generate(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "decoding", "training"),
+    [
+        (
+            "LFM2",
+            "some of its layers are recurrent or convolutions",
+            "some of its layers are recurrent or convolutions",
+        ),
+        (
+            "Mamba",
+            "some of its layers are recurrent or convolutions",
+            "some of its layers are recurrent or convolutions",
+        ),
+        ("Bloom", "its attention cannot be replaced", "a mask of what each token sees"),
+    ],
+)
+def test_a_fallback_says_its_reason_in_words(name, decoding, training):
+    model = NAMED[name].model()
+    said = (obstacle_to_sharing(model), obstacle_to_tree_mask(model))
+    assert decoding in said[0] and training in said[1]
+    assert not any("Error" in each for each in said)
+
+
+if __name__ == "__main__":
+    print(HEAD + "".join(map(line, ARCHITECTURES)), end="")
