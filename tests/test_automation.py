@@ -21,6 +21,7 @@ def outcome(line):
     return stop.value.code or 0
 
 
+@pytest.mark.slow
 def test_the_steps_run_and_the_gate_closes_where_it_should(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECALIGN_HOME", "runs")

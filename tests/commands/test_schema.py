@@ -83,7 +83,7 @@ def test_what_the_commands_print_fits(printed, workspace, tmp_path):
         printed("eval", workspace / "home" / run, "--metrics", "ndcg@3,coverage")
     printed("explain", workspace / "home" / "sft")
     printed("compare", workspace / "home" / "sft", workspace / "home" / "baseline-popularity-test")
-    printed("rationales", "--data", rank, "--teacher", "rules", "--rows", 4)
+    printed("rationales", "rules", "--data", rank)
     printed("run", "quickstart", "--dry-run")
     printed("plugins list")
     printed("plugins show", "ndcg")
