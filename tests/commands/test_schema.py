@@ -8,7 +8,6 @@ import pytest
 
 from recalign import cli, console
 from recalign.commands.schemas import SCHEMAS, Printed, identifier, json_schema
-from tests.fake_dataset import write_dataset
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
 MODEL = "builtin:tiny,hidden=32,layers=1"
@@ -71,7 +70,7 @@ def printed(capsys, workspace, monkeypatch):
 
 def test_what_the_commands_print_fits(printed, workspace, tmp_path):
     data = workspace / "data"
-    rank = write_dataset(workspace / "rank", task="rank").path
+    rank = workspace / "rank"
     printed("prepare", "synthetic", "--task", "next", "-p", "users=40", "-p", "items=30", "--out", data)
     printed("sft", "--data", data, "--model", MODEL, "--max-steps", 2)
     printed("align", "--data", data, "--reward", "ndcg@1", "--max-steps", 1, "-p", "group_size=4", "--no-report")
@@ -83,7 +82,8 @@ def test_what_the_commands_print_fits(printed, workspace, tmp_path):
         printed("eval", workspace / "home" / run, "--metrics", "ndcg@3,coverage")
     printed("explain", workspace / "home" / "sft")
     printed("compare", workspace / "home" / "sft", workspace / "home" / "baseline-popularity-test")
-    printed("rationales", "rules", "--data", rank)
+    printed("prepare", "synthetic", "--task", "rank", "-p", "users=40", "-p", "items=30", "--out", rank)
+    printed("rationales", "rules", "--data", rank, "--rows", 20)
     printed("run", "quickstart", "--dry-run")
     printed("plugins list")
     printed("plugins show", "ndcg")
