@@ -82,7 +82,7 @@ def test_what_the_commands_print_fits(printed, workspace, tmp_path):
         printed("eval", workspace / "home" / run, "--metrics", "ndcg@3,coverage")
     printed("explain", workspace / "home" / "sft")
     printed("compare", workspace / "home" / "sft", workspace / "home" / "baseline-popularity-test")
-    printed("prepare", "synthetic", "--task", "rank", "-p", "users=40", "-p", "items=30", "--out", rank)
+    printed("prepare", "synthetic", "--task", "rank", "-p", "users=40", "-p", "items=60", "--out", rank)
     printed("rationales", "rules", "--data", rank, "--rows", 20)
     printed("run", "quickstart", "--dry-run")
     printed("plugins list")
