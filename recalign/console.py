@@ -111,6 +111,17 @@ def configure(*, json: bool = False, quiet: bool = False) -> None:
     stdout.quiet = json or stderr.quiet
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Say and show nothing inside, as with --quiet and --json; errors are raised as ever."""
+    before = stderr.quiet, stdout.quiet
+    stderr.quiet = stdout.quiet = True
+    try:
+        yield
+    finally:
+        stderr.quiet, stdout.quiet = before
+
+
 def speaks() -> bool:
     """Whether this is the only process, or the first of those that a launcher started."""
     return os.environ.get("RANK", "0") == "0"

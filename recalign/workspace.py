@@ -322,6 +322,11 @@ class RunFolder:
         told = parse_json(os.environ.get(CLAIM, "{}"), CLAIM)
         return {"claim": told["claim"]} if told and told["folder"] == str(self.path.resolve()) else {}
 
+    @property
+    def claimed(self) -> bool:
+        """Whether a recipe runs the command for this folder."""
+        return bool(self._claim({}))
+
     def finish(self, results: Mapping[str, Any]) -> None:
         """Mark the run as done and store its results."""
         self._close(status="done", finished=time.time(), results=dict(results))

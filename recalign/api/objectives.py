@@ -38,6 +38,14 @@ class Objective(Plugin, ABC):
         """What the trainer must hand over, in its family's own terms (TokenNeeds, PreferenceNeeds and so on)."""
 
     @property
+    def holds_constant(self) -> bool:
+        """Whether `loss` takes a part of itself, such as a weight, for constant on purpose (`detach`).
+
+        The gradient is then not that of the value, and `plugins check` does not hold it against finite differences.
+        """
+        return False
+
+    @property
     def module_makers(self) -> Mapping[str, Callable[[int], Any]]:
         """Trained modules that it needs beside the model: name -> what makes one (a torch module) for a hidden size.
 

@@ -127,6 +127,19 @@ class Source(Plugin, ABC):
         """
         return [path]
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path | None:
+        """Write interactions and items in the files that this source reads, so that `plugins check` can try it.
+
+        Args:
+            folder: an empty one.
+            interactions: user_id, item_id (str), timestamp (float64, whole seconds), rating (float64, 1 to 5).
+            items: item_id, title (str), genres (list[str]).
+
+        Returns:
+            The path that `read` takes; None where the source does not say, and only its declarations can be checked.
+        """
+        return None
+
     @abstractmethod
     def read(self, path: Path | None, seed: int) -> RawData:
         """Read (or make) the raw data.

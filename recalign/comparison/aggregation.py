@@ -59,15 +59,17 @@ def metrics_of(groups: Mapping[str, Sequence[Evaluation]], wanted: Sequence[str]
                     "Evaluate the runs of a group alike, or name the metrics to compare with --metrics.",
                 )
         found.update(dict.fromkeys(names))
+    together = {name for runs in groups.values() for run in runs for name in run.results["corpus"]}
     for metric in wanted or ():
-        if metric not in found:
-            raise UserError(f"No run has the metric '{metric}'.", did_you_mean(metric, found))
+        if metric not in found and metric not in together:
+            raise UserError(f"No run has the metric '{metric}'.", did_you_mean(metric, [*found, *together]))
     if not found:
         raise UserError(
             "The runs hold metrics of all lists together alone: nothing can be tested user by user.",
             "Evaluate them with a metric that has a value for each list, such as --metrics ndcg@5.",
         )
-    return list(found if wanted is None else wanted)
+    named = [metric for metric in wanted or () if metric in found]
+    return named or list(found)
 
 
 def aggregate(name: str, runs: Sequence[Evaluation], metrics: Sequence[str], seed: int) -> System:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from recalign import console
 from recalign.errors import UserError
-from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
+from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, VARIATIONS_FILE
 from recalign.reading import Shape, read_parquet, read_record
 from recalign.runs.names import run_name
+from recalign.runs.predictions import whole_ones
 from recalign.workspace import RunFolder
 
 if TYPE_CHECKING:
@@ -62,25 +63,40 @@ class Evaluation:
     results: dict[str, Any]
 
     @classmethod
-    def find(cls, path: Path) -> Evaluation:
-        """Open an eval folder, that of a decode folder, or the only one of a model run.
+    def find(cls, path: Path, metrics: Collection[str] | None = None) -> Evaluation:
+        """Open an eval folder, one of a decode folder, or one of the only evaluated decode folder of a model run.
+
+        Of several evaluations of the same predictions the one in `eval` is taken, unless others hold more of the
+        metrics that are asked for; those of some targets only have to be named.
 
         Raises:
-            UserError: there is none, it is unfinished, or there are several.
+            UserError: there is none, it is unfinished, or several predictions were evaluated.
         """
         path = Path(path)
         if not path.is_dir():
             raise UserError(f"{path} is no folder.", "Name eval, decode or model run folders.")
-        for pattern in (METRICS_FILE, f"eval/{METRICS_FILE}", f"*/eval/{METRICS_FILE}"):
-            found = sorted(file.parent for file in path.glob(pattern))
-            if len(found) > 1:
+        if (path / METRICS_FILE).is_file():
+            return cls._open(path)
+        for pattern in (f"eval*/{METRICS_FILE}", f"*/eval*/{METRICS_FILE}"):
+            found = [folder for folder in sorted(file.parent for file in path.glob(pattern)) if _of_all_targets(folder)]
+            decoded = whole_ones(sorted({folder.parent for folder in found}))
+            if len(decoded) > 1:
                 names = ", ".join(str(folder) for folder in found)
                 raise UserError(f"{path} holds several evaluations: {names}.", "Name one of them.")
-            if found and not RunFolder(found[0]).done:
-                raise UserError(f"{found[0]} holds an unfinished evaluation.", "Run `recalign eval` again.")
-            if found:
-                return cls(found[0], read_record(found[0] / METRICS_FILE, Results, AGAIN))
+            candidates = [cls._open(folder) for folder in found if folder.parent in decoded]
+            if candidates:
+                return max(candidates, key=lambda each: (each.holds(metrics or ()), each.folder.name == "eval"))
         raise UserError(f"{path} holds no evaluation.", f"Make one with `recalign eval {quote(str(path))}`.")
+
+    @classmethod
+    def _open(cls, folder: Path) -> Evaluation:
+        if not RunFolder(folder).done:
+            raise UserError(f"{folder} holds an unfinished evaluation.", "Run `recalign eval` again.")
+        return cls(folder, read_record(folder / METRICS_FILE, Results, AGAIN))
+
+    def holds(self, metrics: Collection[str]) -> int:
+        """Return how many of some metrics it has, per-list and corpus-level ones."""
+        return len({*self.results["metrics"], *self.results.get("corpus", {})}.intersection(metrics))
 
     @property
     def label(self) -> str:
@@ -120,6 +136,13 @@ class Evaluation:
         names = table["baseline"].unique(maintain_order=True).to_list()
         return {name: table.filter(table["baseline"] == name).drop("baseline") for name in names}
 
+    @cached_property
+    def variations(self) -> pl.DataFrame | None:
+        """The table of varied rows; None where nothing was varied."""
+        if not (self.folder / VARIATIONS_FILE).is_file():
+            return None
+        return self._read(VARIATIONS_FILE, ("variation", "value", "rank", "moved", "row", "user_id"))
+
     def _read(self, name: str, required: Sequence[str]) -> pl.DataFrame:
         import polars as pl
 
@@ -129,6 +152,11 @@ class Evaluation:
         if missing:
             raise UserError(f"{file} lacks the column '{missing[0]}'.", AGAIN)
         return frame.with_columns(pl.lit(self.measured_hash).alias("data"))
+
+
+def _of_all_targets(folder: Path) -> bool:
+    """Whether an evaluation counts all targets; others are of a question of their own (`--targets`)."""
+    return bool(RunFolder(folder).record.get("options", {}).get("targets", "all") == "all")
 
 
 def group_by_label(runs: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recalign.comparison.aggregation import System, aggregate, aggregate_baselines, check_same_rows, metrics_of
@@ -33,6 +33,11 @@ class Comparison:
     adjusted: dict[str, dict[str, float]]
     higher_is_better: dict[str, bool | None]
 
+    @property
+    def corpus_metrics(self) -> list[str]:
+        """Names of the corpus-level metrics that any system has."""
+        return list(dict.fromkeys(name for system in self.systems for name in system.corpus))
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -43,13 +48,7 @@ class Comparison:
 
     def _system(self, system: System) -> dict[str, Any]:
         tests = {
-            metric: {
-                "difference": test.difference.as_dict(),
-                "p": test.p,
-                "p_holm": self.adjusted[system.name][metric],
-                "wins": test.wins,
-                "losses": test.losses,
-            }
+            metric: {**test.as_dict(), "p_holm": self.adjusted[system.name][metric]}
             for metric, test in self.tests.get(system.name, {}).items()
         }
         return {
@@ -86,7 +85,8 @@ def compare(
     Args:
         groups: name -> the runs that are aggregated: folds of one dataset, seeds of one configuration.
         reference: name of a group or baseline; by default the first group.
-        metrics: names; by default all. A system that lacks one has no value there.
+        metrics: names; by default all. A system that lacks one has no value there. Corpus-level ones may be among
+            them: then only those are shown, and if there is no other, all that have a value for each list.
         seed: of the bootstrap.
 
     Raises:
@@ -97,6 +97,11 @@ def compare(
     for other in systems[1:]:
         check_same_rows(systems[0], other)
     systems += aggregate_baselines(groups, systems[0], names, seed)
+    named = [name for name in metrics or () if any(name in system.corpus for system in systems)]
+    if named:
+        systems = [
+            replace(each, corpus={name: each.corpus[name] for name in named if name in each.corpus}) for each in systems
+        ]
     by_name = {system.name: system for system in systems}
     chosen = systems[0].name if reference is None else reference
     if chosen not in by_name:

@@ -111,6 +111,15 @@ class Rows(Sequence[Row]):
             profile=str(record.get("profile") or ""),
         )
 
+    @property
+    def users(self) -> list[str]:
+        """[U] raw user id of each row."""
+        return [str(user) for user in self.arrow["user_id"]]
+
+    def of_user(self, user: str) -> list[int]:
+        """Return the indices of a user's rows."""
+        return [index for index, each in enumerate(self.users) if each == user]
+
     def __iter__(self) -> Iterator[Row]:
         for index in range(len(self)):
             yield self[index]

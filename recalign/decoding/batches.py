@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recalign.api import Decoder, Predictions, Row
+from recalign.api import INVALID, Decoder, Predictions, Row
 from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.plugins.registry import blamed, plugin_error
@@ -61,16 +61,38 @@ def _decode(engine: PolicyEngine, decoder: Decoder, rows: Sequence[Row], size: i
     """Decode one batch and hold the decoder to its contract."""
     with blamed("decoder", decoder, "decode"):
         found = decoder.decode(engine, rows, size)
-    items, scores, count = np.asarray(found.items), np.asarray(found.scores), len(rows)
-    fits = items.shape == scores.shape and items.ndim == 2 and len(items) == len(found.lengths) == count
-    if not fits or items.shape[1] > size or np.max(found.lengths, initial=0) > items.shape[1]:
-        raise plugin_error(
-            "decoder",
-            decoder,
-            f"returned items {list(items.shape)}, scores {list(scores.shape)} and {len(found.lengths)} lengths for "
-            f"{count} rows and {size} items, not items and scores [rows, size] and one length a row",
-        )
+    problem = contract_problem(found, len(rows), size, len(engine.catalogue))
+    if problem:
+        raise plugin_error("decoder", decoder, problem)
     return found
+
+
+def contract_problem(found: Predictions, rows: int, size: int, items: int) -> str:
+    """Say in what a decoder's predictions break its contract; empty where they keep it.
+
+    Args:
+        found: what `decode` returned.
+        rows: U, how many rows it was handed.
+        size: K, the items per list that were asked for.
+        items: I, the size of the catalogue.
+    """
+    if not isinstance(found, Predictions):
+        return f"returned {type(found).__name__}, not Predictions"
+    listed, scores, lengths = (np.asarray(part) for part in (found.items, found.scores, found.lengths))
+    fits = listed.shape == scores.shape and listed.ndim == 2 and len(listed) == len(lengths) == rows
+    if not fits or listed.shape[1] > size or lengths.max(initial=0) > listed.shape[1] or lengths.min(initial=0) < 0:
+        return (
+            f"returned items {list(listed.shape)}, scores {list(scores.shape)} and {len(lengths)} lengths for "
+            f"{rows} rows and {size} items, not items and scores [rows, size] and one length a row"
+        )
+    if not np.issubdtype(listed.dtype, np.integer):
+        return f"returned items of type {listed.dtype}, not whole numbers"
+    strange = listed[(listed < INVALID) | (listed >= items)]
+    if len(strange):
+        return f"returned the item {strange[0]}, and the catalogue has the items 0 to {items - 1}"
+    if np.isnan(scores[np.arange(listed.shape[1]) < lengths[:, None]].astype(np.float64)).any():
+        return "returned NaN as a score"
+    return ""
 
 
 def check_task(decoder: Decoder, task: Task) -> None:

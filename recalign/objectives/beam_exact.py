@@ -39,6 +39,11 @@ class BeamExact(TokenObjective):
         """The valid tokens, and the thresholds of a beam search of width B."""
         return TokenNeeds(valid_tokens=True, beam_width=self.params.beam)
 
+    @property
+    def holds_constant(self) -> bool:
+        """The weights, where they normalise."""
+        return bool(self.params.normalise == "weights")
+
     def loss(self, answers: AnswerBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss, with the mean weight and the shares of steps and of targets that a beam would drop."""
         losses, margins, weights = self._weighed(answers)

@@ -65,6 +65,11 @@ class Bear(TokenObjective):
         self.whole_loss: float | None = None  # of the update that was surveyed last
 
     @property
+    def holds_constant(self) -> bool:
+        """The thresholds and the weights, with `stop_gradient`."""
+        return bool(self.params.stop_gradient)
+
+    @property
     def needs(self) -> TokenNeeds:
         """The valid tokens where probabilities run over them; a survey where the weights normalise and have a gradient.
 

@@ -45,6 +45,11 @@ class Rere(RolloutObjective):
         """Beams as rollouts; the reference's log-probabilities where there is a KL."""
         return RolloutNeeds(self.params.group_size, rollouts="beam", reference_logps=self.params.kl_beta > 0)
 
+    @property
+    def holds_constant(self) -> bool:
+        """The probability that the ratio is divided by."""
+        return True
+
     def credit(self, groups: Groups) -> Credit:
         """Standardise rewards within the group."""
         return Credit(group_advantages(settle_ties(groups.rewards), "std", offset=self.params.std_offset))

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from recalign import console
 from recalign.errors import UserError
-from recalign.workspace import RunFolder
+from recalign.workspace import RunFolder, content_hash
 
 Ready = TypeVar("Ready")
+OWN = 8
+"""Characters of the hash in the name of a folder of one's own."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Asked:
         inputs: name -> content hash of what the run reads.
         makes: patterns of the names that the run writes in its folder; a file of another name is the user's.
         facts: what run.json states besides, such as the seed and the lineage; they decide nothing.
+        remade: whether all that the run writes can be made again from what is kept beside it, such as predictions:
+            what is outdated in its folder is then replaced without being asked for.
     """
 
     command: str
@@ -35,6 +39,42 @@ class Asked:
     inputs: Mapping[str, str]
     makes: tuple[str, ...] = ("*",)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    remade: bool = False
+
+    @property
+    def hash(self) -> str:
+        """What run.json calls `hash`."""
+        return content_hash({"command": self.command, "options": dict(self.options), "inputs": dict(self.inputs)})
+
+    def same_options(self, record: Mapping[str, Any]) -> bool:
+        """Whether a run was asked for the same, whatever it read."""
+        one, two = (self.command, dict(self.options)), (record.get("command"), record.get("options"))
+        return content_hash(one) == content_hash(two)
+
+
+def choose_folder(out: Path | None, default: Path, asked: Asked, *, overwrite: bool = False) -> RunFolder:
+    """Choose the folder of a run: the one that the user names, the default one, or one of its own beside that.
+
+    The default one is taken where it is free, holds the same run, or holds an outdated one that is simply made again.
+    Else the run gets a name that follows from what was asked for, so that the same command finds it again.
+
+    Args:
+        out: the folder that the user names, if any.
+        default: the folder that such a run has if nothing else is there.
+        asked: what is asked for.
+        overwrite: delete what the default folder holds, so that it is free.
+    """
+    if out or overwrite:
+        return RunFolder(out or default)
+    held = RunFolder(default).record
+    if not held or held.get("hash") == asked.hash or (asked.remade and asked.same_options(held)):
+        return RunFolder(default)
+    if held.get("status") != "done" and not RunFolder(default).saved_anything:
+        return RunFolder(default)
+    key = content_hash({"command": asked.command, "options": dict(asked.options)}) if asked.remade else asked.hash
+    own = default.with_name(f"{default.name}-{key[:OWN]}")
+    console.say(f"{default} holds another {held.get('command')}; this one goes to {own}.")
+    return RunFolder(own)
 
 
 def perform(
@@ -75,6 +115,7 @@ def perform(
                 facts=asked.facts,
             )
 
+    overwrite = overwrite or _outdated(run, asked)
     if run.done and not overwrite:
         begin()
         console.say(f"{run.path} is up to date.")
@@ -96,6 +137,12 @@ def perform(
     if console.speaks():
         run.finish(results)
     return results
+
+
+def _outdated(run: RunFolder, asked: Asked) -> bool:
+    """Whether a folder holds a run of the same command that is simply made again; not within a recipe, which asks."""
+    held = run.record if asked.remade and not run.claimed else {}
+    return held.get("command") == asked.command and held.get("hash") != asked.hash
 
 
 def perform_whole(

@@ -14,7 +14,8 @@ from recalign.api import INVALID, Catalogue, Predictions, Row
 from recalign.data.parquet import write_parquet
 from recalign.errors import UserError
 from recalign.reading import read_parquet, reading
-from recalign.workspace import atomic, home
+from recalign.variations import KINDS, VARIATIONS
+from recalign.workspace import RunFolder, atomic, home
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,6 +102,14 @@ def read_predictions(
     if not rationales or "rationales" not in frame.columns:
         return lists, rows
     return replace(lists, rationales=_padded_texts(frame, lists, file)), rows
+
+
+def find_variations(folder: Path) -> list[tuple[str, int, Path]]:
+    """Find the predictions for varied rows of a decode folder: variation, value, folder, in the variations' order."""
+    files = Path(folder, VARIATIONS).glob(f"*-*/{PREDICTIONS_FILE}")
+    named = [(*file.parent.name.rpartition("-")[::2], file.parent) for file in files]
+    known = [(name, int(value), where) for name, value, where in named if name in KINDS and value.isdecimal()]
+    return sorted(known, key=lambda each: (list(KINDS).index(each[0]), each[1]))
 
 
 def _typed(frame: pl.DataFrame, file: Path) -> pl.DataFrame:
@@ -202,6 +211,16 @@ def check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Pat
         )
 
 
+def whole_ones(folders: Sequence[Path]) -> list[Path]:
+    """Leave out decode folders that answer some rows only (`--limit`, `--user`), where others answer all."""
+
+    def answers_all(folder: Path) -> bool:
+        options = RunFolder(folder).record.get("options", {})
+        return options.get("limit") is None and options.get("user") is None
+
+    return [folder for folder in folders if answers_all(folder)] or list(folders)
+
+
 def find_predictions(path: Path | None) -> Path:
     """Find a decode folder: the one given, the only one of a model run, or the newest of the workspace.
 
@@ -209,7 +228,8 @@ def find_predictions(path: Path | None) -> Path:
         UserError: there is none, or a model run has several.
     """
     if path is None:
-        found = sorted(home().rglob(PREDICTIONS_FILE), key=lambda file: file.stat().st_mtime)
+        every = (file for file in home().rglob(PREDICTIONS_FILE) if file.parent.parent.name != VARIATIONS)
+        found = sorted(every, key=lambda file: file.stat().st_mtime)
         if not found:
             raise UserError(f"The workspace {home()} holds no predictions.", "Make some with `recalign decode`.")
         return found[-1].parent
@@ -217,7 +237,7 @@ def find_predictions(path: Path | None) -> Path:
         raise UserError(f"{path} is no folder.", "Name a decode folder, or a model run with one.")
     if (path / PREDICTIONS_FILE).is_file():
         return path
-    inside = sorted(file.parent for file in path.glob(f"*/{PREDICTIONS_FILE}"))
+    inside = whole_ones(sorted(file.parent for file in path.glob(f"*/{PREDICTIONS_FILE}")))
     if not inside:
         made = f"recalign decode --model {quote(str(path))}"
         raise UserError(f"{path} holds no predictions.", f"Make some with `{made}`.")

@@ -129,6 +129,18 @@ class MovieLens(Source):
         items = consumed(table, "movieId", {"title": pl.col("title"), "genres": layout.genres}, ids)
         return raw_events([events], items)
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """The two files of the latest generation."""
+        import polars as pl
+
+        ratings = {"user_id": "userId", "item_id": "movieId"}
+        order = ("userId", "movieId", "rating", "timestamp")
+        whole = interactions.rename(ratings).with_columns(pl.col("timestamp").cast(pl.Int64)).select(order)
+        whole.write_csv(folder / "ratings.csv")
+        movies = items.select("title", movieId="item_id", genres=pl.col("genres").list.join("|"))
+        movies.select("movieId", "title", "genres").write_csv(folder / "movies.csv")
+        return folder
+
     @staticmethod
     def _located(path: Path) -> tuple[Layout, Path, Path]:
         """The generation and its files."""

@@ -13,7 +13,7 @@ from recalign.sources.reading import Column, Read, Records, choose, existing, ex
 from recalign.sources.reading.texts import separator_of
 
 if TYPE_CHECKING:
-    pass
+    import polars as pl
 
 TITLES = ("title", "movie_title", "item_name", "name", "book_title", "game_title")
 YEARS = ("release_year", "year", "publication_year")
@@ -112,6 +112,18 @@ class Recbole(Source):
             genre_separator=separator,
             users=users[0].frame if users else None,
         )
+
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """One log and its items."""
+        import polars as pl
+
+        types = {"user_id": "token", "item_id": "token", "timestamp": "float", "rating": "float"}
+        log = interactions.rename({name: f"{name}:{kind}" for name, kind in types.items()})
+        log.write_csv(folder / f"{folder.name}.inter", separator="\t")
+        named = {"item_id": "item_id:token", "title": "movie_title:token_seq", "genres": "class:token_seq"}
+        table = items.with_columns(pl.col("genres").list.join(" ")).rename(named)
+        table.write_csv(folder / f"{folder.name}.item", separator="\t")
+        return folder
 
     def _located(self, path: Path) -> tuple[list[Path], Path | None]:
         """The `.inter` files of one dataset, those of benchmarks in order, and its `.item` file."""

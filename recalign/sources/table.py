@@ -116,6 +116,14 @@ class Table(Source):
             genre_separator=p.genre_separator,
         )
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """One table, the columns of an item in each of its interactions."""
+        import polars as pl
+
+        told = items.with_columns(pl.col("genres").list.join("|"))
+        interactions.join(told, on="item_id", how="left", maintain_order="left").write_csv(folder / "interactions.csv")
+        return folder / "interactions.csv"
+
     def _open(self, file: Path, columns: str | None) -> Records:
         """Open one of the tables."""
         p = self.params

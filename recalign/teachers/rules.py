@@ -27,6 +27,9 @@ class RulesParams(Params):
     genres: float = Field(1.0, ge=0, description="weight of shared genres")
     cooccurrence: float = Field(1.0, ge=0, description="weight of other users who had the item and the history's items")
     popularity: float = Field(0.5, ge=0, description="weight of popularity")
+    brief: bool = Field(
+        False, description="give each kind of evidence as tenths, some 40 tokens in all: for models made from scratch"
+    )
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,16 @@ class _Evidence:
 
     Args:
         others: [I] other users who had each item.
-        share: [I] share of the items new to the user that have less evidence, halves for ties.
+        genres: [I] share of the items new to the user that have fewer genres in common with it, halves for ties.
+        together: [I] the same for co-occurrence.
+        popular: [I] the same for popularity.
+        share: [I] the same for all evidence together.
     """
 
     others: np.ndarray
+    genres: np.ndarray
+    together: np.ndarray
+    popular: np.ndarray
     share: np.ndarray
 
 
@@ -77,15 +86,27 @@ class Rules(Teacher):
     def _text(self, row: Row, item: int) -> str:
         evidence = self._evidence(row)
         recommended = bool(evidence.share[item] > self.params.threshold)
+        parts = self._tenths(item, evidence) if self.params.brief else self._sentences(row, item, evidence, recommended)
+        rationale = "\n".join(f"{heading}\n{text}" for heading, text in zip(PARTS, parts, strict=True))
+        return RATIONALE.text(recommended, rationale)
+
+    def _tenths(self, item: int, evidence: _Evidence) -> tuple[str, str, str]:
+        """The three parts as figures: how much of each kind of evidence there is, from 0 to 10."""
+        genres, together, popular, share = (
+            round(10 * float(each[item]))
+            for each in (evidence.genres, evidence.together, evidence.popular, evidence.share)
+        )
+        return f"Genres {genres}, co-occurrence {together}.", f"Popularity {popular}.", f"Together {share}."
+
+    def _sentences(self, row: Row, item: int, evidence: _Evidence, recommended: bool) -> tuple[str, str, str]:
+        """The three parts in words, with the items that they rest on."""
         verdict = "" if recommended else ", which is not enough"
-        parts = (
+        return (
             self._reasoning(row, item, evidence),
             self._self_check(row, item, evidence),
             f"By genres, co-occurrence and popularity together it stands above {evidence.share[item]:.0%} of the items "
             f"that are new to the user{verdict}.",
         )
-        rationale = "\n".join(f"{heading}\n{text}" for heading, text in zip(PARTS, parts, strict=True))
-        return RATIONALE.text(recommended, rationale)
 
     def _reasoning(self, row: Row, item: int, evidence: _Evidence) -> str:
         """What speaks for it: genres, and other users."""
@@ -139,19 +160,15 @@ class Rules(Teacher):
         others = np.asarray(self.had.T @ self._not(row))
         scale = 1.0 / np.sqrt(np.maximum(others, 1.0))
         near = np.asarray(self.had @ (weights * scale)) * self._not(row)  # [users]
-        together = np.asarray(self.had.T @ near) * scale
+        with_others = np.asarray(self.had.T @ near) * scale
         genres = self.genre_vectors @ (weights @ self.genre_vectors)
         new = np.ones(items, dtype=bool)
         new[row.consumed] = False
-        means = sum(
-            weight * _shares(values, new)
-            for weight, values in (
-                (self.params.genres, genres),
-                (self.params.cooccurrence, together),
-                (self.params.popularity, others),
-            )
-        )
-        return _Evidence(others, _shares(np.asarray(means), new))
+        kinds = [_shares(values, new) for values in (genres, with_others, others)]
+        weights_of_kinds = (self.params.genres, self.params.cooccurrence, self.params.popularity)
+        means = sum(weight * ranks for weight, ranks in zip(weights_of_kinds, kinds, strict=True))
+        alike, together, popular = kinds
+        return _Evidence(others, alike, together, popular, _shares(np.asarray(means), new))
 
     def _not(self, row: Row) -> np.ndarray:
         """[users] 0 for the row's own user, 1 for all others."""

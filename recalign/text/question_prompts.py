@@ -187,7 +187,11 @@ class QuestionPrompts:
         if self.prompts.template.source is None:
             start = self.tokenizer.bos_token_id
             shared = [[self.titles.end if start is None else start], self.titles.join(row.history.tolist(), close=True)]
-            every = {int(item): self.titles.join([int(item)], close=True) for item in items}
+            # The end token sets the candidate off: else it would look like the history's latest item.
+            every = {
+                int(item): np.concatenate([[self.titles.end], self.titles.join([int(item)], close=True)])
+                for item in items
+            }
             return np.concatenate(shared).astype(np.int64), every
         literal = self._literal if self._spells_control(row, items) else None
         texts = self._texts(row, items, form, literal)

@@ -225,21 +225,25 @@ def _setup(
 def _answer_with_rationales(policy: Policy, rationales: RationaleRows) -> None:
     """Note among the model's settings that it answers with rationales, as long as those that it learns.
 
+    What opens the decision is written by the model too, at the end of its text.
+
     Raises:
         UserError: the longest does not fit what prompts leave.
     """
     questions = policy.prompter.questions
+    decision = questions.decision(RATIONALE)
     lengths = [
         questions.answer(row.question.form, True, row.question.rationale)[1]
         for row in (*rationales.train, *rationales.valid)
     ]
-    longest, room = max(lengths), questions.reserved - questions.decision(RATIONALE).longest
+    longest, room = max(lengths), questions.reserved - decision.longest
     if questions.limit is not None and longest > room:
         raise UserError(
             f"The longest rationale has {longest} tokens, and prompts leave {room} for it.",
             "Raise --max-length, or shorten the rationale.",
         )
-    policy.settings["answering"] = asdict(replace(policy.answering, form=RATIONALE, max_tokens=longest))
+    written = longest + len(decision.opening)
+    policy.settings["answering"] = asdict(replace(policy.answering, form=RATIONALE, max_tokens=written))
 
 
 def _metric(dataset: PreparedDataset, name: str | None) -> MetricExpression | None:

@@ -106,6 +106,11 @@ class CommandSignature:
         """Whether the command has an option of this name (any, also those that a recipe may not state)."""
         return key in self._parameters or key in self.keys
 
+    @property
+    def positional(self) -> list[str]:
+        """Keys of what stands without a name on the command line, in order."""
+        return [key for key, parameter in self._parameters.items() if parameter.param_type_name == "argument"]
+
     def is_list(self, key: str) -> bool:
         """Whether an option takes several values."""
         if key not in self._parameters:

@@ -44,12 +44,51 @@ def test_named_groups(runs):
     assert results["metrics"] == ["recall@2"]
 
 
-def test_the_same_comparison_again_is_up_to_date_and_another_needs_overwrite(runs):
+def test_the_same_comparison_again_is_up_to_date_and_another_gets_a_folder_of_its_own(runs, tmp_path):
     first = compare(list(runs.values()))
     assert compare(list(runs.values())) == json.loads(json.dumps(first))
-    with pytest.raises(UserError, match="holds another run"):
-        compare([runs["sft", 0]])
-    assert len(compare([runs["sft", 0]], overwrite=True)["systems"]) == 1
+    other = compare([runs["sft", 0]])
+    assert other["out"].startswith(str(tmp_path / "runs" / "compare-"))
+    assert compare([runs["sft", 0]])["out"] == other["out"]
+    assert len(json.loads((tmp_path / "runs" / "compare" / "table.json").read_text())["systems"]) == 2
+
+
+def test_a_folder_that_is_named_is_made_again_without_being_asked_to(runs, tmp_path):
+    compare(list(runs.values()), out=tmp_path / "mine")
+    assert len(compare([runs["sft", 0]], out=tmp_path / "mine")["systems"]) == 1
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="notes.txt"):
+        compare([runs["sft", 1]], out=tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
+def test_a_comparison_of_evaluations_that_changed_is_made_again_in_its_place(runs):
+    first = compare([runs["sft", 0], runs["blade", 0]])
+    evaluate(runs["sft", 0] / "decode-greedy-test", metrics="ndcg@2,recall@2,mrr", baselines=False, overwrite=True)
+    again = compare([runs["sft", 0], runs["blade", 0]])
+    assert again["out"] == first["out"]
+    assert set(again["metrics"]) - set(first["metrics"]) == {"mrr"}
+
+
+def test_corpus_level_metrics_can_be_named(runs):
+    results = compare(list(runs.values()), metrics="coverage,recall@2")
+    assert results["metrics"] == ["recall@2"]
+    assert [list(system["corpus"]) for system in results["systems"]] == [["coverage"], ["coverage"]]
+    assert results["systems"][0]["corpus"]["coverage"] == pytest.approx(2 / 6)
+    only = compare(list(runs.values()), metrics="gini")
+    assert list(only["systems"][0]["corpus"]) == ["gini"]
+    with pytest.raises(UserError, match="No run has the metric 'coverag'") as error:
+        compare(list(runs.values()), metrics="coverag")
+    assert "'coverage'" in error.value.hint
+
+
+def test_of_several_evaluations_the_one_that_has_the_metrics_is_taken(runs):
+    for run in (runs["sft", 0], runs["blade", 0]):
+        other = evaluate(run, metrics="hit@1", baselines=False)
+        assert "eval-" in other["out"]
+    results = compare([runs["sft", 0], runs["blade", 0]], metrics="hit@1")
+    assert results["metrics"] == ["hit@1"]
+    assert set(compare([runs["sft", 0], runs["blade", 0]])["metrics"]) == {"ndcg@2", "recall@2"}
 
 
 def test_tables_go_to_stdout(runs, capsys):

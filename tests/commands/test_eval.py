@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -70,6 +71,27 @@ def test_corpus_level_metrics_can_be_named(decoded):
     assert results["baselines"]["popularity"]["corpus"]["coverage@1"] <= 3 / 6
     only = evaluate(decoded, metrics="coverage", overwrite=True)
     assert (only["metrics"], list(only["corpus"])) == ({}, ["coverage", "gini"])
+
+
+def test_another_question_gets_a_folder_of_its_own_and_finds_it_again(decoded):
+    first = evaluate(decoded, metrics="ndcg@3", baselines=False)
+    other = evaluate(decoded, metrics="mrr", baselines=False)
+    assert first["out"] == str(decoded / "eval")
+    assert other["out"].startswith(str(decoded / "eval-"))
+    assert evaluate(decoded, metrics="mrr", baselines=False) == json.loads(json.dumps(other))
+    assert evaluate(decoded, metrics="ndcg@3", baselines=False) == json.loads(json.dumps(first))
+    assert sorted(path.name for path in decoded.iterdir() if path.is_dir()) == ["eval", other["out"].split("/")[-1]]
+
+
+def test_predictions_that_changed_are_measured_again_in_the_same_place(decoded, dataset, tmp_path):
+    first = evaluate(decoded, metrics="recall@3", baselines=False)
+    shutil.copy(
+        write_decoded(tmp_path / "other", dataset, [[3, 4, 5]] * 4, seed=3) / "predictions.parquet",
+        decoded / "predictions.parquet",
+    )
+    again = evaluate(decoded, metrics="recall@3", baselines=False)
+    assert again["out"] == first["out"] == str(decoded / "eval")
+    assert again["metrics"]["recall@3"]["mean"] < first["metrics"]["recall@3"]["mean"]
 
 
 def test_the_directions_that_plugins_declare_are_told(decoded):

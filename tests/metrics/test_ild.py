@@ -59,7 +59,7 @@ def test_a_dataset_without_genres_is_refused():
         ild(Catalogue(["a"], ["A"], [()], [""], np.zeros(1, dtype=np.int64)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(-1, 5), min_size=4, max_size=4), min_size=1, max_size=6), st.integers(1, 4))
 def test_vectorised_score_equals_the_plain_definition(lists, cutoff):
     names = [str(i) for i in range(6)]

@@ -68,7 +68,7 @@ def test_a_dataset_without_genres_is_refused():
         mgu(bare)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.integers(-1, 5), min_size=4, max_size=4), min_size=1, max_size=6),
     st.lists(st.integers(0, 5), max_size=6),

@@ -89,7 +89,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.data(), st.sampled_from([None, 1, 3, 5]))
 def test_vectorised_score_equals_the_plain_definition(targets, data, cutoff):
     rows = [

@@ -76,7 +76,8 @@ def test_a_model_that_learnt_rationales_answers_with_them(made, tmp_path):
         len(policy.prompter.text.encode_literally(RATIONALE.read(each.text).rationale + "\n"))
         for each in read_rationales(file).values()
     ]
-    assert answering.max_tokens == max(lengths)
+    opening = policy.prompter.questions.decision(RATIONALE).opening
+    assert answering.max_tokens == max(lengths) + len(opening)  # what opens the decision is written too
 
 
 def test_a_changed_file_is_another_training(made, tmp_path):

@@ -60,7 +60,7 @@ def test_compact_questions_are_titles_in_the_layout_of_responses(dataset):
     shared, (question,) = policy.prompter.questions.encode(row, [5], DECISION)
     titles, bos = policy.titles, policy.tokenizer.bos_token_id
     assert shared.tolist() == [bos, *titles.join(row.history.tolist(), close=True)]
-    assert question.tolist() == titles.join([5], close=True).tolist()
+    assert question.tolist() == [titles.end, *titles.join([5], close=True)]
 
 
 @pytest.mark.parametrize("name", ["alpaca", "llama"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,22 @@ import torch
 
 from recalign.api import TokenObjective
 
+DIRECTIONS, STEP = 6, 1e-3
+TOLERANCE, FLOOR = 0.03, 3e-3
+"""Of finite differences: relative and absolute; single precision and the curvature of losses leave a tenth of that."""
 
-def loss_problems(objective: Any, batch: Any, parts: list[Any], inputs: torch.Tensor) -> Iterator[str]:
-    """Look at an objective's loss: a finite scalar with a finite gradient, and the mean of its parts' by their weights.
+
+def loss_problems(
+    objective: Any, batch: Any, parts: list[Any], inputs: torch.Tensor, remake: Callable[[torch.Tensor], Any]
+) -> Iterator[str]:
+    """Look at an objective's loss: a finite scalar, the mean of its parts' by their weights, and its gradient.
 
     Args:
         objective: of any family.
         batch: what its `loss` takes.
         parts: the same batch, cut.
         inputs: the tensor that batch and parts are made from; its gradient is looked at.
+        remake: makes the same batch of other inputs.
     """
     state = objective.state_dict()
     _survey(objective, [batch])
@@ -34,6 +41,9 @@ def loss_problems(objective: Any, batch: Any, parts: list[Any], inputs: torch.Te
     else:
         objective.load_state_dict(state)
         yield from _cut_problems(objective, parts, inputs)
+        objective.load_state_dict(state)
+        if not objective.holds_constant:
+            yield from _difference_problems(objective, remake, inputs)
     if not all(np.isfinite(value) for value in metrics.values()):
         yield "loss returns a figure to log that is NaN or infinite"
 
@@ -54,6 +64,30 @@ def _cut_problems(objective: Any, parts: list[Any], inputs: torch.Tensor) -> Ite
             "the loss of a batch is not the mean of its parts' losses by their weights: weight must return what loss "
             "divides by"
         )
+
+
+def _difference_problems(objective: Any, remake: Callable[[torch.Tensor], Any], inputs: torch.Tensor) -> Iterator[str]:
+    """Look whether the gradient is that of the loss, by central differences along random directions."""
+    state, random = objective.state_dict(), torch.Generator().manual_seed(1)
+
+    def value(point: torch.Tensor) -> torch.Tensor:
+        objective.load_state_dict(state)
+        batch = remake(point)
+        _survey(objective, [batch])
+        return objective.loss(batch)[0]  # type: ignore[no-any-return]
+
+    leaf = inputs.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(leaf), leaf)
+    for _ in range(DIRECTIONS):
+        direction = torch.randn(inputs.shape, generator=random, dtype=inputs.dtype)
+        above, below = (float(value(inputs.detach() + sign * STEP * direction).detach()) for sign in (1, -1))
+        expected, found = (above - below) / (2 * STEP), float((gradient * direction).sum())
+        if abs(found - expected) > TOLERANCE * max(abs(found), abs(expected)) + FLOOR:
+            yield (
+                f"the gradient is not that of the loss: along a direction it says {found:.4g}, and the loss changes by "
+                f"{expected:.4g}; if a part is held constant on purpose, say `holds_constant = True`"
+            )
+            return
 
 
 def _survey(objective: Any, batches: list[Any]) -> None:

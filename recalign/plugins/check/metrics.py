@@ -23,11 +23,11 @@ def problems(metric: AnyMetric) -> Iterator[str]:
             return
         where = f"score (@{cutoff})" if cutoff else "score"
         lists, again = make(), make()
-        values, others = _scored(metric, lists), _scored(metric, again)
+        values, others = scored(metric, lists), scored(metric, again)
         expected = () if isinstance(metric, CorpusMetric) else (len(lists),)
         if values.shape != expected:
             yield f"{where} returns shape {values.shape} for {len(lists)} lists; expected is {expected}"
-        elif (broken := ~np.isfinite(values) & _defined(metric, lists)).any():
+        elif (broken := ~np.isfinite(values) & defined(metric, lists)).any():
             yield f"{where} returns NaN or infinity for {lists.items[broken].tolist()}"
         elif not np.array_equal(values, others, equal_nan=True):
             yield f"{where} gives two values for the same lists"
@@ -35,7 +35,7 @@ def problems(metric: AnyMetric) -> Iterator[str]:
             yield f"{where} changes the lists that it is handed"
 
 
-def _defined(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
+def defined(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
     """[N] whether a per-list metric has a value for the row of each list; true of a corpus-level one, []."""
     if isinstance(metric, CorpusMetric):
         return np.array(True)
@@ -43,7 +43,7 @@ def _defined(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
     return np.array([metric.defined_for(row) for row in lists.rows])
 
 
-def _scored(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
+def scored(metric: AnyMetric, lists: ListBatch) -> np.ndarray:
     """Values of a per-list metric, [N], or the one value of a corpus-level one, []."""
     if isinstance(metric, CorpusMetric):
         predictions = Predictions(lists.items, np.zeros(lists.items.shape), lists.lengths)

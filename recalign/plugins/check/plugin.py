@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from recalign.api import Params, Plugin
 from recalign.errors import UserError
-from recalign.plugins.kinds import KINDS
+from recalign.plugins.kinds import KINDS, Kind
 from recalign.plugins.registry import PluginEntry, load
 
 
@@ -21,16 +21,31 @@ def check(entry: PluginEntry) -> list[str]:
         cls = load(entry)
     except UserError as error:
         return [error.what]
-    problems = list(_declaration_problems(cls))
+    declared = list(_declaration_problems(cls))
     try:
         plugin = cls(name=entry.name)
     except Exception as error:
-        return [*problems, f"cannot be built from its defaults: {type(error).__name__}: {error}"]
+        return [*declared, f"cannot be built from its defaults: {type(error).__name__}: {error}"]
+    return [*declared, *_trial_problems(KINDS[entry.kind], plugin)]
+
+
+def problems(plugin: Plugin) -> list[str]:
+    """Return what is wrong with a plugin that was made already, one line per problem; it need not be installed.
+
+    Args:
+        plugin: of any kind, with the parameters that it is to be tried with.
+    """
+    kind = next(kind for kind in KINDS.values() if isinstance(plugin, kind.base_class()))
+    return [*_declaration_problems(type(plugin)), *_trial_problems(kind, plugin)]
+
+
+def _trial_problems(kind: Kind, plugin: Plugin) -> list[str]:
+    found: list[str] = []
     try:
-        problems += KINDS[entry.kind].problems(plugin)
+        found.extend(kind.problems(plugin))
     except Exception as error:
-        problems.append(f"fails on made-up data: {type(error).__name__}: {error}")
-    return problems
+        found.append(f"fails on made-up data: {type(error).__name__}: {error}")
+    return found
 
 
 def _declaration_problems(cls: type[Plugin]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -32,4 +33,7 @@ def problems(objective: PreferenceObjective) -> Iterator[str]:
     def part(rows: slice) -> PreferenceBatch:
         return PreferenceBatch(**{name: None if value is None else value[rows] for name, value in vars(batch).items()})
 
-    yield from loss_problems(objective, batch, [part(slice(1)), part(slice(1, None))], token_logps)
+    def remake(inputs: torch.Tensor) -> PreferenceBatch:
+        return replace(batch, logps=inputs.sum(dim=2), token_logps=inputs)
+
+    yield from loss_problems(objective, batch, [part(slice(1)), part(slice(1, None))], token_logps, remake)

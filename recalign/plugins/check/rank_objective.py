@@ -38,7 +38,15 @@ def problems(objective: RankObjective) -> Iterator[str]:
     batch = _batch(objective, inputs, states.shape, orders, gains, present)
     first = slice(0, needs.sets)
     parts = [_part(batch, first), _part(batch, slice(needs.sets, None))]
-    yield from loss_problems(objective, batch, parts, inputs)
+
+    def remake(point: torch.Tensor) -> RankBatch:
+        moved = _batch(objective, point, states.shape, orders, gains, present)
+        moved = replace(moved, old_scores=batch.old_scores)
+        if moved.responses is None or batch.responses is None:
+            return moved
+        return replace(moved, responses=replace(batch.responses, logps=moved.responses.logps))
+
+    yield from loss_problems(objective, batch, parts, inputs, remake)
 
 
 def _credit_problems(

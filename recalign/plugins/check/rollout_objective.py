@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -49,4 +50,5 @@ def problems(objective: RolloutObjective) -> Iterator[str]:
         return PolicyBatch(**{**named, "groups": named["groups"] - named["groups"][0]})
 
     cut = SAMPLES if objective.needs.whole_groups else SAMPLES - 1
-    yield from loss_problems(objective, batch, [part(slice(cut)), part(slice(cut, None))], logps)
+    parts = [part(slice(cut)), part(slice(cut, None))]
+    yield from loss_problems(objective, batch, parts, logps, lambda inputs: replace(batch, logps=inputs))

@@ -19,7 +19,7 @@ def problems(objective: TokenObjective) -> Iterator[str]:
     bare = torch.randn(TOKENS, VOCABULARY, generator=random)
     thresholds = torch.tensor([-1.0, -2.0, -torch.inf, -1.5, -torch.inf])
 
-    def part(tokens: slice, valid_tokens: ValidTokens) -> AnswerBatch:
+    def part(tokens: slice, valid_tokens: ValidTokens, logits: torch.Tensor = logits) -> AnswerBatch:
         return AnswerBatch(
             logits=logits[tokens],
             labels=labels[tokens],
@@ -34,4 +34,6 @@ def problems(objective: TokenObjective) -> Iterator[str]:
     whole = ValidTokens(torch.tensor([0, 3]), torch.tensor([0, 2, 5]), torch.cat([first, second]))
     alone = [ValidTokens(torch.tensor([0]), torch.tensor([0, len(each)]), each) for each in (first, second)]
     parts = [part(slice(3), alone[0]), part(slice(3, None), alone[1])]
-    yield from loss_problems(objective, part(slice(None), whole), parts, logits)
+    yield from loss_problems(
+        objective, part(slice(None), whole), parts, logits, lambda inputs: part(slice(None), whole, inputs)
+    )

@@ -31,7 +31,7 @@ def expected(rows, width):
     return [tuple(cell or None for cell in row) for row in rows if len(row) == width]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     rows=st.lists(st.lists(CELL, min_size=3, max_size=3), max_size=8),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
@@ -55,7 +55,7 @@ def test_what_csv_writes_is_read_as_csv_reads_it(tmp_path_factory, rows, quoting
         assert any("\n" in cell or "\r" in cell for row in rows for cell in row)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     lines=st.lists(st.lists(st.text(alphabet='ab" \\', max_size=4), max_size=5).map(",".join), max_size=8),
     last=st.sampled_from(["", "\n"]),
@@ -80,7 +80,7 @@ def test_quotes_anywhere_leave_no_record_unaccounted(tmp_path_factory, lines, la
         )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     notes=st.lists(
         st.sampled_from(["ok", '7" tablet', '"open', 'shut"', 'a "b" c', '"q"', '"x""y"', "", 'b"']), max_size=30

@@ -14,7 +14,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | ODD
 ROW = st.tuples(TEXT, st.integers(-9, 9)).map(lambda row: {"a": row[0], "b": row[1]})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(ROW, min_size=1, max_size=6),
     indent=st.sampled_from([None, 0, 4]),

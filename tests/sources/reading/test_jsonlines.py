@@ -37,7 +37,7 @@ def same(cell, value, is_list):
     return cell == told
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     lines=st.lists(
         OBJECT.map(json.dumps)

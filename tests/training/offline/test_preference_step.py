@@ -130,6 +130,7 @@ def test_sft_trains_a_preference_objective_from_a_supervised_model_and_does_it_a
 def test_a_preference_objective_needs_a_supervised_model_and_learns_responses_only(dataset, tmp_path):
     with pytest.raises(UserError, match="'dpo' starts from a supervised model; builtin:tiny knows nothing yet"):
         train_supervised(dataset, tmp_path / "run", options("dpo", "builtin:tiny"))
+    load_policy("builtin:tiny,hidden=16,heads=2", dataset).save(tmp_path / "start")
     with pytest.raises(UserError, match="responses only"):
-        train_supervised(dataset, tmp_path / "run", replace(options("dpo", tmp_path), loss_on="all"))
+        train_supervised(dataset, tmp_path / "run", replace(options("dpo", tmp_path / "start"), loss_on="all"))
     assert not (tmp_path / "run").exists()
