@@ -19,12 +19,19 @@ from recalign.commands.shared_options import (
     SeedOption,
     SizeOption,
     SplitOption,
+    ThreadsOption,
+    VaryOption,
+    VaryRowsOption,
+    varied,
 )
 from recalign.workspace import home
 
 if TYPE_CHECKING:
-    from recalign.api import Recommender
+    from collections.abc import Sequence
+
+    from recalign.api import Recommender, Row
     from recalign.data.dataset import PreparedDataset
+    from recalign.variations import Varied
 
 
 def baseline(
@@ -40,6 +47,9 @@ def baseline(
     split: SplitOption = "test",
     size: SizeOption = None,
     exclude_history: ExcludeHistoryOption = "auto",
+    threads: ThreadsOption = None,
+    vary: VaryOption = None,
+    vary_rows: VaryRowsOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -69,7 +79,10 @@ def baseline(
     from recalign.runs.lineage import KEY, Lineage
     from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.tasks import find_task
+    from recalign.threads import ask
+    from recalign.variations import VARIATIONS
 
+    ask(threads)
     chosen: Recommender = create("recommender", recommender, parse_assignments(param or []))  # type: ignore[assignment]
     dataset = PreparedDataset(data or home() / "data")
     asked = {
@@ -81,6 +94,8 @@ def baseline(
         "exclude_history": dataset.excludes_history(exclude_history),
         "seed": seed,
     }
+    changes, again = varied(vary, vary_rows, dataset.rows(split) if vary else (), seed)
+    asked |= changes
     facts = {name: asked[name] for name in ("seed", "data", "split", "size", "exclude_history")}
     lineage = Lineage(recommender, options=asked, **facts)
 
@@ -89,7 +104,7 @@ def baseline(
         fit(chosen, dataset, seed)
         return time.perf_counter() - started
 
-    makes = (PREDICTIONS_FILE, RECOMMENDER)
+    makes = (PREDICTIONS_FILE, RECOMMENDER, VARIATIONS)
     asking = Asked("baseline", asked, {"data": dataset.hash}, makes, {"seed": seed, KEY: lineage.as_dict()})
     default = home() / f"baseline-{recommender}-{split}"
     run = choose_folder(out, default, asking, overwrite=overwrite)
@@ -97,7 +112,7 @@ def baseline(
         run,
         asking,
         ready,
-        lambda seconds: _answer(chosen, dataset, asked, run.path, seconds),
+        lambda seconds: _answer(chosen, dataset, asked, again, run.path, seconds),
         resume=True,
         overwrite=overwrite,
     )
@@ -105,20 +120,30 @@ def baseline(
 
 
 def _answer(
-    recommender: Recommender, dataset: PreparedDataset, asked: dict[str, Any], folder: Path, seconds: float
+    recommender: Recommender,
+    dataset: PreparedDataset,
+    asked: dict[str, Any],
+    varied: Sequence[Varied],
+    folder: Path,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Recommend to the rows of the split, write it down, and return the run's results."""
+    """Recommend to the rows of the split and to varied ones, write it down, and return the run's results."""
     import time
 
     from recalign.recommenders.assistants import RECOMMENDER, identity
     from recalign.recommenders.recommend import recommend
     from recalign.runs.predictions import write_predictions
 
+    def answer(rows: Sequence[Row], where: Path) -> None:
+        exclude = asked["exclude_history"]
+        predictions = recommend(recommender, rows, asked["size"], len(dataset.catalogue), exclude_history=exclude)
+        write_predictions(where, predictions, rows, dataset.catalogue)
+
+    for each in varied:
+        answer(each.rows, folder / each.folder)
     started = time.perf_counter()
     rows = dataset.rows(asked["split"])[:]
-    exclude = asked["exclude_history"]
-    predictions = recommend(recommender, rows, asked["size"], len(dataset.catalogue), exclude_history=exclude)
-    write_predictions(folder, predictions, rows, dataset.catalogue)
+    answer(rows, folder)
     _save(recommender, folder / RECOMMENDER)
     answering = time.perf_counter() - started
     figures = "".join(f", {name} {value:.4g}" for name, value in recommender.fitted.items())

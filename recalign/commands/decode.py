@@ -29,20 +29,26 @@ from recalign.commands.shared_options import (
     SizeOption,
     SplitOption,
     TemplateVarOption,
+    ThreadsOption,
     TrustOption,
+    VaryOption,
+    VaryRowsOption,
     hardware,
+    varied,
 )
 from recalign.errors import UserError, did_you_mean
 from recalign.runs.lineage import KEY
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from recalign.api import Decoder, Row
     from recalign.data.dataset import PreparedDataset
+    from recalign.models.hardware import Hardware
     from recalign.models.policy import Policy
     from recalign.runs.lineage import Lineage
+    from recalign.variations import Varied
 
 
 def decode(
@@ -63,6 +69,8 @@ def decode(
         int | None, typer.Option(help="Maximum number of rows to answer, drawn by seed (default: all).", min=1)
     ] = None,
     user: Annotated[str | None, typer.Option(help="Answer the rows of this user alone.")] = None,
+    vary: VaryOption = None,
+    vary_rows: VaryRowsOption = None,
     batch_size: Annotated[int, typer.Option(help="Number of rows that are decoded between two saves.", min=1)] = 256,
     token_budget: Annotated[
         int, typer.Option(help="Maximum number of prompt and list tokens in memory at once.", min=1)
@@ -75,6 +83,7 @@ def decode(
     load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
     num_processes: NumProcessesOption = 1,
+    threads: ThreadsOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,
@@ -89,20 +98,21 @@ def decode(
 
     - recalign decode --model runs/sft --decoder bon -p n=4 -p reward=ild
 
+    - recalign decode --model runs/sft --vary order=10 --vary length=1,5,10
+
     - recalign decode --model runs/sft --user 42
     """
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.batches import check_task
     from recalign.decoding.decode_run import MAKES
     from recalign.evaluation.examples import show_examples
-    from recalign.models.policy import load_policy
     from recalign.models.weights import check_model
     from recalign.params import parse_assignments
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
-    from recalign.training.processes import connect, relaunch
+    from recalign.training.processes import relaunch
 
     name = model or _newest_model()
     check_model(name, trust_remote_code)
@@ -112,7 +122,7 @@ def decode(
     task = find_task(dataset.task)
     chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
     check_task(chosen, task)
-    where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit)
+    where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit, threads)
     asked = {
         "model": name,
         "data": str(dataset.path),
@@ -130,28 +140,40 @@ def decode(
         **({} if user is None else {"user": user}),
     }
     rows = _asked_rows(dataset, split, user, limit, seed)
+    changes, again = varied(vary, vary_rows, rows, seed)
+    asked |= changes
 
     def work(policy: Policy) -> dict[str, Any]:
-        return _decode(run.path, policy, dataset, chosen, rows, asked, token_budget)
+        return _decode(run.path, policy, dataset, chosen, rows, again, asked, token_budget)
 
     def ready() -> Policy:
-        connect(where.place())
-        return load_policy(
-            name,
-            dataset,
-            template_vars=asked["template_vars"],
-            seed=seed,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            hardware=where,
-        )
+        return _loaded(dataset, asked, where, trust_remote_code)
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
-    run = choose_folder(out, _default_folder(name) / f"decode-{chosen.name}-{split}", asking, overwrite=overwrite)
+    default = _default_folder(name) / f"decode-{chosen.name}-{split}{_transferred(name, dataset)}"
+    run = choose_folder(out, default, asking, overwrite=overwrite)
     results = perform(run, asking, ready, work, resume=resume, overwrite=overwrite)
     show_examples(results.get("examples", ()))
     return {"out": str(run.path), **results}
+
+
+def _loaded(dataset: PreparedDataset, asked: Mapping[str, Any], where: Hardware, trust_remote_code: bool) -> Policy:
+    """Join the other processes, if any, and load the model."""
+    from recalign.models.policy import load_policy
+    from recalign.training.processes import connect
+
+    connect(where.place())
+    return load_policy(
+        asked["model"],
+        dataset,
+        template_vars=asked["template_vars"],
+        seed=asked["seed"],
+        dtype=asked["dtype"],
+        trust_remote_code=trust_remote_code,
+        hardware=where,
+        transfer=True,
+    )
 
 
 def _asked_rows(dataset: PreparedDataset, split: str, user: str | None, limit: int | None, seed: int) -> Sequence[Row]:
@@ -182,25 +204,34 @@ def _decode(
     dataset: PreparedDataset,
     decoder: Decoder,
     rows: Sequence[Row],
+    varied: Sequence[Varied],
     asked: dict[str, Any],
     token_budget: int,
 ) -> dict[str, Any]:
-    """Decode, and say how it went; the results, which the first of several processes has."""
+    """Decode, varied rows first, and say how it went; the results, which the first of several processes has."""
     from recalign.decoding.decode_run import DecodeRun
+    from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.training.processes import process, wait_for_all
 
-    decoding = DecodeRun(
-        folder,
-        policy,
-        dataset,
-        decoder,
-        size=asked["size"],
-        seed=asked["seed"],
-        batch_size=asked["batch_size"],
-        share=process(),
-        wait=wait_for_all,
-    )
-    results = decoding(rows, asked["exclude_history"], token_budget)
+    def answer(where: Path, what: str, rows: Sequence[Row]) -> dict[str, Any]:
+        decoding = DecodeRun(
+            where,
+            policy,
+            dataset,
+            decoder,
+            size=asked["size"],
+            seed=asked["seed"],
+            batch_size=asked["batch_size"],
+            share=process(),
+            wait=wait_for_all,
+            what=what,
+        )
+        return decoding(rows, asked["exclude_history"], token_budget)
+
+    for each in varied:
+        if not (folder / each.folder / PREDICTIONS_FILE).is_file():  # an interrupted run left what it finished
+            answer(folder / each.folder, f"{each.name} {each.value}", each.rows)
+    results = answer(folder, decoder.name, rows)
     if console.speaks():
         from recalign.evaluation.examples import example_lists
 
@@ -247,6 +278,16 @@ def _newest_model() -> str:
 def _default_folder(model: str) -> Path:
     """A run folder itself, or the workspace for a model that lies elsewhere."""
     return Path(model) if RunFolder(Path(model)).record.get("command") in ("sft", "align") else home()
+
+
+def _transferred(name: str, dataset: PreparedDataset) -> str:
+    """What the folder is named by besides, where a model answers another dataset than it was trained on."""
+    from recalign.models.builtin import is_from_scratch
+    from recalign.models.settings import is_transfer, recorded_settings
+    from recalign.models.weights import find_model
+
+    recorded = {} if is_from_scratch(name) else recorded_settings(find_model(name))
+    return f"-on-{dataset.path.resolve().name}" if is_transfer(recorded, dataset) else ""
 
 
 def _summarise(folder: Path, results: dict[str, Any]) -> None:

@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from recalign import console
-from recalign.commands.shared_options import JsonOption, OutOption, OverwriteOption, QuietOption, SeedOption
+from recalign.commands.shared_options import (
+    AnalysesOption,
+    JsonOption,
+    OutOption,
+    OverwriteOption,
+    QuietOption,
+    SeedOption,
+)
 from recalign.workspace import RunFolder, file_hash, home
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from recalign.api import Predictions
+    from recalign.comparison.analyses.partitions import Partition
+    from recalign.data.dataset import PreparedDataset
+
+ANALYSES_FILE, FIGURES = "analyses.json", "figures"
 
 PredictionsArgument = Annotated[
     Path | None,
@@ -61,6 +74,7 @@ def eval(  # noqa: A001
     targets: TargetsOption = "all",
     baselines: BaselinesOption = True,
     recommenders: RecommendersOption = None,
+    analyses: AnalysesOption = None,
     label: LabelOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -78,18 +92,27 @@ def eval(  # noqa: A001
     - recalign eval runs/sft --targets warm
 
     - recalign eval runs/sft/decode-beam-test --exact runs/sft/decode-exact-test
+
+    - recalign eval runs/sft --analyses cold-groups,history
     """
+    from recalign.comparison.analyses.partitions import find_partitions
     from recalign.data.dataset import PreparedDataset
     from recalign.evaluation.baselines import RECOMMENDERS
-    from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, evaluate
-    from recalign.evaluation.exact import read_exact, with_pruning_rates
-    from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
+    from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, VARIATIONS_FILE, evaluate
+    from recalign.evaluation.exact import read_exact
+    from recalign.evaluation.per_user import split_metrics
     from recalign.evaluation.targets import counting
     from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.runs.lineage import of_predictions
-    from recalign.runs.predictions import PREDICTIONS_FILE, check_made_for, find_predictions, read_predictions
-    from recalign.tasks import find_task
+    from recalign.runs.predictions import (
+        PREDICTIONS_FILE,
+        check_made_for,
+        find_predictions,
+        find_variations,
+        read_predictions,
+    )
 
+    partitions = find_partitions(analyses)
     folder = find_predictions(predictions)
     record = RunFolder(folder).record
     lineage = of_predictions(folder)
@@ -98,38 +121,78 @@ def eval(  # noqa: A001
     split = lineage.split
     lists, rows = read_predictions(folder, dataset, split, lineage.size or 1)
     lists, rows = counting(targets, lists, rows, dataset.catalogue)
-    size = lists.items.shape[1]
-    names = (
-        default_metrics(dataset.catalogue, size, find_task(dataset.task).cutoffs)
-        if metrics is None
-        else split_metrics(metrics)
-    )
-    if exact is not None:
-        names = with_pruning_rates(names, dataset.catalogue, size)
-    parse_metrics(names, dataset.catalogue, size, provided=() if exact is None else ("exact",))
+    names = _names(metrics, dataset, lists.items.shape[1], pruning=exact is not None)
     beside = ([*RECOMMENDERS] if recommenders is None else split_metrics(recommenders)) if baselines else []
 
     asked = {"metrics": names, "targets": targets, "recommenders": beside, "label": label, "seed": seed}
     inputs = {"data": dataset.hash, "predictions": file_hash(folder / PREDICTIONS_FILE)}
+    inputs |= {f"{name} {value}": file_hash(at / PREDICTIONS_FILE) for name, value, at in find_variations(folder)}
+    asked |= {"analyses": [each.name for each in partitions]} if partitions else {}
     best: Predictions | None = None
     if exact is not None:
         other = find_predictions(exact)
         best = read_exact(other, folder, dataset, split, rows, names)
         inputs["exact"] = file_hash(other / PREDICTIONS_FILE)
-    makes = (METRICS_FILE, PER_USER_FILE, BASELINES_FILE)
+    makes = (METRICS_FILE, PER_USER_FILE, BASELINES_FILE, VARIATIONS_FILE, ANALYSES_FILE, FIGURES)
 
     def work(_: None) -> dict[str, Any]:
-        return evaluate(
+        found = evaluate(
             folder, dataset, lists, rows, names, run.path, label, exact=best, recommenders=beside, seed=seed
         )
+        return found | _analyse(found, partitions, run.path, seed)
 
     asking = Asked("eval", asked, inputs, makes, remade=True)
     default = folder / ("eval" if targets == "all" else f"eval-{targets}")
     run = choose_folder(out, default, asking, overwrite=overwrite)
     results = perform(run, asking, lambda: None, work, resume=True, overwrite=overwrite)
     console.show(_table(results))
+    _show_analyses(results)
     console.say(f"{folder}: {results['rows']} rows of {split}; the figures of every row are in {run.path}.")
     return results
+
+
+def _names(metrics: str | None, dataset: PreparedDataset, size: int, *, pruning: bool) -> list[str]:
+    """The metrics to measure, which are checked; with pruning rates where exact predictions are at hand."""
+    from recalign.evaluation.exact import with_pruning_rates
+    from recalign.evaluation.per_user import default_metrics, parse_metrics, split_metrics
+    from recalign.tasks import find_task
+
+    catalogue, cutoffs = dataset.catalogue, find_task(dataset.task).cutoffs
+    names = default_metrics(catalogue, size, cutoffs) if metrics is None else split_metrics(metrics)
+    if pruning:
+        names = with_pruning_rates(names, catalogue, size)
+    parse_metrics(names, catalogue, size, provided=("exact",) if pruning else ())
+    return names
+
+
+def _analyse(results: dict[str, Any], partitions: Sequence[Partition], out: Path, seed: int) -> dict[str, Any]:
+    """Analyse what was measured, the model being the reference; write it down with figures."""
+    from recalign.comparison.analyses import analyse
+    from recalign.comparison.analyses.drawings import draw_analyses
+    from recalign.comparison.evaluations import Evaluation
+    from recalign.comparison.gallery import write_figures
+    from recalign.comparison.systems import compare
+    from recalign.workspace import write_json
+
+    if not partitions and "variations" not in results:
+        return {}
+    comparison = compare({results["label"]: [Evaluation(out, results)]}, seed=seed)
+    found = analyse(comparison, partitions, seed)
+    write_figures(draw_analyses(found, comparison), out / FIGURES)
+    write_json(out / ANALYSES_FILE, found.as_dict())
+    return {"analyses": found.as_dict()}
+
+
+def _show_analyses(results: dict[str, Any]) -> None:
+    from recalign.comparison.analyses import Analyses
+    from recalign.comparison.analyses.tables import ANALYSES_CAPTION, analysis_grids
+    from recalign.comparison.report import to_rich
+    from recalign.evaluation.tables import ALIKE
+
+    if "analyses" in results:
+        for grid in analysis_grids(Analyses.from_dict(results["analyses"])):
+            console.show(to_rich(grid))
+        console.show(f"p: paired Wilcoxon signed-rank over users; {ALIKE}. {ANALYSES_CAPTION}")
 
 
 def _table(results: dict[str, Any]) -> Table:

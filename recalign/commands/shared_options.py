@@ -10,8 +10,12 @@ import typer
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recalign.api import Row
     from recalign.models.hardware import Hardware
     from recalign.models.lora import LoraOptions
+    from recalign.variations import Varied
 
 DataOption = Annotated[
     Path | None,
@@ -152,6 +156,13 @@ ReportToOption = Annotated[
 ]
 
 NumProcessesOption = Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of threads on the CPU (default: OMP_NUM_THREADS, or the cores that are free; 1 for small models).",
+        min=1,
+    ),
+]
 
 # ------------------------------------------------------------ recommending
 
@@ -163,6 +174,46 @@ ExcludeHistoryOption = Annotated[
     Literal["auto", "yes", "no"],
     typer.Option(help="Never recommend items that the user had before; auto: as the dataset was prepared."),
 ]
+AnalysesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Parts of the rows that are looked at by themselves, separated by commas: cold-quartiles, cold-groups (0, "
+        "1 to 5, more), both by how often training saw the positive, history (by its length), or all. Rows that were "
+        "varied (decode --vary) are analysed anyway."
+    ),
+]
+VaryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Answer the rows again with one thing changed: order=P (P random orders of the history), length=1,5,20 "
+        "(the latest items of histories of 20 or more), place=1,10,20 (of the positive among the candidates). "
+        "Repeatable; `eval` and `compare` show what it changes.",
+        metavar="WHAT=NUMBERS",
+    ),
+]
+VaryRowsOption = Annotated[
+    int | None,
+    typer.Option(help="Maximum number of rows that --vary answers again, drawn by seed (default: all).", min=1),
+]
+
+
+def varied(
+    vary: list[str] | None, limit: int | None, rows: Sequence[Row], seed: int
+) -> tuple[dict[str, Any], list[Varied]]:
+    """Read --vary and --vary-rows: what they add to the options that a run records, and the varied rows.
+
+    Raises:
+        UserError: see `parse_variations` and `vary_rows`; --vary-rows alone.
+    """
+    from recalign.variations import parse_variations, vary_rows
+
+    if not vary:
+        if limit is not None:
+            raise UserError("--vary-rows is given without --vary.", "Say what to vary, such as --vary order=10.")
+        return {}, []
+    variations = parse_variations(vary)
+    asked = {variation.name: list(variation.values) for variation in variations}
+    return {"vary": asked, "vary_rows": limit}, vary_rows(variations, rows, limit, seed)
 
 
 def adapter(lora: bool, rank: int | None, alpha: float | None, target: str | None) -> LoraOptions | None:
@@ -182,14 +233,22 @@ def adapter(lora: bool, rank: int | None, alpha: float | None, target: str | Non
     return LoraOptions(**stated)
 
 
-def hardware(device: str, attn_implementation: str | None, load_in_4bit: bool, load_in_8bit: bool) -> Hardware:
-    """Read --device, --attn-implementation, --load-in-4bit and --load-in-8bit.
+def hardware(
+    device: str,
+    attn_implementation: str | None,
+    load_in_4bit: bool,
+    load_in_8bit: bool,
+    threads: int | None,
+) -> Hardware:
+    """Read --device, --attn-implementation, --load-in-4bit and --load-in-8bit, and note --threads.
 
     Raises:
         UserError: weights in 4 and in 8 bits.
     """
     from recalign.models.hardware import Hardware
+    from recalign.threads import ask
 
+    ask(threads)
     if load_in_4bit and load_in_8bit:
         raise UserError("--load-in-4bit and --load-in-8bit are given together.", "Leave one of them out.")
     bits: Any = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recalign import console
 from recalign.errors import UserError
-from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE
+from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, VARIATIONS_FILE
 from recalign.reading import Shape, read_parquet, read_record
 from recalign.runs.names import run_name
 from recalign.runs.predictions import whole_ones
@@ -135,6 +135,13 @@ class Evaluation:
         table = self._read(BASELINES_FILE, ("baseline", "row", "user_id"))
         names = table["baseline"].unique(maintain_order=True).to_list()
         return {name: table.filter(table["baseline"] == name).drop("baseline") for name in names}
+
+    @cached_property
+    def variations(self) -> pl.DataFrame | None:
+        """The table of varied rows; None where nothing was varied."""
+        if not (self.folder / VARIATIONS_FILE).is_file():
+            return None
+        return self._read(VARIATIONS_FILE, ("variation", "value", "rank", "moved", "row", "user_id"))
 
     def _read(self, name: str, required: Sequence[str]) -> pl.DataFrame:
         import polars as pl

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recalign.comparison.analyses import NO_ANALYSES, Analyses
+from recalign.comparison.analyses.drawings import draw_analyses
 from recalign.comparison.curves import read_curves, training_curves
 from recalign.comparison.figures import Drawn
 from recalign.comparison.plots import differences, forest, intervals, ranked, sweep, wins
@@ -28,6 +30,7 @@ class Gallery:
         sweeps: metrics over swept parameters.
         curves: of the training runs.
         wins: metric -> shares of users, and sorted differences.
+        analyses: parts of the rows, and varied rows.
     """
 
     rankings: Mapping[str, Sequence[Drawn]]
@@ -35,20 +38,24 @@ class Gallery:
     sweeps: Sequence[Drawn]
     curves: Sequence[Drawn]
     wins: Mapping[str, Sequence[Drawn]]
+    analyses: Sequence[Drawn] = ()
 
     @property
     def all(self) -> list[Drawn]:
         """Every figure, in the page's order."""
         ranked, users = ([each for drawn in part.values() for each in drawn] for part in (self.rankings, self.wins))
-        return [*ranked, *self.tradeoffs, *self.sweeps, *self.curves, *users]
+        return [*ranked, *self.tradeoffs, *self.sweeps, *self.curves, *users, *self.analyses]
 
 
-def draw_all(comparison: Comparison, trails: Mapping[str, Sequence[Trail]]) -> Gallery:
+def draw_all(
+    comparison: Comparison, trails: Mapping[str, Sequence[Trail]], analyses: Analyses = NO_ANALYSES
+) -> Gallery:
     """Draw what there is to see.
 
     Args:
         comparison: what to show.
         trails: system -> what each of its runs came from, for the training curves.
+        analyses: of the comparison.
     """
     metrics = [metric for metric in main_metrics(comparison.metrics) if ranked(comparison, metric)]
     sweeps = find_sweeps(comparison.systems)
@@ -68,6 +75,7 @@ def draw_all(comparison: Comparison, trails: Mapping[str, Sequence[Trail]]) -> G
         [sweep(comparison, found, metric) for found in sweeps for metric in metrics],
         [training_curves(comparison, name, curves) for name, curves in read_curves(comparison, trails).items()],
         by_user,
+        draw_analyses(analyses, comparison),
     )
 
 
@@ -77,14 +85,14 @@ def _tested(comparison: Comparison, metric: str, *, baselines: bool) -> bool:
     return any(s.name in comparison.tests and comparison.tests[s.name][metric].difference.n for s in systems)
 
 
-def write_figures(gallery: Gallery, folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG; return the paths.
+def write_figures(figures: Sequence[Drawn], folder: Path) -> list[Path]:
+    """Write figures as SVG and PNG; return the paths.
 
     Raises:
         UserError: the disk is full.
     """
     paths: list[Path] = []
-    for drawn in gallery.all:
+    for drawn in figures:
         name = re.sub(r"[^A-Za-z0-9.@_+-]+", "-", drawn.name)[:100].strip("-.") or "figure"
         twin = 1
         while folder / f"{name}.svg" in paths:

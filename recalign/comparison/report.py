@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from recalign.comparison.aggregation import System
 from recalign.comparison.systems import Comparison
-from recalign.evaluation.tables import figure, number, p_text, signed
+from recalign.evaluation.tables import ALIKE, figure, number, p_text, share, signed
 from recalign.runs.cost import COLUMNS
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ LATEX_ESCAPES = str.maketrans(
 )
 MARKDOWN_ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 CAPTION = (
-    "95% bootstrap intervals over users; p: paired Wilcoxon signed-rank over users; p (Holm): corrected for the number "
-    "of systems, models and baselines apart; * the interval of the difference leaves out zero."
+    f"95% bootstrap intervals over users; p: paired Wilcoxon signed-rank over users; {ALIKE}; p (Holm): corrected for "
+    "the number of systems, models and baselines apart; * the interval of the difference leaves out zero."
 )
 
 WIDE = 10
@@ -110,18 +110,19 @@ def difference_grid(comparison: Comparison, metric: str) -> Grid:
     better = comparison.higher_is_better.get(metric)
     for name, system in zip(_names(comparison), comparison.systems, strict=True):
         if system.name == comparison.reference:
-            rows.append((name, figure(system.summary[metric]), "reference", "", "", ""))
+            rows.append((name, figure(system.summary[metric]), "reference", *[""] * 4))
             continue
         test = comparison.tests[system.name][metric]
         if not test.difference.n:
-            rows.append((name, figure(system.summary[metric]), "-", "", "", ""))
+            rows.append((name, figure(system.summary[metric]), "-", *[""] * 4))
             continue
         adjusted = p_text(comparison.adjusted[system.name][metric])
         wins = f"{test.losses}/{test.wins}" if better is False else f"{test.wins}/{test.losses}"
-        rows.append((name, figure(system.summary[metric]), signed(test.difference), p_text(test.p), adjusted, wins))
+        told = (signed(test.difference), p_text(test.p), adjusted, wins, share(test.tie_share))
+        rows.append((name, figure(system.summary[metric]), *told))
     against = f"difference to {comparison.reference}"
     users = "users higher/lower" if better is None else "users better/worse"
-    return Grid(metric, ("system", metric, against, "p", "p (Holm)", users), tuple(rows))
+    return Grid(metric, ("system", metric, against, "p", "p (Holm)", users, "alike"), tuple(rows))
 
 
 def cost_grid(comparison: Comparison) -> Grid:
@@ -151,23 +152,33 @@ def to_rich(grid: Grid) -> Table:
     return table
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """Write all grids as Markdown."""
+def to_markdown(comparison: Comparison, more: Sequence[Grid] = ()) -> str:
+    """Write all grids as Markdown, and more tables after them."""
+    return grids_to_markdown([*grids(comparison), *more], CAPTION)
+
+
+def grids_to_markdown(every: Sequence[Grid], caption: str) -> str:
+    """Write grids as Markdown, with a caption below."""
     parts = []
-    for grid in grids(comparison):
+    for grid in every:
         lines = [f"### {_markdown(grid.title)}", "", "| " + " | ".join(map(_markdown, grid.headings)) + " |"]
         lines.append("|---" + "|---:" * (len(grid.headings) - 1) + "|")
         for i, row in enumerate(grid.rows):
             cells = [_marked(_markdown(cell), "**", "**", (i, j) in grid.bold) for j, cell in enumerate(row)]
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
-    return "\n\n".join([*parts, CAPTION]) + "\n"
+    return "\n\n".join([*parts, caption]) + "\n"
 
 
-def to_latex(comparison: Comparison) -> str:
-    """Write all grids as LaTeX tables (package booktabs)."""
+def to_latex(comparison: Comparison, more: Sequence[Grid] = ()) -> str:
+    """Write all grids as LaTeX tables (package booktabs), and more tables after them."""
+    return grids_to_latex([*grids(comparison), *more], CAPTION)
+
+
+def grids_to_latex(every: Sequence[Grid], caption: str) -> str:
+    """Write grids as LaTeX tables, with a caption above."""
     parts = []
-    for grid in grids(comparison):
+    for grid in every:
         lines = ["\\begin{table}", "\\centering", f"\\caption{{{_latex(grid.title)}}}"]
         lines.append(f"\\begin{{tabular}}{{l{'r' * (len(grid.headings) - 1)}}}")
         lines += ["\\toprule", " & ".join(map(_latex, grid.headings)) + " \\\\", "\\midrule"]
@@ -175,7 +186,7 @@ def to_latex(comparison: Comparison) -> str:
             cells = [_marked(_latex(cell), "\\textbf{", "}", (i, j) in grid.bold) for j, cell in enumerate(row)]
             lines.append(" & ".join(cells) + " \\\\")
         parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
-    return "\n\n".join([f"% {CAPTION}", *parts]) + "\n"
+    return "\n\n".join([f"% {caption}", *parts]) + "\n"
 
 
 def _marked(text: str, before: str, after: str, bold: bool) -> str:

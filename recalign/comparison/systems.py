@@ -48,13 +48,7 @@ class Comparison:
 
     def _system(self, system: System) -> dict[str, Any]:
         tests = {
-            metric: {
-                "difference": test.difference.as_dict(),
-                "p": test.p,
-                "p_holm": self.adjusted[system.name][metric],
-                "wins": test.wins,
-                "losses": test.losses,
-            }
+            metric: {**test.as_dict(), "p_holm": self.adjusted[system.name][metric]}
             for metric, test in self.tests.get(system.name, {}).items()
         }
         return {

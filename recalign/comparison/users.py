@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recalign.comparison.datasets import Datasets
 from recalign.comparison.evaluations import Evaluation
 from recalign.comparison.systems import Comparison
 from recalign.comparison.trail import predictions_of
-from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.evaluation.per_user import metric_names
 from recalign.reading import read_parquet
@@ -61,23 +60,6 @@ class _Titles(dict[str, int]):
         return self[title]
 
 
-class _Datasets(dict[str, "PreparedDataset | None"]):
-    """Path -> the dataset there, opened once; None where it is gone or damaged."""
-
-    def __missing__(self, path: str) -> PreparedDataset | None:
-        try:
-            dataset = PreparedDataset(Path(path))
-            self[path] = dataset if len(dataset.catalogue) else None
-        except UserError:  # the rest of the page does without
-            self[path] = None
-        return self[path]
-
-    def of(self, run: Evaluation) -> PreparedDataset | None:
-        """Return the dataset that a run was evaluated on, if it is still the same."""
-        dataset = self[str(run.results["data"].get("path"))]
-        return dataset if dataset is not None and dataset.hash == run.data_hash else None
-
-
 def gather_users(comparison: Comparison, metrics: Sequence[str], limit: int, seed: int = 0) -> Users:
     """Read what each system recommended to each user.
 
@@ -92,7 +74,7 @@ def gather_users(comparison: Comparison, metrics: Sequence[str], limit: int, see
         chosen = np.sort(np.random.default_rng(seed).choice(len(keys), limit, replace=False))
         keys = [keys[place] for place in chosen]
     wanted = {(data, row) for data, row, _ in keys}
-    titles, datasets, absent = _Titles(), _Datasets(), {}
+    titles, datasets, absent = _Titles(), Datasets(), {}
     lists: dict[str, dict[Key, list[int]]] = {}
     values: dict[str, dict[Key, list[float | None]]] = {}
     models = [system for system in comparison.systems if not system.baseline]
@@ -120,7 +102,7 @@ def gather_users(comparison: Comparison, metrics: Sequence[str], limit: int, see
     return Users(tuple(shown), tuple(titles), tuple(metrics), tuple(rows), total, several, absent)
 
 
-def _lists(run: Evaluation, datasets: _Datasets, wanted: set[Key], titles: _Titles) -> dict[Key, list[int]] | None:
+def _lists(run: Evaluation, datasets: Datasets, wanted: set[Key], titles: _Titles) -> dict[Key, list[int]] | None:
     """Read a run's lists of the wanted rows, as places of titles; None where they, or their dataset, are gone."""
     folder, dataset = predictions_of(run), datasets.of(run)
     if folder is None or dataset is None:
@@ -148,7 +130,7 @@ def _values(run: Evaluation, wanted: set[Key], metrics: Sequence[str]) -> dict[K
 
 
 def _questions(
-    comparison: Comparison, datasets: _Datasets, keys: Sequence[tuple[str, int, str]], titles: _Titles
+    comparison: Comparison, datasets: Datasets, keys: Sequence[tuple[str, int, str]], titles: _Titles
 ) -> dict[Key, tuple[list[int], int, list[int], list[float]]]:
     """Look up histories and targets: newest of the history, number of the others, targets, gains."""
     found = {}

@@ -46,7 +46,12 @@ class PageTable:
 
 
 def to_html(
-    comparison: Comparison, gallery: Gallery, trails: Mapping[str, Sequence[Trail]], users: Users, made: datetime
+    comparison: Comparison,
+    gallery: Gallery,
+    trails: Mapping[str, Sequence[Trail]],
+    users: Users,
+    made: datetime,
+    more: Sequence[Grid] = (),
 ) -> str:
     """Write the page.
 
@@ -56,6 +61,7 @@ def to_html(
         trails: system -> what each of its runs came from.
         users: rows with histories, targets and lists.
         made: when.
+        more: tables of analyses.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -84,6 +90,7 @@ def to_html(
         means=_means(comparison),
         cost=_table(comparison, cost_grid(comparison)),
         gallery=gallery,
+        analyses=[_table(comparison, grid) for grid in more],
         legend=[(shown_name(s), _series(look.colour), look.hollow, s.baseline) for s, look in _looks(comparison)],
         baselines=any(system.baseline for system in comparison.systems),
         users=users,

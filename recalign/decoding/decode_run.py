@@ -16,10 +16,11 @@ from recalign.reading import read_arrays, reading
 from recalign.removal import discard
 from recalign.runs.cost import MemoryWatch
 from recalign.runs.predictions import PREDICTIONS_FILE, write_predictions
+from recalign.variations import VARIATIONS
 from recalign.workspace import atomic
 
 PARTS = "parts"
-MAKES = (PARTS, PREDICTIONS_FILE)
+MAKES = (PARTS, PREDICTIONS_FILE, VARIATIONS)
 COLUMNS = tuple(field.name for field in fields(Predictions))
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class DecodeRun:
         batch_size: rows between two saves.
         share: rank of this process and number of processes, each of which decodes its share of the batches.
         wait: waits until all processes have come to it.
+        what: is decoded, for the progress bar.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class DecodeRun:
         batch_size: int,
         share: tuple[int, int] = (0, 1),
         wait: Callable[[], None] = lambda: None,
+        what: str = "",
     ) -> None:
         self.rank, self.processes, self.wait = *share, wait
         self.folder, self.policy, self.dataset, self.decoder = folder, policy, dataset, decoder
         self.size, self.seed, self.batch_size = size, seed, batch_size
-        self.parts = folder / PARTS
+        self.parts, self.what = folder / PARTS, what or decoder.name
 
     def __call__(self, rows: Sequence[Row], exclude_history: bool, token_budget: int) -> dict[str, Any]:
         """Answer the rows, write `predictions.parquet`; return the run's results, which the first process has."""
@@ -74,7 +77,7 @@ class DecodeRun:
             token_budget=token_budget,
             seed=self.seed,
         )
-        with console.progress(f"decode ({self.decoder.name})", len(rows)) as advance:
+        with console.progress(f"decode ({self.what})", len(rows)) as advance:
             self.wait()  # until the first process has claimed the folder
             starts = range(0, len(rows), self.batch_size)
             mine = {start: self._part(engine, rows, start, advance) for start in starts[self.rank :: self.processes]}

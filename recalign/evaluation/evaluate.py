@@ -15,6 +15,7 @@ from recalign.data.parquet import write_parquet
 from recalign.evaluation.baselines import RECOMMENDERS, recommend_beside
 from recalign.evaluation.per_user import metric_names, parse_metrics, per_user, summarise
 from recalign.evaluation.significance import Interval
+from recalign.evaluation.variations import measure_variations
 from recalign.metrics.expression import CorpusExpression, MetricExpression
 from recalign.runs.cost import read_cost
 from recalign.runs.lineage import of_predictions
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 METRICS_FILE, PER_USER_FILE, BASELINES_FILE = "metrics.json", "per_user.parquet", "baselines.parquet"
+VARIATIONS_FILE = "variations.parquet"
 CORPUS = ("coverage", "gini")
 """Corpus-level metrics that every evaluation holds."""
 CHANCE = "chance"
@@ -121,7 +123,7 @@ def evaluate(
     recommenders: Sequence[str] = RECOMMENDERS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Evaluate what a decode run wrote; write `per_user.parquet`, `baselines.parquet` and `metrics.json`.
+    """Evaluate what a decode run wrote; write its tables and `metrics.json`, which comes last.
 
     Args:
         folder: the decode run.
@@ -158,6 +160,7 @@ def evaluate(
     orders = find_task(dataset.task).chance(rows, size)
     if orders:
         beside[CHANCE] = measure_mean(orders, rows, expressions, corpus, seed)
+    varied = measure_variations(folder, dataset, lineage.split, predictions, rows, expressions)
     results = {
         "label": console.label(label or lineage.label),
         "predictions": str(folder),
@@ -173,16 +176,32 @@ def evaluate(
             **{metric.text: metric.higher_is_better for metric in corpus},
         },
         "baselines": {name: measured.as_dict() for name, measured in beside.items()},
+        **({} if varied is None else {"variations": _values(varied)}),
         "cost": read_cost(record.get("results", {}), lineage.training_seconds),
         "out": str(out),
     }
-    write_tables(out, found.frame, {name: measured.frame for name, measured in beside.items()})
+    write_tables(out, found.frame, {name: measured.frame for name, measured in beside.items()}, varied)
     write_json(out / METRICS_FILE, results)
     return results
 
 
-def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFrame]) -> None:
-    """Write the per-user table, and those of the baselines one below the other with their names."""
+def _values(varied: pl.DataFrame) -> dict[str, list[int]]:
+    """Variation -> its values."""
+    pairs = varied.select("variation", "value").unique(maintain_order=True).rows()
+    return {name: [value for each, value in pairs if each == name] for name, _ in pairs}
+
+
+def write_tables(
+    out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFrame], varied: pl.DataFrame | None = None
+) -> None:
+    """Write the per-user table, those of the baselines one below the other with their names, and that of varied rows.
+
+    Args:
+        out: the folder.
+        frame: of the system.
+        baselines: name -> table.
+        varied: see `measure_variations`.
+    """
     import polars as pl
 
     with atomic(out / PER_USER_FILE) as temporary:
@@ -191,3 +210,6 @@ def write_tables(out: Path, frame: pl.DataFrame, baselines: dict[str, pl.DataFra
         named = [table.select(pl.lit(name).alias("baseline"), pl.all()) for name, table in baselines.items()]
         with atomic(out / BASELINES_FILE) as temporary:
             write_parquet(temporary, pl.concat(named))
+    if varied is not None:
+        with atomic(out / VARIATIONS_FILE) as temporary:
+            write_parquet(temporary, varied)

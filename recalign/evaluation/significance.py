@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,15 +42,27 @@ class Paired:
 
     Args:
         difference: mean difference with its interval.
-        p: two-sided p of Wilcoxon's signed-rank test over users; 1.0 where no user differs.
+        p: two-sided p of Wilcoxon's signed-rank test over the users that differ; 1.0 where none does.
         wins: users with b > a.
         losses: users with b < a.
+        ties: users with b = a, whom the test leaves out.
     """
 
     difference: Interval
     p: float
     wins: int
     losses: int
+    ties: int
+
+    @property
+    def tie_share(self) -> float | None:
+        """Share of the users with b = a; None where there is no user."""
+        users = self.wins + self.losses + self.ties
+        return self.ties / users if users else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "tie_share": self.tie_share}
 
 
 def bootstrap_interval(
@@ -79,7 +92,7 @@ def paired(
     users: np.ndarray | None = None,
     resamples: int = RESAMPLES,
 ) -> Paired:
-    """Compare two systems on the same rows.
+    """Compare two systems on the same rows; users whose values are equal are left out of the test, and counted.
 
     Args:
         before: [n] float64.
@@ -87,6 +100,8 @@ def paired(
         seed: of the resampling.
         users: [n] as in `bootstrap_interval`; the test is over each user's mean difference.
         resamples: number of bootstrap samples.
+
+    Source: Wilcoxon, Biometrics Bulletin 1945, the classic form: zero differences are dropped before ranking.
     """
     from scipy.stats import wilcoxon
 
@@ -96,8 +111,8 @@ def paired(
     # Sums of equal parts in another order differ in the last bits; ranks must not see that, whatever the scale.
     largest = np.abs([before, after]).max(initial=0.0)
     means = np.round(sums / counts / largest, 12) if largest > 0 else sums
-    p = float(wilcoxon(means).pvalue) if means.any() else 1.0
-    return Paired(interval, p, int((means > 0).sum()), int((means < 0).sum()))
+    p = float(wilcoxon(means, zero_method="wilcox").pvalue) if means.any() else 1.0
+    return Paired(interval, p, int((means > 0).sum()), int((means < 0).sum()), int((means == 0).sum()))
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

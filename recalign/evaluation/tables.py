@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from recalign.data.dataset import PreparedDataset
 
+ALIKE = "alike: users without a difference, whom the test leaves out"
 BEFORE_AFTER = ("ndcg@3", "ndcg@5", "recall@3", "recall@5", "mgu", "ild")
 
 
@@ -33,10 +34,7 @@ class Change:
         return {
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),
-            "difference": self.paired.difference.as_dict(),
-            "p": self.paired.p,
-            "wins": self.paired.wins,
-            "losses": self.paired.losses,
+            **self.paired.as_dict(),
         }
 
 
@@ -47,7 +45,7 @@ class BeforeAfter:
     changes: tuple[Change, ...]
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Metric -> before, after, difference (with 95% intervals), p, wins, losses."""
+        """Metric -> before, after, difference (with 95% intervals), p, wins, losses, ties, tie_share."""
         return {change.metric: change.as_dict() for change in self.changes}
 
     def render(self, title: str = "", before: str = "before", after: str = "after") -> Table:
@@ -55,11 +53,10 @@ class BeforeAfter:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table(
-            title=escape(title) or None, caption="95% bootstrap intervals over users; p: Wilcoxon signed-rank, paired"
-        )
+        caption = f"95% bootstrap intervals over users; p: Wilcoxon signed-rank, paired, over users; {ALIKE}"
+        table = Table(title=escape(title) or None, caption=caption)
         table.add_column("metric", no_wrap=True)
-        for heading in (before, after, "difference", "p"):
+        for heading in (before, after, "difference", "p", "alike"):
             table.add_column(escape(heading), justify="right", overflow="fold")
         for change in self.changes:
             cells = (
@@ -67,6 +64,7 @@ class BeforeAfter:
                 figure(change.after),
                 signed(change.paired.difference),
                 p_text(change.paired.p),
+                share(change.paired.tie_share),
             )
             table.add_row(change.metric, *cells)
         return table
@@ -135,6 +133,11 @@ def number(value: float | None, sign: str = "") -> str:
     if value is None:
         return "-"
     return f"{value:{sign}.4f}" if abs(value) < 10 else f"{value:{sign}.1f}"
+
+
+def share(value: float | None) -> str:
+    """Write a share in percent."""
+    return "-" if value is None else f"{value:.0%}"
 
 
 def p_text(p: float) -> str:

@@ -13,7 +13,7 @@ from recalign.models.builtin import is_from_scratch
 from recalign.models.gguf import PACKAGED
 from recalign.models.item_embeddings import attach_backbone, write_into_weights
 from recalign.models.modules import MODULES_FILE
-from recalign.models.policy import SETTINGS_FILE, recorded_settings
+from recalign.models.settings import SETTINGS_FILE, recorded_settings
 from recalign.models.weights import (
     find_model,
     load_model,

@@ -12,18 +12,16 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from recalign import console
 from recalign.api import Backbone
 from recalign.data.dataset import PreparedDataset
 from recalign.data.questions import Answering
 from recalign.errors import UserError
 from recalign.models.builtin import builtin_model, builtin_tokenizer, is_from_scratch, parse_builtin
 from recalign.models.gguf import PACKAGED
-from recalign.models.hardware import ANY, Dtype, Hardware, Quantization, resolve_dtype, use_attention
+from recalign.models.hardware import ANY, Dtype, Hardware, resolve_dtype, use_attention
 from recalign.models.item_embeddings import (
     attach_backbone,
     backbone_settings,
@@ -31,16 +29,16 @@ from recalign.models.item_embeddings import (
 )
 from recalign.models.lora import LoraOptions, reference_model
 from recalign.models.modules import attach, attached, stored
+from recalign.models.settings import SETTINGS_FILE, check_recorded, is_transfer, recorded_settings
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
     find_model,
-    limit_threads,
     load_model,
     load_tokenizer,
     quieten_libraries,
     save_weights,
+    share_cores,
 )
-from recalign.reading import Shape, read_record
 from recalign.tasks import find_task
 from recalign.text.chat_templates import DATE, Scalar
 from recalign.text.item_tokens import TitleTokens, title_tokens
@@ -48,44 +46,6 @@ from recalign.text.prompts import TEMPLATES, Prompter, Template, load_template
 from recalign.text.trie_cache import FOLDER as TRIES
 from recalign.text.trie_cache import CachedTrie, cached_trie
 from recalign.workspace import atomic, write_json
-
-SETTINGS_FILE = "recalign.json"
-
-
-class BackboneSettings(Shape):
-    """What is relied on of a backbone in recalign.json."""
-
-    name: str
-    params: dict[str, Any]
-
-
-class Settings(Shape):
-    """What is relied on in recalign.json."""
-
-    base_model: str
-    catalogue: str
-    identifier: str
-    titles: str
-    dataset: str | None = None
-    measured: str | None = None
-    template: str | None = None
-    template_source: str | None = None
-    template_variables: dict[str, Scalar] = {}
-    template_date: str | None = None
-    max_length: int | None = Field(None, ge=1)
-    backbone: BackboneSettings | None = None
-    quantization: Quantization | None = None
-
-
-def recorded_settings(folder: Path | None) -> dict[str, Any]:
-    """Return what a model's folder records of its training in recalign.json; {} where recalign did not train it.
-
-    Raises:
-        UserError: the file is there and lacks what it should say, such as the catalogue.
-    """
-    if folder is None or not (folder / SETTINGS_FILE).is_file():
-        return {}
-    return read_record(folder / SETTINGS_FILE, Settings, "Train the model again, or delete this file to start from it.")
 
 
 @dataclass
@@ -178,6 +138,7 @@ def load_policy(
     backbone: Backbone | None = None,
     hardware: Hardware = ANY,
     texts: Sequence[str] = (),
+    transfer: bool = False,
 ) -> Policy:
     """Load a model and bind it to a dataset's catalogue.
 
@@ -198,6 +159,7 @@ def load_policy(
         backbone: computes the embeddings of item tokens; default: the one that the model was trained with, if any.
         hardware: device, attention, and quantised weights; where it does not say, they are quantised as in training.
         texts: what a tokenizer that is made for the model must be able to write, besides titles and prompts.
+        transfer: allow a dataset of another catalogue than the model was trained on, where titles are written as text.
 
     Raises:
         UserError: no such device, attention or quantiser; no such model, a broken or half-written one, one without
@@ -209,7 +171,7 @@ def load_policy(
     folder = None if scratch else find_model(name)
     source = str(name if str(name) in PACKAGED else folder or name)
     recorded = recorded_settings(folder)
-    _check_recorded(recorded, dataset, name)
+    check_recorded(recorded, dataset, name, transfer=transfer)
     hardware = replace(hardware, quantization=hardware.quantization or recorded.get("quantization"))
     if scratch:
         params = parse_builtin(source)
@@ -220,7 +182,8 @@ def load_policy(
         chosen = _choose_template(template, recorded, tokenizer, template_vars or {})
     new_tokens = add_item_tokens(tokenizer, dataset.catalogue, dataset.identifier)
     titles = title_tokens(dataset.catalogue, tokenizer, dataset.identifier, chosen.separator)
-    _check_titles(recorded, titles, name)
+    if not is_transfer(recorded, dataset):
+        _check_titles(recorded, titles, name)
     weights_dtype = resolve_dtype(dtype, device, full_training=trainable and lora is None)
     if scratch:
         _check_scratch(name, lora, hardware)
@@ -239,7 +202,7 @@ def load_policy(
         model.to(device)
     model.train(trainable)
     use_attention(model, hardware.attn_implementation)
-    limit_threads(model)
+    share_cores(model)
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
@@ -271,26 +234,6 @@ def _backbone(
             "Leave --backbone out: the model brings its own.",
         )
     return backbone_settings(asked)
-
-
-def _check_recorded(recorded: dict[str, Any], dataset: PreparedDataset, name: str | Path) -> None:
-    if not recorded:
-        return
-    if recorded.get("catalogue") != dataset.catalogue.fingerprint:
-        raise UserError(
-            f"{name} was trained on another catalogue than that of {dataset.path}.",
-            "Name the dataset that it was trained on with --data, or train a model on this one.",
-        )
-    if recorded.get("identifier") != dataset.identifier:
-        raise UserError(
-            f"{name} writes items as '{recorded.get('identifier')}', {dataset.path} as '{dataset.identifier}'.",
-            "Prepare the dataset with the model's --identifier.",
-        )
-    if recorded.get("dataset") not in (None, dataset.hash) and recorded.get("measured") != dataset.measured_hash:
-        console.warn(
-            f"{name} was trained on another preparation of these items than {dataset.path}. Where the two are split "
-            "differently, it has been trained on rows that are held out here."
-        )
 
 
 def _check_titles(recorded: dict[str, Any], titles: TitleTokens, name: str | Path) -> None:

@@ -14,6 +14,7 @@ from recalign.api import INVALID, Catalogue, Predictions, Row
 from recalign.data.parquet import write_parquet
 from recalign.errors import UserError
 from recalign.reading import read_parquet, reading
+from recalign.variations import KINDS, VARIATIONS
 from recalign.workspace import RunFolder, atomic, home
 
 if TYPE_CHECKING:
@@ -101,6 +102,14 @@ def read_predictions(
     if not rationales or "rationales" not in frame.columns:
         return lists, rows
     return replace(lists, rationales=_padded_texts(frame, lists, file)), rows
+
+
+def find_variations(folder: Path) -> list[tuple[str, int, Path]]:
+    """Find the predictions for varied rows of a decode folder: variation, value, folder, in the variations' order."""
+    files = Path(folder, VARIATIONS).glob(f"*-*/{PREDICTIONS_FILE}")
+    named = [(*file.parent.name.rpartition("-")[::2], file.parent) for file in files]
+    known = [(name, int(value), where) for name, value, where in named if name in KINDS and value.isdecimal()]
+    return sorted(known, key=lambda each: (list(KINDS).index(each[0]), each[1]))
 
 
 def _typed(frame: pl.DataFrame, file: Path) -> pl.DataFrame:
@@ -219,7 +228,8 @@ def find_predictions(path: Path | None) -> Path:
         UserError: there is none, or a model run has several.
     """
     if path is None:
-        found = sorted(home().rglob(PREDICTIONS_FILE), key=lambda file: file.stat().st_mtime)
+        every = (file for file in home().rglob(PREDICTIONS_FILE) if file.parent.parent.name != VARIATIONS)
+        found = sorted(every, key=lambda file: file.stat().st_mtime)
         if not found:
             raise UserError(f"The workspace {home()} holds no predictions.", "Make some with `recalign decode`.")
         return found[-1].parent

@@ -16,7 +16,8 @@ from recalign.metrics.expression import MetricExpression, parse_expression
 from recalign.models.builtin import is_from_scratch
 from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.lora import LoraOptions
-from recalign.models.policy import Policy, recorded_settings
+from recalign.models.policy import Policy
+from recalign.models.settings import recorded_settings
 from recalign.models.weights import check_model, find_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform

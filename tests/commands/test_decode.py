@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from recalign.commands.decode import decode
+from recalign.commands.eval import eval as evaluate
 from recalign.data.dataset import PreparedDataset
 from recalign.decoding import batches as decoding
 from recalign.errors import UserError
@@ -128,6 +129,90 @@ def test_bad_options_are_refused(dataset, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         decode(**{"data": dataset.path, "model": MODEL, "out": tmp_path / "out", **options})
     assert not (tmp_path / "out").exists()
+
+
+def test_varied_rows_are_answered_beside_the_others_and_an_interrupted_run_goes_on(dataset, tmp_path, monkeypatch):
+    options = {"data": dataset.path, "model": MODEL, "batch_size": 2, "vary": ["order=2", "length=1,5"], "vary_rows": 4}
+    decode(**options, out=tmp_path / "whole")
+    plain = decode(data=dataset.path, model=MODEL, out=tmp_path / "plain")
+    lists = {file.parent.name: pl.read_parquet(file) for file in (tmp_path / "whole").rglob("predictions.parquet")}
+    assert set(lists) == {"whole", "order-1", "order-2", "length-1", "length-5"}
+    assert lists["whole"].equals(pl.read_parquet(tmp_path / "plain" / "predictions.parquet"))
+    assert {frame.height for name, frame in lists.items() if name != "whole"} == {4}
+    rows = lists["length-5"]["row"].to_list()  # a whole history is what was answered without variation
+    assert lists["length-5"].equals(lists["whole"].filter(pl.col("row").is_in(rows)))
+    assert not lists["length-1"].equals(lists["length-5"])
+    consumed = {row: {*dataset.rows("test")[row].history.tolist()} for row in rows}
+    for name in ("length-1", "order-1"):
+        assert not any({*record["items"]} & consumed[record["row"]] for record in lists[name].iter_rows(named=True))
+    assert plain["rows"] == 6
+
+    real, calls = decoding.decode_rows, []
+
+    def interrupted(*arguments, **keywords):
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(decoding, "decode_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode(**options, out=tmp_path / "part")
+    monkeypatch.setattr(decoding, "decode_rows", real)
+    decode(**options, out=tmp_path / "part", resume=True)
+    for name, frame in lists.items():
+        where = tmp_path / "part" if name == "whole" else tmp_path / "part" / "variations" / name
+        assert frame.equals(pl.read_parquet(where / "predictions.parquet"))
+
+
+def test_what_cannot_be_varied_leaves_nothing_behind(dataset, tmp_path):
+    for options, said in (({"vary": ["length=6"]}, "a history of 6 items"), ({"vary_rows": 3}, "without --vary")):
+        with pytest.raises(UserError, match=said):
+            decode(data=dataset.path, model=MODEL, out=tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+
+
+OTHERS = [
+    f"The {word} of {place}" for word in ("Lamp", "River", "Wolf", "Crown") for place in ("Ur", "Oz", "Rome", "Ys")
+]
+
+
+def trained(tmp_path, model=f"{MODEL},tokenizer=bpe", **options):
+    """A run of sft with an untrained model of its own dataset."""
+    data = write_dataset(tmp_path / "home", **options)
+    run = RunFolder(tmp_path / "runs" / "sft")
+    run.begin("sft", {"data": str(data.path)}, {})
+    load_policy(model, data).save(run.path / "model")
+    run.finish({})
+    return run.path
+
+
+def test_a_model_that_writes_titles_answers_another_dataset_beside_its_own(tmp_path, capsys):
+    model = trained(tmp_path)
+    away = write_dataset(tmp_path / "away", titles=OTHERS)
+    results = decode(model=str(model), data=away.path)
+    assert results["out"] == str(model / "decode-greedy-test-on-away")
+    assert "it transfers what it learnt there" in capsys.readouterr().err
+    frame = pl.read_parquet(model / "decode-greedy-test-on-away" / "predictions.parquet")
+    assert {title for titles in frame["titles"].to_list() for title in titles} <= {*OTHERS}
+    told = evaluate(model / "decode-greedy-test-on-away", baselines=False)
+    assert (told["data"]["path"], told["metrics"]["validity"]["mean"]) == (str(away.path), 1.0)
+    assert decode(model=str(model), data=tmp_path / "home")["out"] == str(model / "decode-greedy-test")
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        ({"identifier": "atomic"}, {}, "it writes items as 'atomic', the dataset as 'title'"),
+        ({"identifier": "atomic"}, {"identifier": "atomic"}, "it writes items as 'atomic', the dataset as 'atomic'"),
+        ({}, {"task": "next"}, "for the task 'list', and the dataset asks for 'next'"),
+        ({"model": MODEL}, {}, "tokenizer"),
+    ],
+)
+def test_what_does_not_transfer_is_told(tmp_path, here, there, said):
+    away = write_dataset(tmp_path / "away", titles=OTHERS, **there)
+    with pytest.raises(UserError, match=said):
+        decode(model=str(trained(tmp_path, **here)), data=away.path)
 
 
 def test_a_run_with_other_options_gets_a_folder_of_its_own(dataset, tmp_path, capsys):

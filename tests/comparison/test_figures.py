@@ -64,7 +64,7 @@ def test_differences_of_users_are_sorted_means(hostile):
 
 def test_every_figure_is_written_as_svg_and_png_under_a_name_of_its_own(hostile, tmp_path):
     gallery = draw_all(hostile, {})
-    files = write_figures(gallery, tmp_path)
+    files = write_figures(gallery.all, tmp_path)
     assert len(files) == len(set(files)) == 2 * len(gallery.all)
     assert len(gallery.sweeps) == 2 and not gallery.curves and len(gallery.tradeoffs) == 3
     for file in files:

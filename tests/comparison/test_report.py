@@ -125,6 +125,6 @@ def test_better_and_worse_follow_what_a_third_partys_metric_declares(tmp_path, m
         evaluate(folder, metrics="distance", baselines=False)
         groups[name] = [Evaluation.find(folder)]
     means, distance = grids(compare(groups))[:2]
-    assert (distance.headings[-1], distance.rows[1][-1]) == (f"users {users}", wins)
+    assert (distance.headings[-2], distance.rows[1][-2]) == (f"users {users}", wins)
     assert ((1, 2) in means.bold, (0, 2) in means.bold) == (declared == "False", False)
     monkeypatch.delitem(sys.modules, f"fake_harm_{declared}")

@@ -201,7 +201,7 @@ def test_a_metric_that_a_system_lacks_has_no_value_there(run):
         assert lacking.summary["recall@2"].mean is None and lacking.summary["ndcg@2"].mean is not None
         assert comparison.tests["b"]["recall@2"].difference.n == 0
         shown = next(grid for grid in grids(comparison) if grid.title == "recall@2")
-        assert next(row for row in shown.rows if row[0] == "b")[1:] == ("-", "-", "", "", "")
+        assert next(row for row in shown.rows if row[0] == "b")[1:] == ("-", "-", "", "", "", "")
     assert compare({"a": [one], "b": [two]}, metrics=["ndcg@2"]).metrics == ("ndcg@2",)
 
 

@@ -49,7 +49,16 @@ def test_no_values_give_no_interval():
 def test_paired_by_hand():
     result = paired(np.array([0.0, 1.0, 2.0, 0.0]), np.array([1.0, 1.0, 1.0, 3.0]))
     assert result.difference.mean == pytest.approx(0.75)
-    assert (result.wins, result.losses) == (2, 1)
+    assert (result.wins, result.losses, result.ties, result.tie_share) == (2, 1, 1, 0.25)
+
+
+def test_users_without_a_difference_are_left_out_of_the_test_and_counted():
+    # Three positive differences of different size and no other: p = 2 * (1/2)^3, whatever number of zeros stands by.
+    after = np.array([0.1, 0.2, 0.3, 0.0, 0.0])
+    result = paired(np.zeros(5), after)
+    assert (result.p, result.ties, result.tie_share) == (pytest.approx(0.25), 2, 0.4)
+    assert result.p == pytest.approx(paired(np.zeros(3), after[:3]).p)
+    assert paired(np.zeros(0), np.zeros(0)).tie_share is None
 
 
 def test_wilcoxon_agrees_with_scipy():
