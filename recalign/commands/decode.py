@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from recalign.api import Decoder, Row
     from recalign.data.dataset import PreparedDataset
+    from recalign.models.hardware import Hardware
     from recalign.models.policy import Policy
     from recalign.runs.lineage import Lineage
     from recalign.variations import Varied
@@ -103,7 +104,6 @@ def decode(
     from recalign.decoding.batches import check_task
     from recalign.decoding.decode_run import MAKES
     from recalign.evaluation.examples import show_examples
-    from recalign.models.policy import load_policy
     from recalign.models.weights import check_model
     from recalign.params import parse_assignments
     from recalign.plugins import registry
@@ -146,13 +146,7 @@ def decode(
 
     def ready() -> Policy:
         connect(where.place())
-        keywords: dict[str, Any] = {
-            "seed": seed,
-            "dtype": dtype,
-            "trust_remote_code": trust_remote_code,
-            "hardware": where,
-        }
-        return load_policy(name, dataset, template_vars=asked["template_vars"], transfer=True, **keywords)
+        return _load(name, dataset, asked, where, trust_remote_code)
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
@@ -161,6 +155,24 @@ def decode(
     results = perform(run, asking, ready, work, resume=resume, overwrite=overwrite)
     show_examples(results.get("examples", ()))
     return {"out": str(run.path), **results}
+
+
+def _load(
+    name: str, dataset: PreparedDataset, asked: dict[str, Any], where: Hardware, trust_remote_code: bool
+) -> Policy:
+    """The model, which may have been trained on another dataset."""
+    from recalign.models.policy import load_policy
+
+    return load_policy(
+        name,
+        dataset,
+        template_vars=asked["template_vars"],
+        seed=asked["seed"],
+        dtype=asked["dtype"],
+        trust_remote_code=trust_remote_code,
+        hardware=where,
+        transfer=True,
+    )
 
 
 def _asked_rows(dataset: PreparedDataset, split: str, user: str | None, limit: int | None, seed: int) -> Sequence[Row]:
