@@ -23,6 +23,7 @@ PANELS = {
     "Data and models": ("prepare", "rationales", "sft", "align", "export"),
     "Recommend and judge": ("decode", "baseline", "eval", "explain", "compare"),
     "Whole experiments": ("run",),
+    "This machine": ("doctor",),
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
 

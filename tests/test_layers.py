@@ -31,6 +31,7 @@ ORDER = [
     "locks",
     "removal",
     "console",
+    "threads",
     "invocation",
     "workspace",
     "data",

@@ -19,6 +19,7 @@ from recalign.commands.shared_options import (
     SeedOption,
     SizeOption,
     SplitOption,
+    ThreadsOption,
     VaryOption,
     VaryRowsOption,
     varied,
@@ -46,6 +47,7 @@ def baseline(
     split: SplitOption = "test",
     size: SizeOption = None,
     exclude_history: ExcludeHistoryOption = "auto",
+    threads: ThreadsOption = None,
     vary: VaryOption = None,
     vary_rows: VaryRowsOption = None,
     out: OutOption = None,
@@ -77,8 +79,10 @@ def baseline(
     from recalign.runs.lineage import KEY, Lineage
     from recalign.runs.predictions import PREDICTIONS_FILE
     from recalign.tasks import find_task
+    from recalign.threads import ask
     from recalign.variations import VARIATIONS
 
+    ask(threads)
     chosen: Recommender = create("recommender", recommender, parse_assignments(param or []))  # type: ignore[assignment]
     dataset = PreparedDataset(data or home() / "data")
     asked = {

@@ -29,6 +29,7 @@ from recalign.commands.shared_options import (
     SizeOption,
     SplitOption,
     TemplateVarOption,
+    ThreadsOption,
     TrustOption,
     VaryOption,
     VaryRowsOption,
@@ -40,7 +41,7 @@ from recalign.runs.lineage import KEY
 from recalign.workspace import RunFolder, home
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from recalign.api import Decoder, Row
     from recalign.data.dataset import PreparedDataset
@@ -82,6 +83,7 @@ def decode(
     load_in_8bit: LoadIn8bitOption = False,
     trust_remote_code: TrustOption = False,
     num_processes: NumProcessesOption = 1,
+    threads: ThreadsOption = None,
     out: OutOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,
@@ -110,7 +112,7 @@ def decode(
     from recalign.runs.lifecycle import Asked, choose_folder, perform
     from recalign.tasks import find_task
     from recalign.text.chat_templates import parse_variables
-    from recalign.training.processes import connect, relaunch
+    from recalign.training.processes import relaunch
 
     name = model or _newest_model()
     check_model(name, trust_remote_code)
@@ -120,7 +122,7 @@ def decode(
     task = find_task(dataset.task)
     chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
     check_task(chosen, task)
-    where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit)
+    where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit, threads)
     asked = {
         "model": name,
         "data": str(dataset.path),
@@ -145,8 +147,7 @@ def decode(
         return _decode(run.path, policy, dataset, chosen, rows, again, asked, token_budget)
 
     def ready() -> Policy:
-        connect(where.place())
-        return _load(name, dataset, asked, where, trust_remote_code)
+        return _loaded(dataset, asked, where, trust_remote_code)
 
     facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
@@ -157,14 +158,14 @@ def decode(
     return {"out": str(run.path), **results}
 
 
-def _load(
-    name: str, dataset: PreparedDataset, asked: dict[str, Any], where: Hardware, trust_remote_code: bool
-) -> Policy:
-    """The model, which may have been trained on another dataset."""
+def _loaded(dataset: PreparedDataset, asked: Mapping[str, Any], where: Hardware, trust_remote_code: bool) -> Policy:
+    """Join the other processes, if any, and load the model."""
     from recalign.models.policy import load_policy
+    from recalign.training.processes import connect
 
+    connect(where.place())
     return load_policy(
-        name,
+        asked["model"],
         dataset,
         template_vars=asked["template_vars"],
         seed=asked["seed"],

@@ -156,6 +156,13 @@ ReportToOption = Annotated[
 ]
 
 NumProcessesOption = Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of threads on the CPU (default: OMP_NUM_THREADS, or the cores that are free; 1 for small models).",
+        min=1,
+    ),
+]
 
 # ------------------------------------------------------------ recommending
 
@@ -226,14 +233,22 @@ def adapter(lora: bool, rank: int | None, alpha: float | None, target: str | Non
     return LoraOptions(**stated)
 
 
-def hardware(device: str, attn_implementation: str | None, load_in_4bit: bool, load_in_8bit: bool) -> Hardware:
-    """Read --device, --attn-implementation, --load-in-4bit and --load-in-8bit.
+def hardware(
+    device: str,
+    attn_implementation: str | None,
+    load_in_4bit: bool,
+    load_in_8bit: bool,
+    threads: int | None,
+) -> Hardware:
+    """Read --device, --attn-implementation, --load-in-4bit and --load-in-8bit, and note --threads.
 
     Raises:
         UserError: weights in 4 and in 8 bits.
     """
     from recalign.models.hardware import Hardware
+    from recalign.threads import ask
 
+    ask(threads)
     if load_in_4bit and load_in_8bit:
         raise UserError("--load-in-4bit and --load-in-8bit are given together.", "Leave one of them out.")
     bits: Any = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None

@@ -33,11 +33,11 @@ from recalign.models.settings import SETTINGS_FILE, check_recorded, is_transfer,
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
     find_model,
-    limit_threads,
     load_model,
     load_tokenizer,
     quieten_libraries,
     save_weights,
+    share_cores,
 )
 from recalign.tasks import find_task
 from recalign.text.chat_templates import DATE, Scalar
@@ -202,7 +202,7 @@ def load_policy(
         model.to(device)
     model.train(trainable)
     use_attention(model, hardware.attn_implementation)
-    limit_threads(model)
+    share_cores(model)
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from recalign import threads
 from recalign.errors import UserError
 from recalign.models.builtin import is_from_scratch, parse_builtin
 from recalign.models.gguf import PACKAGED, SUFFIX, check_gguf, is_gguf
@@ -116,14 +116,10 @@ def model_hash(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def limit_threads(model: PreTrainedModel | PeftModel) -> None:
-    """Let a small model on the CPU compute in one thread, unless OMP_NUM_THREADS says otherwise.
-
-    Its matrices are too small to share out: at a width of 64, two threads on busy cores waited for each other at every
-    operation and took 7 to 16 times as long as one.
-    """
-    if model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ and model.num_parameters() < SMALL:
-        torch.set_num_threads(1)
+def share_cores(model: PreTrainedModel | PeftModel) -> None:
+    """Let a model on the CPU take the threads that it is asked to, or that are free; a small one takes one."""
+    if model.device.type == "cpu":
+        threads.use(small=model.num_parameters() < SMALL)
 
 
 def quieten_libraries() -> None:

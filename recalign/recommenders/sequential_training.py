@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from recalign import console
+from recalign import console, threads
 from recalign.api import TrainingData
 from recalign.errors import UserError
 from recalign.recommenders.recommend import top_items
@@ -38,9 +38,12 @@ def train_sequential(
     sequences = _sequences(data, params.history)
     if not sequences:
         raise UserError("No user of the dataset has two training interactions: nothing follows anything.")
+    place = device()
+    if place == "cpu":
+        threads.use(small=True)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        model = SequentialModel(len(data.catalogue), params, masked_share=masked_share).to(device())
+        model = SequentialModel(len(data.catalogue), params, masked_share=masked_share).to(place)
         figures = _fit(model, title, sequences, np.random.default_rng(seed), lambda: _validate(model, data))
     return model, figures
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from recalign import console
+from recalign.training.processes import sum_over_processes
 
 if TYPE_CHECKING:
     from recalign.training.trainer import RecalignTrainer
@@ -53,6 +54,8 @@ class Flow(TrainerCallback):
         self.advance(1)
         if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
+        # a signal reaches processes at different times, and all have to stop after the same update
+        self.stopped = sum_over_processes([float(self.stopped)], self.trainer.policy.device)[0] > 0
         if self.stopped:
             control.should_save = control.should_training_stop = True
         control.should_log = control.should_log or control.should_save

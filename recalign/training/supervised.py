@@ -114,10 +114,10 @@ def train_supervised(
         KeyboardInterrupt: interrupted; resumable.
     """
     check_launch(options.training, options.hardware)
-    check_model(options.model, options.trust_remote_code)
     objective = registry.create("objective", options.objective, options.params)
     family = family_of(objective)
     family.check_supervised(objective, options.loss_on)
+    check_model(options.model, options.trust_remote_code)
     family.check(objective, dataset, options.model)
     options = replace(options, training=_with_defaults(options, objective))
     backbone = _backbone(options, dataset)

@@ -1,6 +1,8 @@
 """Two processes end where one does that takes the rows of both at once; on CPUs, by torch's launcher."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ from recalign.models.policy import load_policy
 from recalign.workspace import RunFolder
 from tests.fake_dataset import write_dataset
 from tests.fake_distribution import install
+from tests.fake_models import byte_level_tokenizer, save_model
 
 STEPS = ["--prompts-per-step", 24, "--max-steps", 3, "--eval-every", 3]  # of all rows: the order does not matter
 ALIGNED = {
@@ -39,6 +42,9 @@ def start(tmp_path_factory):
     policy.save(folder / "model")
     return folder
 
+
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+"""What accelerate's launcher sets by recipes/accelerate/fsdp.yaml."""
 
 HEAD = '''"""A head that learns how far an answer has come."""
 
@@ -67,12 +73,13 @@ def recalign_objective():
 '''
 
 
-def spawn(arguments, path=""):
+def spawn(arguments, path="", **variables):
     command = [sys.executable, "-m", *map(str, arguments)]
     before = os.environ.get("PYTHONPATH", "")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), before]))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), before])), **variables}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
 
 
 def assert_same(one, two):
@@ -114,6 +121,79 @@ def test_rankings(call, tmp_path):
     for name, value in heads.items():
         torch.testing.assert_close(others[name], value, atol=1e-4, rtol=0)
     assert second["best_reward"] == pytest.approx(first["best_reward"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ALIGNED)
+def test_sharded(call, start, tmp_path, objective):
+    """FSDP: whole weights are those of one process, in checkpoints and at the end, and the optimizer's state is."""
+    given = ["align", "--data", start / "data", "--model", start / "model", "--objective", objective, "--no-report"]
+    given += ALIGNED[objective]
+    code, told = call(*given, "--out", tmp_path / "one")
+    assert code == 0, told
+    told = spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **FSDP)
+    assert "2 processes share the optimizer's states" in told
+    assert_same(tmp_path / "one", tmp_path / "two")
+    for one in (tmp_path / "one").glob("checkpoints/*/optimizer.pt"):
+        state, other = (torch.load(run / one.relative_to(tmp_path / "one"))["state"] for run in
+                        (tmp_path / "one", tmp_path / "two"))  # fmt: skip
+        torch.testing.assert_close(other, state, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_sharded_adapter(call, tmp_path):
+    """An adapter's base is whole in every process; its own matrices are sharded, and the reference is the base."""
+    dataset = write_dataset(tmp_path / "data", task="next")
+    save_model(tmp_path / "hub", byte_level_tokenizer(dataset.catalogue.titles))
+    given = ["align", "--data", dataset.path, "--model", tmp_path / "hub", "--lora", "--lora-rank", 2, "--no-report"]
+    given += ["--objective", "grpo", "-p", "group_size=4", *STEPS, "--learning-rate", 1e-3]
+    code, told = call(*given, "--out", tmp_path / "one")
+    assert code == 0, told
+    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **FSDP)
+    adapter, other = (load_file(tmp_path / run / "model" / "adapter_model.safetensors") for run in ("one", "two"))
+    assert any("lora_B" in name and value.any() for name, value in adapter.items())
+    for name, value in adapter.items():
+        torch.testing.assert_close(other[name], value, atol=1e-4, rtol=0)
+
+
+def interrupted(run, updates):
+    """Make a finished run one that stopped after so many updates."""
+    for folder in (run / "checkpoints").glob("checkpoint-*"):
+        if int(folder.name.rpartition("-")[2]) > updates:
+            shutil.rmtree(folder)
+    shutil.rmtree(run / "model")
+    record = json.loads((run / "run.json").read_text("utf-8"))
+    (run / "run.json").write_text(json.dumps({**record, "status": "interrupted", "results": {}}), "utf-8")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_numbers_of_processes(call, start, tmp_path):
+    """Sharded by two up to the second update, then alone; and alone up to the second, then sharded."""
+    given = ["align", "--data", start / "data", "--model", start / "model", "--objective", "rere", "--no-report"]
+    given += ["--reward", "ranking", "-p", "group_size=4", "--prompts-per-step", 8, "--max-steps", 4]
+    given += ["--eval-every", 2, "--keep-checkpoints", 5, "--learning-rate", 1e-3]
+    code, told = call(*given, "--out", tmp_path / "one")
+    assert code == 0, told
+    for name in ("alone", "again"):
+        shutil.copytree(tmp_path / "one", tmp_path / name)
+    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **FSDP)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    for name in ("two", "again"):
+        interrupted(tmp_path / name, 2)
+    code, told = call(*given, "--resume", "--out", tmp_path / "two")
+    assert code == 0, told
+    assert_same(tmp_path / "one", tmp_path / "two")
+    spawn(["recalign", *given, "--num-processes", 2, "--resume", "--out", tmp_path / "again"], **FSDP)
+    assert_same(tmp_path / "one", tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_updates_that_would_have_other_rows_are_not_gone_on_with(call, start, tmp_path):
+    given = ["sft", "--data", start / "data", "--model", start / "model", *ACCUMULATED, "--out", tmp_path / "run"]
+    spawn(["recalign", *given, "--num-processes", 2])
+    interrupted(tmp_path / "run", 3)
+    code, told = call(*given, "--resume")
+    assert code == 2 and "Updates had 8 rows" in told and "as many processes as before" in told
 
 
 @pytest.mark.slow
