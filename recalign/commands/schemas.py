@@ -76,7 +76,7 @@ class RationalesResult(Printed):
     out: str = Field(description="run folder, with `rationales.jsonl`")
     questions: int = Field(description="candidates that were asked about")
     kept: int = Field(description="rationales that are right, and kept")
-    outcomes: dict[str, int] = Field(description="answers by what became of them")
+    outcomes: dict[str, dict[str, int]] = Field(description="positive and negative candidates by what became of them")
     prompt_tokens: int = Field(description="tokens of the prompts")
     completion_tokens: int = Field(description="tokens of the answers")
 
