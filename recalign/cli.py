@@ -23,7 +23,7 @@ PANELS = {
     "Data and models": ("prepare", "rationales", "sft", "align", "export"),
     "Recommend and judge": ("decode", "baseline", "eval", "explain", "compare"),
     "Whole experiments": ("run",),
-    "This machine": ("doctor",),
+    "Diagnostics and formats": ("doctor", "schema"),
 }
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
 
@@ -63,8 +63,13 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
-    """Wrap a command function for the shell: --json and --quiet, the result on stdout."""
+def expose(function: Callable[..., dict[str, Any]], name: str = "") -> Callable[..., None]:
+    """Wrap a command function for the shell: --json and --quiet, the result on stdout.
+
+    Args:
+        function: of the command.
+        name: by which `recalign schema` describes its result; empty: nothing does.
+    """
 
     @with_signature_of(function)
     def wrapped(**options: Any) -> None:
@@ -76,7 +81,7 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise typer.Abort from None  # some versions of Typer return 130 from the app, others abort by themselves
         if options.get("json") and console.speaks():
-            _print_json(result)
+            _print_json(result, name)
 
     return wrapped
 
@@ -84,11 +89,11 @@ def expose(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def _register() -> None:
     for panel, names in PANELS.items():
         for name in names:
-            app.command(name=name, rich_help_panel=panel)(expose(command_function(name)))
+            app.command(name=name, rich_help_panel=panel)(expose(command_function(name), name))
     plugins = importlib.import_module("recalign.commands.plugins")
     plugins_app = typer.Typer(help=plugins.__doc__, no_args_is_help=True, rich_markup_mode="markdown")
     for name, function in plugins.COMMANDS.items():
-        plugins_app.command(name=name)(expose(function))
+        plugins_app.command(name=name)(expose(function, f"plugins {name}"))
     app.add_typer(plugins_app, name="plugins", rich_help_panel="Extend")
 
 
@@ -177,9 +182,13 @@ def _fail(what: str, hint: str, as_json: bool, *, code: int) -> int:
     console.error(what, hint)
     if as_json:
         with contextlib.suppress(OSError):  # stdout may be what failed
-            _print_json({"error": what, "hint": hint})
+            _print_json({"error": what, "hint": hint}, "error")
     return code
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def _print_json(value: dict[str, Any], name: str) -> None:
+    if name:
+        from recalign.commands.schemas import identifier
+
+        value = {"schema": identifier(name), **value}
     console.write(json_module.dumps(value, default=str, allow_nan=False))

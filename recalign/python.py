@@ -223,8 +223,10 @@ def run_command(name: str, *arguments: Any, **options: Any) -> dict[str, Any]:
     stated = {key: options.pop(key) for key in HERE if key in options and signature.takes(key)}
     values = {**_positional(signature, arguments), **{key.replace("_", "-"): value for key, value in options.items()}}
     spelt = signature.arguments({key: _plain(value) for key, value in values.items() if value is not None}, where)
+    out = stated.pop("out", None)
+    spelt += [f"--out={out}"] if out is not None else []
+    spelt += [f"--{key}" for key, value in stated.items() if value]
     parsed = signature.parse(spelt, where)
-    parsed |= {key: Path(value) if key == "out" and value is not None else value for key, value in stated.items()}
     with console.silence() if quiet else contextlib.nullcontext():
         return signature.function(**parsed)
 

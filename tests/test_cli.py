@@ -120,7 +120,11 @@ def test_a_users_error_exits_2_without_traceback_and_as_json_on_request(command,
 
     assert command(run, "--json") == 2
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"error": "tau = '[x]' is refused", "hint": "write a number"}
+    assert json.loads(captured.out) == {
+        "schema": "error/1",
+        "error": "tau = '[x]' is refused",
+        "hint": "write a number",
+    }
     assert "tau = '[x]' is refused" in captured.err
     assert "Traceback" not in captured.err
 

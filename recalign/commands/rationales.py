@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from recalign.commands.shared_options import (
     DataOption,
     DtypeOption,
     JsonOption,
+    NumProcessesOption,
     OutOption,
     OverwriteOption,
     ParamOption,
@@ -59,6 +62,7 @@ def rationales(
     ] = None,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
+    num_processes: NumProcessesOption = 1,
     out: OutOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,
@@ -84,11 +88,13 @@ def rationales(
     from recalign.rationales.cases import cases_of
     from recalign.rationales.journal import Journal
     from recalign.rationales.records import ANSWERS_FILE, RATIONALES_FILE
+    from recalign.rationales.sharing import PARTS
     from recalign.runs.lifecycle import Asked, perform
     from recalign.text.prompts import load_template
 
     chosen: Teacher = create("teacher", teacher, parse_assignments(param or []))
     dataset = PreparedDataset(data or home() / "data")
+    _share(num_processes, dataset, limited=max_tokens_total is not None or max_spend is not None)
     asked = {
         "teacher": teacher,
         "data": str(dataset.path),
@@ -107,13 +113,14 @@ def rationales(
     run = RunFolder(out or home() / "rationales")
 
     def ready() -> Cases:
+        _connect()
         cases = cases_of(dataset, words, rows=rows, negatives=negatives, seed=seed)
         if resume:
             Journal(run.path)  # a broken line is told before the folder is claimed
         chosen.begin(_context(dataset, seed, dtype, trust_remote_code))
         return cases
 
-    makes = (ANSWERS_FILE, RATIONALES_FILE)
+    makes = (ANSWERS_FILE, RATIONALES_FILE, PARTS)
     results = perform(
         run,
         Asked("rationales", asked, _inputs(dataset, words, chosen), makes, {"seed": seed}),
@@ -123,6 +130,37 @@ def rationales(
         overwrite=overwrite,
     )
     return {"out": str(run.path), **results}
+
+
+def _share(count: int, dataset: PreparedDataset, *, limited: bool) -> None:
+    """Start the processes that are asked for, and refuse limits that each of several would count for itself."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if limited and (count > 1 or several):
+        raise UserError(
+            "--max-tokens-total and --max-spend count what one process spends.", "Leave --num-processes out."
+        )
+    if count > 1 and not several:
+        from recalign.training.processes import relaunch
+
+        relaunch(count, data=dataset.path)
+
+
+def _connect() -> None:
+    """Join the other processes, where a launcher started some: only then is torch needed."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from recalign.models.hardware import ANY
+        from recalign.training.processes import connect
+
+        connect(ANY.place())
+
+
+def _standing() -> tuple[int, int, Callable[[], None]]:
+    """This process's rank, how many there are, and what waits for all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1, lambda: None
+    from recalign.training.processes import process, wait_for_all
+
+    return *process(), wait_for_all
 
 
 def _ask(teacher: Teacher, cases: Cases, folder: Path, budget: Budget) -> dict[str, Any]:
@@ -135,20 +173,35 @@ def _ask(teacher: Teacher, cases: Cases, folder: Path, budget: Budget) -> dict[s
     from recalign.rationales.journal import Journal
     from recalign.rationales.outcomes import count_outcomes, outcome_table
     from recalign.rationales.records import RATIONALES_FILE
+    from recalign.rationales.sharing import gather, journal_of
 
-    journal = Journal(folder)
-    journal.mend()
+    rank, processes, wait = _standing()
+    if rank == 0:
+        whole = Journal(folder)
+        whole.mend()
+        gather(folder, whole)
+    wait()  # until what an interrupted run left is in its place
+    open_cases = cases.without(Journal(folder).answered)
+    wait()  # until all have read it
+    mine = open_cases[rank::processes]
+    journal = journal_of(folder, rank)
     budget.prompt_tokens, budget.completion_tokens = journal.spent
-    open_cases = cases.without(journal.answered)
+    counts: dict[str, dict[str, int]] = {}
     try:
-        with console.progress(f"rationales ({teacher.name})", len(cases)) as advance:
+        with console.progress(f"rationales ({teacher.name})", len(cases) - len(open_cases) + len(mine)) as advance:
             advance(len(cases) - len(open_cases))
-            left = Asking(teacher, cases.dataset.catalogue, journal, budget)(open_cases, advance)
+            left = Asking(teacher, cases.dataset.catalogue, journal, budget)(mine, advance)
+        wait()
+        if rank:
+            return {}
+        gather(folder, journal)
+        budget.prompt_tokens, budget.completion_tokens = journal.spent
     finally:
-        counts = count_outcomes(journal.records.values())
-        if journal.records:
-            console.show(outcome_table(counts))
-            console.say(f"{folder / RATIONALES_FILE}: by the teacher '{teacher.name}', {budget.describe()}.")
+        if rank == 0:
+            counts = count_outcomes(journal.records.values())
+            if journal.records:
+                console.show(outcome_table(counts))
+                console.say(f"{folder / RATIONALES_FILE}: by the teacher '{teacher.name}', {budget.describe()}.")
     if left:
         raise UserError(
             f"The limit is reached: {budget.describe()}; {left:,} of {len(cases):,} questions are left.",

@@ -96,7 +96,11 @@ def transfer_tables(
     shared = [
         name for name in next(iter(columns.values())).metrics if all(name in each.metrics for each in columns.values())
     ]
-    rows = tuple(dict.fromkeys(_row(run, sources, several) for run in runs))
+    order = list(sources)  # lines in the order of the columns, so that those trained there form the diagonal
+    place = {
+        _row(run, sources, several): order.index(t) if (t := trained_on(run)) in order else len(order) for run in runs
+    }
+    rows = tuple(sorted(place, key=lambda row: place[row]))
     return [
         _table(columns, measured, rows, metric, seed)
         for metric in (main_metrics(shared) if metrics is None else metrics)

@@ -43,7 +43,7 @@ def _example(row: Row, items: list[int], catalogue: Catalogue) -> dict[str, Any]
         "row": row.index,
         "user_id": row.user_id,
         "history": [catalogue.titles[item] for item in row.history[-RECENT:]],
-        "list": [
+        "recommended": [
             {"rank": rank, "title": catalogue.titles[item] if item >= 0 else None, "hit": item in relevant}
             for rank, item in enumerate(items[:SHOWN], 1)
         ],
@@ -61,7 +61,7 @@ def show_examples(examples: Sequence[dict[str, Any]]) -> None:
     table = Table("user", "had, latest last", "is recommended", "chose, not in the list")
     for example in examples:
         listed = Text()
-        for entry in example["list"]:
+        for entry in example["recommended"]:
             mark = " (hit)" if entry["hit"] else ""
             style = "bold green" if entry["hit"] else ""
             listed.append(f"{entry['rank']}. {entry['title'] or '(no item)'}{mark}\n", style=style)

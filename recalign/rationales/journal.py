@@ -61,6 +61,13 @@ class Journal:
         if record.outcome == "kept":
             _append(self._rationales.file, to_line(record.rationale()))
 
+    def absorb(self, other: Journal) -> None:
+        """Note the answers of another journal, such as another process's, but for those that are here already."""
+        here = {to_line(record) for record in self._answers.records.values()}
+        for record in other._answers.records.values():
+            if to_line(record) not in here:
+                self.add(record)
+
     def _count(self, record: AnswerRecord) -> None:
         self.records[record.key] = self._last = record
         self.spent = (self.spent[0] + record.prompt_tokens, self.spent[1] + record.completion_tokens)

@@ -94,19 +94,20 @@ def averaged(figures: Mapping[str, float], weight: float) -> dict[str, float]:
     return found
 
 
-def relaunch(count: int, *, data: Path, model: str) -> None:
+def relaunch(count: int, *, data: Path, model: str | None = None) -> None:
     """Replace this process by several of the same command, as `accelerate launch` does; in one of those, do nothing.
 
     Args:
         count: processes on this machine.
         data: the dataset, which exists by now.
-        model: the starting model, likewise.
+        model: the starting model, likewise; None: the command takes none.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
     # accelerate's launcher starts a single process on CPUs unless MPI is there; torch's starts them everywhere.
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m", "recalign"]
-    arguments = [sys.executable, "-m", *launcher, *sys.argv[1:], "--data", str(data), "--model", str(model)]
+    found = ["--data", str(data), *(["--model", model] if model is not None else [])]
+    arguments = [sys.executable, "-m", *launcher, *sys.argv[1:], *found]
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     sys.stdout.flush()
     os.execv(sys.executable, arguments)

@@ -199,3 +199,18 @@ def test_the_documented_parameters_are_those_that_there_are():
         found = [fields[kind][name] if name in fields[kind] else None for kind in ("sasrec", "bert4rec")]
         assert defaults == ["" if field is None else str(field.default) for field in found]
         assert description == found[1].description
+
+
+def test_popularity_sees_no_order_and_the_knn_does(dataset, tmp_path):
+    """Popularity ranks by training interactions alone: whatever is changed of a history, its lists stay."""
+    found = {}
+    for name in ("popularity", "item-knn"):
+        out = tmp_path / name
+        baseline(name, data=dataset.path, vary=["order=3", "length=1,3"], out=out)
+        results = evaluate(out, metrics="ndcg@5", baselines=False)
+        found[name] = {each["variation"]: each for each in results["analyses"]["variations"]}
+    told = found["popularity"]
+    assert {each["moved"] for name in told for each in told[name]["values"]} == {0.0}
+    assert (told["order"]["spread"]["deviation"], told["order"]["spread"]["row_deviation"]) == (0.0, 0.0)
+    assert told["length"]["rows"] == results["metrics"]["ndcg@5"]["n"] == 3  # rows with a relevant target
+    assert all(each["moved"] > 0 for each in found["item-knn"]["order"]["values"])

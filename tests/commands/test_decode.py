@@ -266,10 +266,10 @@ def test_it_ends_with_a_few_users_lists_and_marks_hits(dataset, tmp_path, capsys
         row, titles = dataset.rows("test")[example["row"]], frame["titles"][example["row"]].to_list()
         relevant = {TITLES[item] for item in row.relevant}
         assert example["history"] == [TITLES[item] for item in row.history[-3:]]
-        assert [entry["title"] for entry in example["list"]] == titles
-        assert [entry["hit"] for entry in example["list"]] == [title in relevant for title in titles]
+        assert [entry["title"] for entry in example["recommended"]] == titles
+        assert [entry["hit"] for entry in example["recommended"]] == [title in relevant for title in titles]
         assert set(example["missed"]) == relevant - set(titles)
     shown = capsys.readouterr().out
-    assert "is recommended" in shown and found["examples"][0]["list"][0]["title"] in shown
-    assert ("(hit)" in shown) == any(entry["hit"] for each in found["examples"] for entry in each["list"])
+    assert "is recommended" in shown and found["examples"][0]["recommended"][0]["title"] in shown
+    assert ("(hit)" in shown) == any(entry["hit"] for each in found["examples"] for entry in each["recommended"])
     assert RunFolder(tmp_path / "out").record["results"]["examples"] == json.loads(json.dumps(found["examples"]))

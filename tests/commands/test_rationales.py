@@ -14,8 +14,10 @@ from recalign.commands.rationales import rationales
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.preparation.pipeline import prepare_dataset
-from recalign.rationales.records import read_rationales
+from recalign.rationales.records import AnswerRecord, read_rationales
+from recalign.rationales.sharing import gather, journal_of
 from recalign.workspace import RunFolder
+from tests.commands.test_processes import spawn
 from tests.fake_dataset import write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 from tests.teachers.server import PAGE, Answer, completion, serving
@@ -285,3 +287,43 @@ def test_a_recipe_chains_them_and_checks_the_teacher_before_anything_runs(tmp_pa
     assert code == 2
     assert "Step 'rationales'" in told and "Did you mean 'threshold'" in told
     assert not (tmp_path / "runs" / "y").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_ask_what_one_asks(dataset, tmp_path):
+    """An answer that an interrupted process left in a folder of its own is not asked for again."""
+    one = rationales(data=dataset.path, rows=12, out=tmp_path / "one")
+    given = ["rationales", "--data", dataset.path, "--rows", 12, "--num-processes", 2, "--out", tmp_path / "two"]
+    spawn(["recalign", *given])
+    results = RunFolder(tmp_path / "two").record["results"]
+    assert results == {key: value for key, value in one.items() if key != "out"}
+    names = ("answers.jsonl", "rationales.jsonl")
+    lines = [
+        sorted((tmp_path / run / name).read_text("utf-8").splitlines()) for name in names for run in ("one", "two")
+    ]
+    assert lines[0] == lines[1] and lines[2] == lines[3]
+    assert not (tmp_path / "two" / "parts").exists()
+
+
+def test_what_another_process_left_is_gathered_once(tmp_path):
+    whole, part = journal_of(tmp_path, 0), journal_of(tmp_path, 1)
+    records = [
+        AnswerRecord(
+            row=row, item=0, user_id="u", title="t", positive=True, outcome="kept", text=YES, problem="",
+            prompt_tokens=2, completion_tokens=3, teacher="rules", model="",
+        )
+        for row in range(3)
+    ]  # fmt: skip
+    whole.add(records[0])
+    for record in records:  # the first of them was gathered before the run was cut off
+        part.add(record)
+    journal = journal_of(tmp_path, 0)
+    gather(tmp_path, journal)
+    assert journal.answered == {(0, 0), (1, 0), (2, 0)} and journal.spent == (6, 9)
+    assert len((tmp_path / "answers.jsonl").read_text("utf-8").splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_limits_are_those_of_one_process(call, dataset):
+    code, told = call("rationales", "--data", dataset.path, "--num-processes", 2, "--max-tokens-total", 9)
+    assert code == 2 and "count what one process spends" in told

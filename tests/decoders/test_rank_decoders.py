@@ -12,6 +12,7 @@ from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
 from recalign.models.policy import load_policy
 from recalign.plugins import registry
+from recalign.variations import parse_variations, vary_rows
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 
@@ -54,6 +55,18 @@ def test_the_place_of_the_positive_in_the_stored_order_never_matters(engine, dat
     rows = [replace(row, candidates=np.insert(others, place, row.targets[0])) for place in (0, 2, 4)]
     lists = decoded(engine, name, rows).items.tolist()
     assert lists[0] == lists[1] == lists[2]
+
+
+def test_a_varied_place_changes_the_list_prompt_and_no_independent_score(engine, dataset):
+    """What `decode --vary place` does."""
+    rows = dataset.rows("test")[:]
+    places = vary_rows(parse_variations(["place=1,3,5"]), rows, None, 0)
+    assert [each.rows[0].candidates.tolist().index(rows[0].targets[0]) for each in places] == [0, 2, 4]
+    prompts = [engine.policy.prompter.encode(each.rows[0]).tolist() for each in places]
+    assert prompts[0] != prompts[1] != prompts[2]
+    for name in ("judge", "head"):
+        scores = [decoded(engine, name, each.rows).scores.tolist() for each in places]
+        assert scores[0] == scores[1] == scores[2]
 
 
 def test_the_judge_sorts_by_the_difference_of_two_logits(engine, dataset):

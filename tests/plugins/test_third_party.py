@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
+PACKAGES = ("recalign-novelty", "recalign-example-objective", "recalign-calibration", "recalign-rerank")
 
 RECIPE = """
 [[step]]
@@ -49,7 +50,7 @@ def site(tmp_path_factory):
     """A folder into which pip has installed both example packages."""
     folder = tmp_path_factory.mktemp("site")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--target"]
-    packages = [str(PLUGINS / name) for name in ("recalign-novelty", "recalign-example-objective")]
+    packages = [str(PLUGINS / name) for name in PACKAGES]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(folder), *packages], check=True)
     return folder
 
@@ -77,7 +78,7 @@ def test_the_packages_are_listed_with_their_versions(site):
     assert not found["novelty"]["problem"]
 
 
-@pytest.mark.parametrize("package", ["recalign-novelty", "recalign-example-objective"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_the_packages_pass_the_check(site, package):
     assert recalign(site, "plugins", "check", package)["checked"]
 

@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
+from torch import distributed
 
 from recalign.errors import UserError
 from recalign.models.hardware import ANY
-from recalign.training.sharding import check_launch, on_our_own, sharded
+from recalign.training.sharding import Shards, check_launch, on_our_own, sharded
 from recalign.training.training_options import TrainingOptions
 from tests.fake_dataset import write_dataset
 
@@ -87,3 +89,49 @@ def test_transformers_is_not_told(monkeypatch):
         assert "ACCELERATE_USE_FSDP" not in os.environ
         raise RuntimeError
     assert os.environ["ACCELERATE_USE_FSDP"] == "true"
+
+
+class Odd(torch.nn.Module):
+    """A matrix, a number that stands alone, and a parameter of another dtype; one is frozen."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.matrix = torch.nn.Linear(3, 5)
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+        self.wide = torch.nn.Parameter(torch.ones(4, dtype=torch.float64))
+        self.frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def forward(self, inputs):
+        return (self.matrix(inputs) * self.scale * self.frozen.sum()).pow(2).sum() + (self.wide**3).sum()
+
+
+def test_shards_are_stepped_as_whole_parameters_are_and_so_is_a_state_that_was_read(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        plain, model = Odd(), Odd()
+        theirs = torch.optim.AdamW([each for each in plain.parameters() if each.requires_grad], lr=0.1)
+        shards = Shards(model)
+        trained = [shards.of(each) for each in model.parameters() if each.requires_grad]
+        ours = torch.optim.AdamW(trained, lr=0.1)
+        for step in range(4):
+            inputs = torch.full((2, 3), 0.1 * step)
+            plain(inputs).backward()
+            torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+            theirs.step()
+            theirs.zero_grad()
+            model(inputs).backward()
+            shards.reduce()
+            shards.clip(1.0)
+            ours.step()
+            if step == 1:  # as if the run went on from a checkpoint
+                state = shards.whole_state(ours)
+                torch.testing.assert_close(state["state"], theirs.state_dict()["state"])
+                ours = torch.optim.AdamW(trained, lr=0.1)
+                ours.load_state_dict(shards.shard_state(ours, state))
+            shards.gather()
+            for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+                torch.testing.assert_close(one, other)
+                assert type(one.data) is torch.Tensor and one.grad is None
+    finally:
+        distributed.destroy_process_group()
