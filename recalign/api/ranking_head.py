@@ -13,9 +13,10 @@ WIDTH = 256
 
 
 def ranking_head(hidden: int) -> nn.Module:
-    """Make a ranking head: Linear(H, 256), GELU, Linear(256, 1); the last layer starts at zero.
+    """Make a ranking head: Linear(H, 256), GELU, Linear(256, 1) without a bias; the last layer starts at zero.
 
-    The first ranking distribution is uniform therefore: every order of K candidates has log-probability -ln K!.
+    The first ranking distribution is uniform therefore: every order of K candidates has log-probability -ln K!. A bias
+    would be added to all scores alike, which changes no order and no probability of one: its gradient is rounding.
 
     Args:
         hidden: H, width of the hidden states.
@@ -24,7 +25,6 @@ def ranking_head(hidden: int) -> nn.Module:
     """
     from torch import nn
 
-    last = nn.Linear(WIDTH, 1)
+    last = nn.Linear(WIDTH, 1, bias=False)
     nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(hidden, WIDTH), nn.GELU(), last)
