@@ -57,7 +57,8 @@ class RawData:
 
     Args:
         events: user_id and item_id (str, or categories), timestamp (float64), rating (float64, null where there is
-            none).
+            none), and optionally split (str: train, valid or test), where the files say it: `--split provided` follows
+            it.
         items: item_id (str), title (str); optionally genres (list[str], or text that `preparation.genres` reads),
             text (str) and suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],

@@ -213,10 +213,6 @@ def _from_events(
     """Filter and split raw events."""
     if raw.events is None:
         raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
-    if options.split == "provided":
-        raise UserError(
-            "--split provided needs a source of ready-made windows.", f"Pass --split {', '.join(SPLITTERS)}."
-        )
     with _reading(plugin, path):
         kept = read_events(raw.events, cleaned, options, seed, partial=raw.partial)
     log = to_log(kept, gains(options.relevance, kept.rows.rating, len(kept.rows)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
 from recalign.sources.dumps import Items, consumed, ids_as_titles, matching, together
-from recalign.sources.interactions import ROW, Names, interactions
+from recalign.sources.interactions import ROW, Names, in_order, interactions
 from recalign.sources.reading import Read, Records, choose, existing_file, open_table, require
 from recalign.sources.reading.texts import as_json, names
 
@@ -84,7 +84,7 @@ class HuggingFace(Source):
 
         assert path is not None  # `prepare` sees to it: needs_path
         tables = [open_table(file) for file in self._data(path)]
-        reads = _in_order([interactions(table, self._names(table)) for table in tables], self._names(tables[0]))
+        reads = in_order([interactions(table, self._names(table)) for table in tables], self._names(tables[0]))
         accounts = [each.account for each in reads]
         title = choose(tables[0], "title", self.params.title, TITLES) if self.params.meta is None else None
         if self.params.meta is not None:
@@ -166,18 +166,6 @@ class HuggingFace(Source):
 def _said(error: Exception) -> str:
     """The first line of what was raised."""
     return (str(error.args[0]) if error.args else repr(error)).splitlines()[0].rstrip(".")
-
-
-def _in_order(reads: list[Read], names: Names) -> list[Read]:
-    """Where the order of rows is the time, files follow each other."""
-    import polars as pl
-
-    shifted, before = [], 0
-    for each in reads:
-        late = each.frame.with_columns(pl.col("timestamp") + before) if names.timestamp == ROW else each.frame
-        shifted.append(Read(late, each.account, each.rows))
-        before += each.account.records
-    return shifted
 
 
 @hookimpl
