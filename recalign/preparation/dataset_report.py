@@ -180,6 +180,16 @@ def _left_out(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
             "The files do not hold out what comes last in time, so that the history of a held-out row is its user's "
             "training interactions, those after the target among them."
         )
+    if counts.get("windows_without_candidates"):
+        found.append(
+            f"{counts['windows_without_candidates']} windows were left out, whose candidate set lacks their target, has "
+            "an item twice or one that the catalogue lacks, or has another size than the others."
+        )
+    if counts.get("candidate_sets_left_out"):
+        found.append(
+            f"The source has candidate sets for {counts['candidate_sets_left_out']} windows, which --task rank or "
+            "--candidates takes; they were left out."
+        )
     for name in ("dropped_items", "dropped_events", "windows_too_short"):
         if counts.get(name):
             found.append(f"{counts[name]} {name.replace('_', ' ').replace('dropped ', '')} were left out.")

@@ -234,7 +234,8 @@ def _from_windows(
             f"Leave out {', '.join(refused or ['--split'])}.",
         )
     with _reading(plugin, path):
-        log, split_of, facts = read_windows(raw.windows or {}, cleaned, options.drop_invalid or raw.partial)
+        drop_invalid, ranks = options.drop_invalid or raw.partial, options.candidates > 0
+        log, split_of, facts = read_windows(raw.windows or {}, cleaned, drop_invalid, ranks=ranks)
     if log.candidates is not None and options.drop_cold:
         raise UserError(
             "The source's candidate sets name items that --drop-cold would leave out.", "Leave out --drop-cold."

@@ -282,11 +282,17 @@ def instructions(folder: Path, *, quoted: bool = True) -> Path:
     return folder
 
 
+def candidates_of(target: str) -> list[str]:
+    """Four titles, the target among them."""
+    place = titles().index(target)
+    return [titles()[(place + step) % 10] for step in (7, 3, 0, 5)]
+
+
 def s_dpo(folder: Path) -> Path:
     """LastFM of S-DPO: history with :: between the titles, candidates, selection; id::name lines."""
     for split, word in {"train": "train", "valid": "val", "test": "test"}.items():
         rows = [
-            {"historyList": "::".join(history), "itemList": ["x", target], "trueSelection": target}
+            {"historyList": "::".join(history), "itemList": candidates_of(target), "trueSelection": target}
             for history, target in rows_of_titles(split)
         ]
         pack(folder / f"lastfm-{word}.json", json.dumps(rows, indent=4))
