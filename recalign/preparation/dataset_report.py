@@ -182,8 +182,8 @@ def _left_out(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
         )
     if counts.get("windows_without_candidates"):
         found.append(
-            f"{counts['windows_without_candidates']} windows were left out, whose candidate set lacks their target, has "
-            "an item twice or one that the catalogue lacks, or has another size than the others."
+            f"{counts['windows_without_candidates']} windows were left out, whose candidate set lacks their target, "
+            "has an item twice or one that the catalogue lacks, or has another size than the others."
         )
     if counts.get("candidate_sets_left_out"):
         found.append(

@@ -53,7 +53,7 @@ class Instructions(Source):
     PATH is one JSON file (an array or lines) or a folder with files named after train, valid and test. The history is
     the quoted titles of the input, the target that of the output. A title may hold quotation marks and commas: what
     the catalogue holds is found whole. Rows with a title that the catalogue lacks are left out, counted and shown. Rows
-    have no user and no time: their order is the time. `--task rank` takes the lists of candidates (`itemList`) of S-DPO:
+    have no user and no time: their order is the time. `--task rank` takes S-DPO's lists of candidates (`itemList`):
     those with the target once, no item twice, no title that the catalogue lacks, and as many items as most have.
     """
 
@@ -195,7 +195,7 @@ def _windows(file: Path, params: InstructionsParams, titles: Titles) -> tuple[pl
     refused: dict[str, Refused] = {}
     for batch in table.batches(list(table.schema)):
         for each in batch.refused:
-            first = tuple(f"{table.place} {number}: {said}" for number, said in each.first)
+            first = tuple(f"{table.where(number)}: {said}" for number, said in each.first)
             before = refused.get(each.reason.text, Refused(0, (), each.reason.hint))
             shown = (*before.first, *first)[:NAMED]
             refused[each.reason.text] = Refused(before.count + each.count, shown, each.reason.hint)
@@ -212,7 +212,7 @@ def _windows(file: Path, params: InstructionsParams, titles: Titles) -> tuple[pl
             candidates.append(_candidate_set(row.get(CANDIDATES), items[-1], titles))
             times.append(float(number))
     if unknown:
-        first = tuple(f"{table.place} {number}: {said}" for number, said in unknown[:NAMED])
+        first = tuple(f"{table.where(number)}: {said}" for number, said in unknown[:NAMED])
         refused[UNKNOWN] = Refused(len(unknown), first, "Name the catalogue's file with -p titles=FILE.", bool(windows))
     listed = pl.List(pl.String)
     frame = pl.DataFrame(
