@@ -85,9 +85,8 @@ def read_line(line: bytes, where: str) -> dict[str, Any]:
     unknown = next((key for key in value if key not in HistoryLine.model_fields), None)
     if unknown is not None:
         raise UserError(f"{where}: there is no key '{unknown}'.", did_you_mean(unknown, HistoryLine.model_fields))
-    checked(value, HistoryLine, where, FORM)
-    lists = {key: [str(name) for name in value[key]] for key in ("history", "candidates") if value.get(key)}
-    return {"history": [], **{key: each for key, each in value.items() if each is not None}, **lists}
+    stated = {key: each for key, each in checked(value, HistoryLine, where, FORM).items() if each is not None}
+    return {key: [*map(str, each)] if isinstance(each, list) else each for key, each in stated.items()}
 
 
 def _lines() -> Iterator[bytes]:

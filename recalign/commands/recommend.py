@@ -121,7 +121,7 @@ def recommend(
         trust_remote_code=trust_remote_code,
     )
     facts = {"model": name, "data": str(service.dataset.path), "decoder": service.decoder.name}
-    asked: dict[str, Any] = {"candidates": candidate, "size": size, "profile": profile}
+    asked: dict[str, Any] = {"candidates": candidate or None, "size": size, "profile": profile}
     if stdin:
         _answer_lines(service, asked, facts)
     found = service.recommend(names, **asked)

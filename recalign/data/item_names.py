@@ -76,13 +76,13 @@ class ItemNames:
         Raises:
             UserError: see `find`; an item comes twice.
         """
-        items: list[int] = []
-        for place, name in enumerate(names, 1):
-            item = self.find(name)
-            if not repeats and item in items:
-                title, first = self.catalogue.titles[item], items.index(item) + 1
+        items = [self.find(name) for name in names]
+        places: dict[int, int] = {}
+        for place, item in enumerate(items, 1):
+            first = places.setdefault(item, place)
+            if first < place and not repeats:
+                title = self.catalogue.titles[item]
                 raise UserError(f"{what} names {title!r} twice, at places {first} and {place}.", hint)
-            items.append(item)
         return np.asarray(items, dtype=np.int64)
 
     def _suggestion(self, written: str) -> str:

@@ -105,7 +105,9 @@ class ListService:
         """Find the items; what is older than the histories of the dataset is told to no prompt."""
         if not history:
             raise UserError("The history is empty.", "Name one item or more, oldest first, by title or id.")
-        if self.task.ranks_candidates and not candidates:
+        if candidates is not None and not candidates:
+            raise UserError("The list of candidates is empty.", "Name one item or more, or leave candidates out.")
+        if self.task.ranks_candidates and candidates is None:
             raise UserError(
                 f"A model of the task '{self.task.name}' orders candidates, and none are named.",
                 "Name what to rank by --candidate, once per title or id.",
@@ -120,7 +122,7 @@ class ListService:
             targets=np.zeros(0, dtype=np.int64),
             gains=np.zeros(0),
             timestamp=np.inf,
-            candidates=None if not candidates else self.names.find_all(candidates, "The list of candidates"),
+            candidates=None if candidates is None else self.names.find_all(candidates, "The list of candidates"),
             earlier=items[:-shown],
             profile=profile,
         )

@@ -104,7 +104,7 @@ def test_lines_are_answered_one_by_one_and_bad_ones_by_their_error(typed):
         9: "Line 9: history",
         10: "Line 10: history.0",
         11: "Line 11 is not readable JSON",
-        12: "The history is empty",
+        12: "Line 12: history: field required",
         13: "Line 13 is not readable JSON",
         14: "Line 14 has more than 1,048,576 bytes",
     }.items():

@@ -1,11 +1,14 @@
 """Lists for one person are those of the same history among the dataset's rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from recalign.api import RANKING_HEAD, ranking_head
 from recalign.decoding.serving import load_service
 from recalign.errors import UserError
-from recalign.plugins import registry
 from tests.fake_dataset import TITLES, write_dataset
 
 TINY = "builtin:tiny,hidden=32,layers=1"
@@ -66,18 +69,19 @@ def test_the_rank_task_orders_all_candidates_however_many_training_had(tmp_path,
     assert len(service.recommend(TITLES[:2], candidates=TITLES[5:11], size=2)["recommended"]) == 2
 
 
-def test_rationales_come_with_the_list_where_the_decoder_writes_them(tmp_path, monkeypatch):
-    from recalign.decoders.judge import Judge
-    from recalign.tasks.rank import candidates_of, ranked
-
-    def decode(self, engine, rows, size):
-        items = candidates_of(rows)
-        texts = [f"about {item}" for each in items for item in each]
-        return ranked(rows, items, np.concatenate(items).astype(float), seed=0, size=size, rationales=texts)
-
-    monkeypatch.setattr(Judge, "decode", decode)
-    found = service_of(tmp_path, "rank").recommend(TITLES[:1], candidates=TITLES[7:9])
-    assert [(each["item"], each["rationale"]) for each in found["recommended"]] == [(8, "about 8"), (7, "about 7")]
+def test_rationales_come_with_the_list_where_the_decoder_writes_them(tmp_path):
+    """A ranking head that scores the decision's state, after a text of the model's own about each candidate."""
+    service = service_of(tmp_path, "rank", decoder="head", params={"rationale": True, "max_tokens": 8})
+    head = service.engine.policy.attach({RANKING_HEAD: ranking_head}, seed=1)[RANKING_HEAD]
+    torch.nn.init.normal_(head[2].weight, generator=torch.Generator().manual_seed(0))
+    found = service.recommend(TITLES[:2], candidates=TITLES[7:9])["recommended"]
+    row = replace(service.dataset.rows("test")[0], history=np.arange(2), candidates=np.array([7, 8]))
+    row = replace(row, times=None, ratings=None, profile="", timestamp=np.inf)
+    form = replace(service.engine.policy.answering.form, rationale=True)
+    written = service.engine.questions.rationales([row], form=form, max_tokens=8, temperature=None, seed=0)
+    told = {each["item"]: each["rationale"] for each in found}
+    assert told == dict(zip([7, 8], written.texts, strict=True))
+    assert all(told.values())
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,7 @@ def test_rationales_come_with_the_list_where_the_decoder_writes_them(tmp_path, m
         ("next", {"history": []}, "The history is empty"),
         ("next", {"history": ["Ship Rde"]}, "Did you mean 'Ship Red'"),
         ("next", {"history": ["Ship Red", "100"]}, "names 'Ship Red' twice"),
+        ("next", {"history": ["100"], "candidates": []}, "The list of candidates is empty"),
         ("next", {"history": ["100"], "candidates": ["105", "105"]}, "The list of candidates names"),
         ("next", {"history": ["100"], "size": 21}, "--size 21 is asked for, and the catalogue has 20 items"),
         ("next", {"history": ["100"], "size": 20}, "19 of the 20 items of the catalogue can be recommended"),
@@ -125,7 +130,5 @@ def test_the_model_is_loaded_by_the_first_history_that_can_be_answered_and_once(
 def test_decoders_that_read_what_came_next_or_serve_another_task_are_refused(tmp_path):
     with pytest.raises(UserError, match="'judge' serves the task rank"):
         service_of(tmp_path, decoder="judge")
-    oracle = registry.create("decoder", "bon", {"reward": "ndcg"})
-    assert oracle.oracle
     with pytest.raises(UserError, match="reads what users went on to"):
-        service_of(tmp_path, "list", decoder="bon", params={"reward": "ndcg"})
+        service_of(tmp_path, "list", decoder="bon", params={"reward": "ndcg", "allow_oracle": True})

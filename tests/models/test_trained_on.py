@@ -19,7 +19,7 @@ def run(tmp_path):
     (model / "config.json").write_text("{}")
     settings = {"base_model": "builtin:tiny", "catalogue": "c", "identifier": "title", "titles": "t"}
     (model / "recalign.json").write_text(json.dumps({**settings, "dataset": dataset.hash}))
-    record = {"command": "sft", "status": "done", **noted(dataset, 3)}
+    record = {"command": "sft", "options": {}, "inputs": {}, "status": "done", "results": {}, **noted(dataset, 3)}
     (model.parent / "run.json").write_text(json.dumps(record))
     return model.parent
 
