@@ -207,7 +207,12 @@ def load_service(
     data: str | Path | None = None,
     *,
     decoder: str | None = None,
+    exclude_history: bool | None = None,
     allow_repeats: bool = False,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
     **params: Any,
 ) -> ListService:
     """Load a model once, to recommend to one person after another: `service.recommend(["Alien (1979)"], size=5)`.
@@ -216,15 +221,33 @@ def load_service(
         model: a run folder of sft or align, or another model that `load_model` takes.
         data: prepared dataset whose items are recommended; by default the one that the model was trained on.
         decoder: its name; by default the task's.
+        exclude_history: whether items of the history are never recommended; by default as the dataset was prepared.
         allow_repeats: whether a history may name an item more than once.
+        seed: of what decoders sample with, and of new weights.
+        dtype: auto, float32 or bfloat16.
+        device: auto, cpu, cuda or mps.
+        trust_remote_code: run code that comes with the model.
         **params: the decoder's parameters.
 
     Raises:
         UserError: no such model, dataset or decoder, or those that do not fit each other.
     """
     from recalign.decoding import serving
+    from recalign.models.hardware import Hardware
 
-    return serving.load_service(model, data, decoder=decoder, params=params, allow_repeats=allow_repeats).load()
+    service = serving.load_service(
+        model,
+        data,
+        decoder=decoder,
+        params=params,
+        exclude_history="auto" if exclude_history is None else "yes" if exclude_history else "no",
+        allow_repeats=allow_repeats,
+        seed=seed,
+        dtype=dtype,  # type: ignore[arg-type]
+        hardware=Hardware(device, None, None),  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
+    )
+    return service.load()
 
 
 # ------------------------------------------------------------ commands

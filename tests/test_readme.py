@@ -38,7 +38,7 @@ def shown_commands():
             for part in line.split("&&"):
                 if part.strip().startswith("recalign "):
                     where = path.relative_to(ROOT).as_posix()
-                    yield pytest.param(re.split(r"\s{2,}", part.strip())[0], id=f"{where}: {part.strip()[:60]}")
+                    yield pytest.param(re.split(r"\s{2,}| [<>|] ", part.strip())[0], id=f"{where}: {part.strip()[:60]}")
 
 
 def parse(line):

@@ -1,9 +1,12 @@
 """`recalign recommend`: one history, a file, or many lines on stdin; every answer fits its schema."""
 
+import ast
 import io
 import json
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +22,15 @@ def trained(tmp_path_factory):
     """A run of sft, whose dataset lies elsewhere, made by the command line."""
     folder = tmp_path_factory.mktemp("recommend")
     write_dataset(folder / "data", task="next")
+    train(folder / "data", folder / "sft")
+    return folder / "sft"
+
+
+def train(data, out):
     options = ["--max-steps", "2", "--valid-rows", "4", "--metric", "none", "--quiet"]
     with pytest.raises(SystemExit) as stop:
-        cli.main(["sft", "--data", str(folder / "data"), "--model", TINY, "--out", str(folder / "sft"), *options])
+        cli.main(["sft", "--data", str(data), "--model", TINY, "--out", str(out), *options])
     assert not stop.value.code
-    return folder / "sft"
 
 
 @pytest.fixture
@@ -213,3 +220,20 @@ def test_the_rank_task_says_what_it_needs(typed, tmp_path):
     code, out, _ = typed(*asked, "--candidate", "105", "--candidate", "Robot Old", "--profile", "a user", "--json")
     assert code == 0
     assert sorted(each["item"] for each in answers(out)[0]["recommended"]) == [5, 6]
+
+
+def test_the_examples_of_the_page_come_out(typed, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "recommend.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    films = ["Alien (1979)", "Aliens (1986)", "Babe (1995)", "Heat (1995)"]
+    train(write_dataset(tmp_path / "data", task="next", titles=[*films, *TITLES]).path, "runs/sft")
+    capsys.readouterr()
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], {})
+    shown = ast.literal_eval(capsys.readouterr().out)
+    assert len(shown) == 5 and set(shown) <= {*films, *TITLES}
+    lines = [line.strip() for line in page.splitlines() if line.startswith(("    Alien", "    {"))]
+    code, out, _ = typed("--model", "runs/sft", "--stdin", "--size", 5, stdin="\n".join(lines).encode())
+    first, second = answers(out)
+    assert code == 0
+    assert [each["title"] for each in first["recommended"]] == shown
+    assert {each["title"] for each in second["recommended"]} == set(films) - {"Alien (1979)"}
