@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from rapidfuzz import fuzz, process, utils
 
 from recalign.data.catalogue import Catalogue
 from recalign.errors import COMPARED, UserError
@@ -15,6 +15,8 @@ from recalign.errors import COMPARED, UserError
 ID, TITLE = "id:", "title:"
 """What may stand before a name, to say which of the two it is."""
 SUGGESTED = 3
+LIKENESS = 50
+"""Least likeness of a suggested title, in percent: letters in common after words are sorted ("Godfather, The")."""
 TELLING = 3
 """Characters by which titles are found that contain them; fewer are in too many."""
 ONCE = "Name it once."
@@ -91,11 +93,22 @@ class ItemNames:
         if len(written) <= COMPARED:
             near = [title for title in self._folded if written in title and len(written) >= TELLING]
             near.sort(key=lambda title: -max(self.catalogue.popularity[item] for item in self._folded[title]))
-            near = near[:SUGGESTED] or difflib.get_close_matches(written, self._folded, n=SUGGESTED, cutoff=0.5)
+            near = near[:SUGGESTED] or [title for title, _, _ in self._alike(written)]
         titles = [self.catalogue.titles[self._folded[title][0]] for title in near]
         if not titles:
             return f"Titles read like {self.catalogue.titles[int(self.catalogue.popularity.argmax())]!r}."
         return "Did you mean " + " or ".join(repr(title) for title in titles) + "?"
+
+    def _alike(self, written: str) -> list[tuple[str, float, int]]:
+        """Return the titles that are most like what was written, whatever the order of their words."""
+        return process.extract(
+            written,
+            list(self._folded),
+            scorer=fuzz.token_sort_ratio,
+            processor=utils.default_process,
+            limit=SUGGESTED,
+            score_cutoff=LIKENESS,
+        )
 
 
 def folded(title: str) -> str:

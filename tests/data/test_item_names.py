@@ -46,6 +46,7 @@ def test_titles_and_ids_are_found(names, name, item):
         ("aliens (1986)", "may mean 2 items.\nWrite 'Aliens (1986)' or 'ALIENS (1986)'"),
         ("alien", "Did you mean 'Aliens (1986)' or 'Alien 3 (1992)' or 'Alien (1979)'?"),
         ("Godfahter", "Did you mean 'The  Godfather'?"),
+        ("Godfahter, The (1972)", "Did you mean 'The  Godfather'?"),
         ("zzzzzzzz", "Titles read like 'Aliens (1986)'."),
         ("", "No item of the catalogue has the title or id ''."),
         ("y" * 100_000, "characters more"),
