@@ -21,7 +21,7 @@ from recalign.workflow.signatures import UsageError, command_function, signature
 
 PANELS = {
     "Data and models": ("prepare", "rationales", "sft", "align", "export"),
-    "Recommend and judge": ("decode", "baseline", "eval", "explain", "compare"),
+    "Recommend and judge": ("recommend", "decode", "baseline", "eval", "explain", "compare"),
     "Whole experiments": ("run",),
     "Diagnostics and formats": ("doctor", "schema"),
 }
