@@ -58,7 +58,9 @@ def test_writes_a_run_folder_with_a_model_that_loads(align, start, tmp_path):
     assert code == 0
     results = json.loads(out)
     assert results["updates"] == 6
-    assert set(results["report"]) == {"ndcg@3", "recall@3", "mgu", "ild"}
+    assert list(results["report"]) == ["ndcg@3 - 0.1*mgu", "ndcg@3", "mgu", "recall@3", "ild"]
+    means = {metric: change["after"]["mean"] for metric, change in results["report"].items()}
+    assert means["ndcg@3 - 0.1*mgu"] == pytest.approx(means["ndcg@3"] - 0.1 * means["mgu"])
     record = RunFolder(tmp_path / "out").record
     assert record["status"] == "done"
     assert record["options"]["reward"] == "ndcg@3 - 0.1*mgu"
