@@ -48,6 +48,7 @@ class Training(Printed):
     train_loss: float = Field(description="mean training loss")
     seconds: float = Field(description="time of training")
     cost: dict[str, float] = Field(description="tokens and rows per second, seconds per update, peak memory in MB")
+    seconds_a_step: dict[str, float] = Field({}, description="mean seconds of each part of an update")
     truncated: int = Field(description="prompts that lost their oldest items")
 
 

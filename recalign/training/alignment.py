@@ -175,7 +175,8 @@ def _aligned(
     )
     if before is not None:
         policy.model.eval()
-        table = before_after(dataset, rows, before, task.decode(engine, rows), seed=options.training.seed)
+        after = task.decode(engine, rows)
+        table = before_after(dataset, rows, before, after, seed=options.training.seed, reward=expression)
         _show(table, options, len(rows))
         results = {**results, "report": table.as_dict()}
     if console.speaks():

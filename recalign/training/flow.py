@@ -61,7 +61,8 @@ class Flow(TrainerCallback):
         control.should_log = control.should_log or control.should_save
 
     def on_epoch_end(self, args, state, control, **_):  # type: ignore[no-untyped-def]
-        """Leave the validation of an epoch out that was stopped half-way."""
+        """Log what the epoch's last updates came to; validate no epoch that was stopped half-way."""
+        control.should_log = control.should_log or control.should_save
         if self.stopped and state.epoch != int(state.epoch):  # the epoch is not over: nothing to validate yet
             control.should_evaluate = control.should_save = False
 

@@ -40,7 +40,7 @@ from recalign.training.flow import Flow, on_signals
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.processes import averaged, process
 from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
-from recalign.training.speed import Meter, Work, cost_line
+from recalign.training.speed import Meter, Work, cost_line, seconds_by_part
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import write_json
 
@@ -102,7 +102,8 @@ class RecalignTrainer(Trainer):
         self.validate, self.title = validate, title
         self.shards: Shards | None = None
         self.sharded = sharded()
-        self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped and not self.sharded)
+        averaging = step.runs_wrapped and not self.sharded
+        self.accumulation = Accumulation(policy.model, averaged=averaging, watch=step.work.watch)
         self.meter = Meter(policy.device, step.work)
         size: int = len(examples)  # type: ignore[arg-type]
         rank, processes = process()
@@ -141,7 +142,7 @@ class RecalignTrainer(Trainer):
         Returns:
             updates, best validation figure and its update, mean loss and seconds of the whole run, what was done
             before an interruption included; `cost`: tokens and rows a second, rows and seconds an update, most memory
-            of an update, since the last interruption.
+            of an update, since the last interruption; `seconds_a_step`: of each part of an update.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present update is done and a checkpoint is saved.
@@ -158,9 +159,9 @@ class RecalignTrainer(Trainer):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
-        self.meter.report(updates_left=0)  # of those since the last line of the log, too
         cost = self.meter.total.figures()
-        console.say(cost_line(cost))
+        parts = seconds_by_part(read_log(self.out))
+        console.say(cost_line(cost, parts))
         return {
             "updates": self.state.global_step,
             "best_update": self.state.best_global_step,
@@ -168,6 +169,7 @@ class RecalignTrainer(Trainer):
             "train_loss": self.progress.loss / max(self.progress.updates, 1),
             "seconds": self._seconds(),
             "cost": cost,
+            "seconds_a_step": parts,
         }
 
     # ------------------------------------------------------------ what transformers calls
@@ -184,6 +186,7 @@ class RecalignTrainer(Trainer):
             self._figures[name].append(float(value))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.policy.device)
+        self.step.work.watch.switch("optimizer")
         loss = self.accumulation.finish()
         if not bool(torch.isfinite(loss)):
             raise UserError(
@@ -248,8 +251,9 @@ class RecalignTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
         """Take the batches of an update; what the loss is divided by is for the objective to say."""
-        batches = list(itertools.islice(epoch_iterator, num_batches))
         self.meter.begin()
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        self.step.work.watch.switch("forward")
         self.step.begin(batches)
         return batches, None
 

@@ -230,8 +230,8 @@ def _step(
 def _report(out: Path, reward: str, start: float, device: torch.device, token_budget: int) -> dict[str, Any]:
     """Summarise the log, in lines and in curves."""
     log = read_log(out)
-    summary, seconds = diagnostics.summarise(log), diagnostics.seconds_by_part(log)
-    console.say(diagnostics.line(summary, seconds))
+    summary = diagnostics.summarise(log)
+    console.say(diagnostics.line(summary))
     held = ("peak_memory_mb", "pass_tokens")
     memory = {name: max((record.get(name, 0) for record in log), default=0) for name in held}
     whose = "the GPU" if device.type == "cuda" else "the process"
@@ -241,7 +241,7 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
     )
     if process()[0] == 0:
         diagnostics.plot_curves(log, reward, start, out / diagnostics.CURVES)
-    return {"diagnostics": summary, "seconds_a_step": seconds, "memory": memory}
+    return {"diagnostics": summary, "memory": memory}
 
 
 def _for_updates(training: TrainingOptions, updates: int, updates_per_rollout: int) -> TrainingOptions:
