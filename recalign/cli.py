@@ -80,7 +80,7 @@ def expose(function: Callable[..., dict[str, Any]], name: str = "") -> Callable[
             result = function(**options)
         except KeyboardInterrupt:
             raise typer.Abort from None  # some versions of Typer return 130 from the app, others abort by themselves
-        if options.get("json") and console.speaks():
+        if result and options.get("json") and console.speaks():  # nothing: it has answered line by line
             _print_json(result, name)
 
     return wrapped
