@@ -95,8 +95,9 @@ def _show(explained: dict[str, Any], size: int) -> None:
 
 def show_table(shown: Sequence[Mapping[str, Any]]) -> None:
     """Print positions of a list as a table. Arguments: as `described_list` returns them."""
-    ranked = Table("rank", "item", "genres", "score", "")
-    for entry in shown:
+    marks = [_mark(entry) for entry in shown]
+    ranked = Table("rank", "item", "genres", "score", *[""] * any(marks))
+    for entry, mark in zip(shown, marks, strict=True):
         name = Text(entry["title"] if entry["title"] is not None else "(no item)")
         style = "bold green" if entry.get("target") else ""
         ranked.add_row(
@@ -104,7 +105,7 @@ def show_table(shown: Sequence[Mapping[str, Any]]) -> None:
             name,
             Text(", ".join(entry["genres"])),
             f"{entry['score']:.4f}",
-            _mark(entry),
+            *[mark] * any(marks),
             style=style,
         )
     console.show(ranked)

@@ -124,6 +124,7 @@ def recommend(
     asked: dict[str, Any] = {"candidates": candidate or None, "size": size, "profile": profile}
     if stdin:
         _answer_lines(service, asked, facts)
+        return {}
     found = service.recommend(names, **asked)
     service.engine.policy.prompter.tell()
     _show(found)
@@ -154,14 +155,17 @@ def _history(history: list[str] | None, file: Path | None, stdin: bool) -> list[
 
 
 def _answer_lines(service: ListService, asked: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Answer what comes on stdin, and end the command: exit code 2 where a line could not be answered."""
+    """Answer what comes on stdin.
+
+    Raises:
+        UserError: some lines could not be answered.
+    """
     from recalign.commands.history_lines import answer_lines
 
     answered, refused = answer_lines(service, asked, facts)
     service.engine.policy.prompter.tell()
     if refused:
-        console.error(f"{refused} of {answered + refused} lines could not be answered.", "stdout has the errors.")
-    raise typer.Exit(2 if refused else 0)
+        raise UserError(f"{refused} of {answered + refused} lines could not be answered.", "stdout has the errors.")
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from recalign import cli, console
+from recalign import cli, console, python
 from recalign.commands.schemas import SCHEMAS
+from recalign.errors import UserError
 from tests.fake_dataset import TITLES, write_dataset
 
 TINY = "builtin:tiny,hidden=32,layers=1"
@@ -122,6 +123,10 @@ def test_lines_that_are_all_good_end_well_and_no_line_is_no_answer(typed):
     code, out, err = typed("--stdin", stdin=b"100\nShip Old\n")
     assert (code, len(answers(out)), "could not" in err) == (0, 2, False)
     assert typed("--stdin", stdin=b"")[:2] == (0, "")
+    code, out, _ = typed("--stdin", "--json", stdin=b"100\nnobody\n")
+    first, second, end = answers(out)
+    assert (code, first["line"], second["line"]) == (2, 1, 2)
+    assert end["error"] == "1 of 2 lines could not be answered."
 
 
 def test_every_answer_is_out_before_the_next_line_is_read(trained, monkeypatch):
@@ -237,3 +242,12 @@ def test_the_examples_of_the_page_come_out(typed, tmp_path, monkeypatch, capsys)
     assert code == 0
     assert [each["title"] for each in first["recommended"]] == shown
     assert {each["title"] for each in second["recommended"]} == set(films) - {"Alien (1979)"}
+
+
+def test_python_is_told_of_lines_that_could_not_be_answered(trained, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"100\n")))
+    assert python.recommend(model=trained, stdin=True, quiet=True) == {}
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nobody\n")))
+    with pytest.raises(UserError, match="1 of 1 lines"):
+        python.recommend(model=trained, stdin=True, quiet=True)
+    assert [each["line"] for each in answers(capsys.readouterr().out)] == [1, 1]
