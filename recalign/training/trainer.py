@@ -42,6 +42,7 @@ from recalign.training.processes import averaged, process
 from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
 from recalign.training.speed import Meter, Work, cost_line, seconds_by_part
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
+from recalign.training.validation import Validated
 from recalign.workspace import write_json
 
 LOG_FILE = "log.jsonl"
@@ -69,7 +70,7 @@ class TrainingStep(Protocol):
 
 
 class RecalignTrainer(Trainer):
-    """transformers.Trainer with our step, validation, log, progress bar and interruption.
+    """transformers.Trainer with our step, validation, log, display and interruption.
 
     Args:
         policy: what is trained.
@@ -78,10 +79,11 @@ class RecalignTrainer(Trainer):
         out: the run folder; checkpoints and `log.jsonl` are written there.
         examples: a dataset indexed by (epoch, index).
         collate: a list of examples -> a batch as the step takes it.
-        validate: returns the validation figures, among them `options.best_metric`.
+        validate: finds the validation figures, among them `options.best_metric`.
         length_of: see EpochSampler.
         batches: of this process, in place of those that an EpochSampler and `options` make.
-        title: what the progress bar calls this.
+        title: what is shown calls this.
+        before: validation of the policy before the first update, where it was made.
     """
 
     def __init__(
@@ -92,14 +94,15 @@ class RecalignTrainer(Trainer):
         out: Path,
         examples: Dataset[Any],
         collate: Callable[[list[Any]], Any],
-        validate: Callable[[], dict[str, float]],
+        validate: Callable[[], Validated],
         *,
         length_of: Callable[[int], int] | None = None,
         batches: Batches | None = None,
         title: str = "training",
+        before: Validated | None = None,
     ) -> None:
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
-        self.validate, self.title = validate, title
+        self.validate, self.title, self.before = validate, title, before
         self.shards: Shards | None = None
         self.sharded = sharded()
         averaging = step.runs_wrapped and not self.sharded
@@ -119,6 +122,7 @@ class RecalignTrainer(Trainer):
         self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
         mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        self.flow = Flow(self)
         with on_our_own():
             super().__init__(
                 model=policy.model,
@@ -126,7 +130,7 @@ class RecalignTrainer(Trainer):
                 data_collator=collate,
                 train_dataset=examples,
                 eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
-                callbacks=[Flow(self)],
+                callbacks=[self.flow],
             )
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
@@ -134,7 +138,7 @@ class RecalignTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(options.patience))
 
     def run(self, *, resume: bool = False) -> dict[str, Any]:
-        """Train, with a progress bar; the best checkpoint's weights are in the policy at the end.
+        """Train, showing how it goes; the best checkpoint's weights are in the policy at the end.
 
         Args:
             resume: go on from the newest complete checkpoint, where there is one.
@@ -151,7 +155,7 @@ class RecalignTrainer(Trainer):
         checkpoint = latest_checkpoint(self.out / CHECKPOINTS) if resume else None
         self._start_log(checkpoint)
         self._started = time.perf_counter()
-        flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, Flow))
+        flow = self.flow
         with contextlib.ExitStack() as stack:
             flow.stack = stack
             stack.enter_context(on_signals(flow.stop))
@@ -200,9 +204,12 @@ class RecalignTrainer(Trainer):
         """Validate: every figure that `validate` returns, under the name `eval_NAME`."""
         training = self.model.training
         self.model.eval()
-        figures = {f"{metric_key_prefix}_{name}": float(value) for name, value in self.validate().items()}
+        with self.flow.validating():
+            found = self.validate()
+        figures = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.figures.items()}
         self.model.train(training)
         self.log(dict(figures))
+        self.flow.show_validated(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
