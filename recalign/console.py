@@ -58,6 +58,7 @@ class _Console(Console):
 _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 _UNPRINTABLE |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Characters that move a terminal's cursor, change its colours or turn its text round, and how they are shown."""
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 LONGEST_LABEL = 200
 """Characters of a label in a table."""
 REFRESHES = 2
@@ -68,6 +69,11 @@ _results: IO[str] | None = None  # where results go while what plugins print goe
 def printable(text: str) -> str:
     """Return a text with its control characters spelt out, but for line breaks and tabs."""
     return text.translate(_UNPRINTABLE)
+
+
+def markdown(text: str) -> str:
+    """Return a text with what Markdown would read as its own spelt out."""
+    return text.translate(_MARKDOWN)
 
 
 def label(text: str) -> str:

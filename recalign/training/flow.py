@@ -59,6 +59,7 @@ class Flow(TrainerCallback):
         if self.trainer.before is not None and not begun:
             before = {f"{VALID}{name}": value for name, value in self.trainer.before.figures.items()}
             self.standing = self.standing.logged(before, 0).validated(self.trainer.before, 0)
+            self.trainer.tracking.show(self.trainer.before.samples, 0)
         if state.is_world_process_zero:
             self._changed = self.stack.enter_context(display(lambda: self.standing))
             self._changed()

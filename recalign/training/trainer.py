@@ -41,6 +41,7 @@ from recalign.training.offline.examples import EpochSampler
 from recalign.training.processes import averaged, process
 from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
 from recalign.training.speed import Meter, Work, cost_line, seconds_by_part
+from recalign.training.trackers import TrackedRun, Tracking
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.training.validation import Validated
 from recalign.workspace import write_json
@@ -122,11 +123,11 @@ class RecalignTrainer(Trainer):
         self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
         mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
-        self.flow = Flow(self)
+        self.flow, run = Flow(self), TrackedRun.of(self.out)
         with on_our_own():
             super().__init__(
                 model=policy.model,
-                args=options.arguments(self.out, policy.device, mixed_bfloat16=mixed),
+                args=options.arguments(run, policy.device, mixed_bfloat16=mixed),
                 data_collator=collate,
                 train_dataset=examples,
                 eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
@@ -134,6 +135,8 @@ class RecalignTrainer(Trainer):
             )
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
+        first = options.report_to if self.is_world_process_zero() else ()
+        self.tracking = Tracking(first, run, self.callback_handler.callbacks)
         if options.patience:
             self.add_callback(EarlyStoppingCallback(options.patience))
 
@@ -160,6 +163,7 @@ class RecalignTrainer(Trainer):
             flow.stack = stack
             stack.enter_context(on_signals(flow.stop))
             stack.enter_context(on_our_own())
+            stack.enter_context(self.tracking.running(_update_of(checkpoint)))
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
@@ -210,6 +214,7 @@ class RecalignTrainer(Trainer):
         self.model.train(training)
         self.log(dict(figures))
         self.flow.show_validated(found)
+        self.tracking.show(found.samples, self.state.global_step)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
@@ -356,9 +361,14 @@ class RecalignTrainer(Trainer):
             return
         self.out.mkdir(parents=True, exist_ok=True)
         lines = read_log(self.out) if checkpoint else []
-        last = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        last = _update_of(checkpoint)
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= last]
         (self.out / LOG_FILE).write_text("".join(kept), encoding="utf-8")
+
+
+def _update_of(checkpoint: Path | None) -> int:
+    """Return the update after which a checkpoint was saved; 0: there is none."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
