@@ -35,12 +35,13 @@ from recalign.training.rows import VALIDATED, drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
 from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
+from recalign.training.trackers import FOLDER as TENSORBOARD
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import RunFolder, file_hash, home
 
 MODEL_FOLDER = "model"
-MAKES = (MODEL_FOLDER, CHECKPOINTS, LOG_FILE, ROUNDS, CURVES)
+MAKES = (MODEL_FOLDER, CHECKPOINTS, LOG_FILE, ROUNDS, CURVES, TENSORBOARD)
 """What a training run writes, beside run.json."""
 BUILTIN = "builtin:tiny"
 
