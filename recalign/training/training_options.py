@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -11,6 +10,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from transformers.training_args import OptimizerNames
 
 from recalign.errors import UserError, did_you_mean
+from recalign.training.trackers import TrackedRun
 
 CHECKPOINTS = "checkpoints"
 TOKEN_BUDGET = 16384
@@ -94,12 +94,14 @@ class TrainingOptions:
             f"{processes} processes; a pass has at most {self.token_budget:,} tokens."
         )
 
-    def arguments(self, out: Path, device: torch.device, *, mixed_bfloat16: bool) -> TrainingArguments:
-        """Translate into transformers' arguments, for a model that lies on a device."""
+    def arguments(self, run: TrackedRun, device: torch.device, *, mixed_bfloat16: bool) -> TrainingArguments:
+        """Translate into transformers' arguments, for a run and a model that lies on a device."""
         steps = {"eval_steps": self.eval_every, "save_steps": self.eval_every} if self.eval_every else {}
         strategy = "steps" if self.eval_every else "epoch"
         return TrainingArguments(
-            output_dir=str(out / CHECKPOINTS),
+            output_dir=str(run.folder / CHECKPOINTS),
+            run_name=run.called(self.report_to),
+            project=run.project,
             seed=self.seed,
             num_train_epochs=self.epochs,
             max_steps=self.max_steps or -1,
