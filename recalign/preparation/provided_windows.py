@@ -41,6 +41,46 @@ def read_windows(
     """
     import polars as pl
 
+    frame, dropped = _known_windows(windows, items, drop_invalid)
+    frame, facts = _with_candidates(frame, ranks)
+    raw = frame["user_id"].unique()
+    standing = one_id(raw, items.same_ids)
+    frame = frame.with_columns(pl.col("user_id").replace_strict(raw, standing))
+    users = standing.unique().sort()
+    length = frame["item"].list.len().to_numpy().astype(np.int64)
+    code = frame["item"].explode().to_physical().to_numpy()
+    log = EventLog(
+        users=users.to_list(),
+        owner=frame["user_id"].cast(pl.Enum(users)).to_physical().to_numpy().astype(np.int64),
+        start=np.concatenate([[0], np.cumsum(length)]),
+        item=items.aliases["item"].to_numpy()[code].astype(np.int32),
+        time=np.repeat(frame["timestamp"].to_numpy(), length),
+        rating=None,
+        gain=np.ones(len(code)),
+        candidates=_candidate_sets(frame, items) if "candidates" in frame.columns else None,
+    )
+    distinct = frame.select("user_id", "timestamp", "split", items=pl.col("item").hash()).n_unique()
+    facts |= {
+        "windows_read": frame.height,
+        "duplicate_windows": frame.height - distinct,
+        "dropped_events": dropped,
+        "times": describe(frame["timestamp"].to_numpy()),
+        "lookalike_user_ids": lookalikes(users),
+        "user_ids_joined": len(raw) - len(users),
+    }
+    return log, frame["split"].to_numpy(), facts
+
+
+def _known_windows(
+    windows: Mapping[str, pl.LazyFrame], items: CleanItems, drop_invalid: bool
+) -> tuple[pl.DataFrame, int]:
+    """Collect the windows of all splits, with the catalogue's items as `item`, and how many were left out.
+
+    Raises:
+        UserError: no windows, or unknown item ids.
+    """
+    import polars as pl
+
     key = ID_KEYS[items.same_ids]
     known = pl.Enum(items.aliases.select(key(pl.col("raw")))["raw"])
     ids = pl.col("item_ids") if items.same_ids == "exact" else pl.col("item_ids").list.eval(key(pl.element()))
@@ -66,33 +106,7 @@ def read_windows(
     frame = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
     if not frame.height:
         raise UserError("The source has no windows.", "Check the files and columns.")
-    frame, facts = _with_candidates(frame, ranks)
-    raw = frame["user_id"].unique()
-    standing = one_id(raw, items.same_ids)
-    frame = frame.with_columns(pl.col("user_id").replace_strict(raw, standing))
-    users = standing.unique().sort()
-    length = frame["item"].list.len().to_numpy().astype(np.int64)
-    code = frame["item"].explode().to_physical().to_numpy()
-    log = EventLog(
-        users=users.to_list(),
-        owner=frame["user_id"].cast(pl.Enum(users)).to_physical().to_numpy().astype(np.int64),
-        start=np.concatenate([[0], np.cumsum(length)]),
-        item=items.aliases["item"].to_numpy()[code].astype(np.int32),
-        time=np.repeat(frame["timestamp"].to_numpy(), length),
-        rating=None,
-        gain=np.ones(len(code)),
-        candidates=_candidate_sets(frame, items) if "candidates" in frame.columns else None,
-    )
-    distinct = frame.select("user_id", "timestamp", "split", items=pl.col("item").hash()).n_unique()
-    facts |= {
-        "windows_read": frame.height,
-        "duplicate_windows": frame.height - distinct,
-        "dropped_events": bad.height,
-        "times": describe(frame["timestamp"].to_numpy()),
-        "lookalike_user_ids": lookalikes(users),
-        "user_ids_joined": len(raw) - len(users),
-    }
-    return log, frame["split"].to_numpy(), facts
+    return frame, bad.height
 
 
 def _with_candidates(frame: pl.DataFrame, ranks: bool) -> tuple[pl.DataFrame, dict[str, Any]]:
