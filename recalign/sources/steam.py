@@ -123,6 +123,16 @@ class Steam(Source):
         bare = day.str.contains(r"^\p{L}+ \d{1,2}$") & pl.lit(year is not None)
         return Elements(table, listed, LISTS[listed], {"posted": pl.when(bare).then(day + f", {year}").otherwise(day)})
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """Reviews and games; the hours played are the ratings."""
+        import polars as pl
+
+        date = pl.from_epoch(pl.col("timestamp").cast(pl.Int64)).dt.strftime("%Y-%m-%d %H:%M:%S")
+        reviews = interactions.select(username="user_id", product_id="item_id", hours="rating", date=date)
+        reviews.write_ndjson(folder / "steam_reviews.json")
+        items.select("title", "genres", id="item_id").write_ndjson(folder / "steam_games.json")
+        return folder
+
     def _items(self, file: Path, ids: pl.Series) -> Items:
         """Games that are reviewed."""
         import polars as pl
