@@ -80,7 +80,7 @@ class Tracker(ABC):
         run: what is tracked.
     """
 
-    def __init__(self, callback: TrainerCallback, run: TrackedRun) -> None:
+    def __init__(self, callback: Any, run: TrackedRun) -> None:
         self.callback, self.run = callback, run
 
     def variables(self) -> Mapping[str, str]:
