@@ -160,15 +160,18 @@ def show(renderable: Any) -> None:
     stdout.print(renderable)
 
 
-def write(line: str) -> None:
+def write(line: str) -> bool:
     """One line of plain text on stdout, whatever is silenced: the object of --json.
+
+    Returns:
+        Whether it went to somebody; False where stdout is closed, or its reader has left.
 
     Raises:
         OSError: the disk is full. A reader who has left is no error.
     """
     stream = _results or sys.stdout
     if stream is None:  # closed from the start
-        return
+        return False
     try:
         stream.write(line + "\n")
         stream.flush()
@@ -176,6 +179,8 @@ def write(line: str) -> None:
         _forget(stream)
         if not isinstance(error, BrokenPipeError):
             raise
+        return False
+    return True
 
 
 def interactive() -> bool:

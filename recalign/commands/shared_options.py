@@ -27,7 +27,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         help="A run folder of sft or align, a Hugging Face folder or hub name, a .gguf file, builtin:smollm2, or "
-        "builtin:tiny (default: of sft builtin:tiny, of align the workspace's `sft`, of decode its newest model)."
+        "builtin:tiny (default: of sft builtin:tiny, of align the workspace's `sft`, of decode and recommend the "
+        "newest model)."
     ),
 ]
 OutOption = Annotated[

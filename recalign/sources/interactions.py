@@ -22,13 +22,13 @@ class Names:
     Args:
         user: of the user's id.
         item: of the item's id, or of the list of the user's items.
-        timestamp: of the time, or `row`: the order of the rows, or of a list, is the time.
+        timestamp: of the time, or `row`: the order of the rows, or of a list, is the time; None: there are no times.
         rating: of the rating, or None.
     """
 
     user: str
     item: str
-    timestamp: str
+    timestamp: str | None
     rating: str | None = None
 
 
@@ -47,7 +47,9 @@ def interactions(table: Records, names: Names, *, per_user: bool | None = None) 
     import polars as pl
 
     ordered = names.timestamp == ROW
-    require(table, {"user": names.user, "item": names.item, **({} if ordered else {"timestamp": names.timestamp})})
+    require(table, {"user": names.user, "item": names.item})
+    if names.timestamp is not None and not ordered:
+        require(table, {"timestamp": names.timestamp})
     if names.rating is not None:
         require(table, {"rating": names.rating})
     if per_user or (per_user is None and isinstance(table.schema[names.item], pl.List)):
@@ -55,11 +57,31 @@ def interactions(table: Records, names: Names, *, per_user: bool | None = None) 
     columns = {
         "user_id": Column(names.user, "id"),
         "item_id": Column(names.item, "id"),
-        "timestamp": Column(names.timestamp, "order" if ordered else "time"),
+        **({} if names.timestamp is None else {"timestamp": Column(names.timestamp, "order" if ordered else "time")}),
     }
     if names.rating is not None:
         columns["rating"] = Column(names.rating, "number", "Or ignore the column: -p rating=none.")
-    return typed(table, columns)
+    read = typed(table, columns)
+    if names.timestamp is None:
+        return Read(read.frame.with_columns(timestamp=pl.lit(0.0)), read.account, read.rows)
+    return read
+
+
+def in_order(reads: list[Read], names: Names) -> list[Read]:
+    """Where the order of rows is the time, files follow each other.
+
+    Args:
+        reads: what `interactions` returned of each file.
+        names: of their columns.
+    """
+    import polars as pl
+
+    shifted, before = [], 0
+    for each in reads:
+        late = each.frame.with_columns(pl.col("timestamp") + before) if names.timestamp == ROW else each.frame
+        shifted.append(Read(late, each.account, each.rows))
+        before += each.account.records
+    return shifted
 
 
 def _exploded(table: Records, names: Names) -> Read:

@@ -18,6 +18,7 @@ from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy
+from recalign.models.trained_on import noted
 from recalign.models.weights import check_model, model_hash
 from recalign.plugins import registry
 from recalign.rationales.examples import RationaleRows, rationale_rows
@@ -138,7 +139,7 @@ def train_supervised(
 
     return perform(
         RunFolder(out),
-        Asked("sft", asdict(options), inputs, MAKES, {"seed": options.training.seed}),
+        Asked("sft", asdict(options), inputs, MAKES, noted(dataset, options.training.seed)),
         ready,
         lambda setup: _trained(setup, out, options, resume),
         resume=resume,

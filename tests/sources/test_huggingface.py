@@ -84,3 +84,49 @@ def test_a_name_of_the_hub_is_loaded_by_it(monkeypatch, tmp_path, saved):
     prepare_dataset("huggingface", name, tmp_path / "out", params={"config": "small"}, options={"split": "user"})
     assert set(asked) == {("org/dataset", "small")}
     assert PreparedDataset(tmp_path / "out").info["options"]["path"] == "org/dataset"
+
+
+def test_a_row_a_user_with_a_list_of_objects(tmp_path):
+    file = tmp_path / "users.parquet"
+    pl.DataFrame([*formats.nested_rows(), {"user_id": 99, "country": "NZ", "history": []}]).write_parquet(file)
+    items, first, raw = read_dump("huggingface", file)
+    assert (first, items["1"]["title"]) == (("0", "0", 1_300_000_000.0, 1.0), "Gadget 1")
+    events = raw.events.collect().cast({"user_id": str, "item_id": str})
+    numbers = [tuple(map(int, row)) for row in events.select("user_id", "item_id", "rating", "timestamp").rows()]
+    assert numbers == [*formats.log()]
+
+
+def test_an_object_of_lists_as_datasets_keeps_sequences(tmp_path):
+    rows = [
+        {"user_id": row["user_id"], "events": {"item_id": row["item_ids"], "timestamp": row["timestamps"]}}
+        for row in formats.per_user()
+    ]
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    events = read_dump("huggingface", tmp_path / "saved")[2].events.collect().cast({"user_id": str, "item_id": str})
+    assert [tuple(map(int, row)) for row in events.select("user_id", "item_id", "timestamp").rows()] == [
+        (u, i, t) for u, i, _, t in formats.log()
+    ]
+
+
+def test_without_times_the_order_of_the_list_is_the_time_and_of_several_lists_one_is_named(tmp_path):
+    rows = [
+        {"user": u, "bought": [{"item_id": "a"}, {"item_id": "b"}], "seen": [{"item_id": "c"}], "tags": [{"name": "x"}]}
+        for u in "pq"
+    ]
+    pl.DataFrame(rows).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="several columns with lists of objects that name items: bought, seen"):
+        read_dump("huggingface", tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="'user' holds String, not lists of objects"):
+        read_dump("huggingface", tmp_path / "x.parquet", interactions="user")
+    events = read_dump("huggingface", tmp_path / "x.parquet", interactions="bought")[2].events.collect()
+    assert events.cast({"user_id": str, "item_id": str}).rows() == [
+        ("p", "a", 0.0), ("p", "b", 1.0), ("q", "a", 2.0), ("q", "b", 3.0)
+    ]  # fmt: skip
+
+
+def test_an_element_without_an_item_is_named_by_its_row_and_place(call, tmp_path):
+    rows = formats.nested_rows()
+    rows[2]["history"][1]["item_id"] = None
+    pl.DataFrame(rows).write_parquet(tmp_path / "x.parquet")
+    code, told = call("prepare", "huggingface", tmp_path / "x.parquet")
+    assert (code, "row 3, element 2 of history: item_id = None is not an id" in told) == (2, True), told

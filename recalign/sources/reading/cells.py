@@ -102,9 +102,10 @@ def typed(
     _check_types(table, columns)
     named = [column.name for column in columns.values() if column.kind != "order"]
     needed = list(dict.fromkeys([*named, *beside]))
-    tally, parts, without = Tally(table), [], []
+    tally, parts, without, done = Tally(table), [], [], 0
     for batch in table.batches(needed):
-        frame, refused, bad = _parse(batch, columns)
+        frame, refused, bad = _parse(batch, columns, done)
+        done += batch.frame.height
         tally.add(frame.height, [*batch.refused, *refused])
         parts.append(frame)
         without.append(bad)
@@ -138,8 +139,11 @@ def _empty(columns: Mapping[str, Column]) -> pl.DataFrame:
     return pl.DataFrame(schema={name: dtypes.get(column.kind, pl.Float64) for name, column in columns.items()})
 
 
-def _parse(batch: Batch, columns: Mapping[str, Column]) -> tuple[pl.DataFrame, list[Refusal], np.ndarray]:
-    """Parse a batch; returns the typed records, the refusals, and the numbers of the refused records."""
+def _parse(batch: Batch, columns: Mapping[str, Column], done: int) -> tuple[pl.DataFrame, list[Refusal], np.ndarray]:
+    """Parse a batch, `done` records into the file.
+
+    Returns the typed records, the refusals, and the numbers of the refused records.
+    """
     import polars as pl
 
     parsed: dict[str, pl.Series] = {}
@@ -147,7 +151,7 @@ def _parse(batch: Batch, columns: Mapping[str, Column]) -> tuple[pl.DataFrame, l
     refusals = []
     for name, column in columns.items():
         if column.kind == "order":
-            parsed[name] = pl.Series(batch.number - 1, dtype=pl.Float64)
+            parsed[name] = pl.Series(np.arange(done, done + batch.frame.height), dtype=pl.Float64)
             continue
         cells = batch.frame[column.name]
         values, bad = {"id": _ids, "list": _lists, "number": _numbers, "time": _times}[column.kind](cells, column)
