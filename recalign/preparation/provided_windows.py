@@ -41,7 +41,18 @@ def read_windows(
     """
     import polars as pl
 
-    frame, dropped = _known_windows(windows, items, drop_invalid)
+    key = ID_KEYS[items.same_ids]
+    known = pl.Enum(items.aliases.select(key(pl.col("raw")))["raw"])
+    ids = pl.col("item_ids") if items.same_ids == "exact" else pl.col("item_ids").list.eval(key(pl.element()))
+    parts = [
+        windows[name]
+        .with_row_index("row")
+        .with_columns(item=ids.cast(pl.List(known), strict=False), split=pl.lit(code, dtype=pl.Int8))
+        .collect(engine="streaming")
+        for code, name in enumerate(SPLITS)
+        if name in windows
+    ]
+    frame, dropped = _of_known_items(pl.concat(parts), drop_invalid)
     frame, facts = _with_candidates(frame, ranks)
     raw = frame["user_id"].unique()
     standing = one_id(raw, items.same_ids)
@@ -71,28 +82,14 @@ def read_windows(
     return log, frame["split"].to_numpy(), facts
 
 
-def _known_windows(
-    windows: Mapping[str, pl.LazyFrame], items: CleanItems, drop_invalid: bool
-) -> tuple[pl.DataFrame, int]:
-    """Collect the windows of all splits, with the catalogue's items as `item`, and how many were left out.
+def _of_known_items(frame: pl.DataFrame, drop_invalid: bool) -> tuple[pl.DataFrame, int]:
+    """Leave out the windows of items that the catalogue lacks; returns the others, and how many those are.
 
     Raises:
-        UserError: no windows, or unknown item ids.
+        UserError: there are some, which are not to be left out, or there is no other window.
     """
     import polars as pl
 
-    key = ID_KEYS[items.same_ids]
-    known = pl.Enum(items.aliases.select(key(pl.col("raw")))["raw"])
-    ids = pl.col("item_ids") if items.same_ids == "exact" else pl.col("item_ids").list.eval(key(pl.element()))
-    parts = [
-        windows[name]
-        .with_row_index("row")
-        .with_columns(item=ids.cast(pl.List(known), strict=False), split=pl.lit(code, dtype=pl.Int8))
-        .collect(engine="streaming")
-        for code, name in enumerate(SPLITS)
-        if name in windows
-    ]
-    frame = pl.concat(parts)
     bad = frame.filter(pl.col("item").list.eval(pl.element().is_null().any()).list.first())
     if bad.height and not drop_invalid:
         first = bad.row(0, named=True)
@@ -103,10 +100,10 @@ def _known_windows(
             "Complete the items, or pass --drop-invalid.",
         )
     clean = pl.col("item").list.eval(pl.element().is_not_null().all()).list.first()
-    frame = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
-    if not frame.height:
+    kept = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
+    if not kept.height:
         raise UserError("The source has no windows.", "Check the files and columns.")
-    return frame, bad.height
+    return kept, bad.height
 
 
 def _with_candidates(frame: pl.DataFrame, ranks: bool) -> tuple[pl.DataFrame, dict[str, Any]]:
