@@ -153,7 +153,7 @@ LoraTargetOption = Annotated[
 ]
 KeepCheckpointsOption = Annotated[int, typer.Option(help="Number of checkpoints to keep besides the best one.", min=1)]
 ReportToOption = Annotated[
-    str, typer.Option(help="Further loggers, such as tensorboard or wandb, separated by commas.")
+    str, typer.Option(help="Trackers, such as tensorboard, wandb, mlflow or trackio, separated by commas.")
 ]
 
 NumProcessesOption = Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)]

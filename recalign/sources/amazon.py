@@ -111,6 +111,16 @@ class Amazon(Source):
         ids = together(reads).select("item_id").collect().to_series()
         return raw_events(reads, self._items(meta, ids), splits)
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """Reviews and metadata of the latest generation; times are in milliseconds."""
+        import polars as pl
+
+        milliseconds = (pl.col("timestamp") * 1000).cast(pl.Int64)
+        reviews = interactions.select("user_id", "rating", parent_asin="item_id", timestamp=milliseconds)
+        reviews.write_ndjson(folder / "Example.jsonl")
+        items.select("title", parent_asin="item_id", categories="genres").write_ndjson(folder / "meta_Example.jsonl")
+        return folder
+
     def _located(self, path: Path) -> tuple[list[Path], Path | None]:
         """Files of interactions, in the order of their splits where they are splits, and the file of the metadata."""
         files = matching(existing(path), *REVIEWS)

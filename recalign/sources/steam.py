@@ -106,6 +106,16 @@ class Steam(Source):
         ids = events.frame.select("item_id").collect().to_series()
         return raw_events([events], self._items(games[0], ids) if games else ids_as_titles(ids))
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """Reviews and games; the hours played are the ratings."""
+        import polars as pl
+
+        date = pl.from_epoch(pl.col("timestamp").cast(pl.Int64)).dt.strftime("%Y-%m-%d %H:%M:%S")
+        reviews = interactions.select(username="user_id", product_id="item_id", hours="rating", date=date)
+        reviews.write_ndjson(folder / "steam_reviews.json")
+        items.select("title", "genres", id="item_id").write_ndjson(folder / "steam_games.json")
+        return folder
+
     def _taken_out(self, table: Records, listed: str) -> Records:
         """The elements of the lists of a table whose records are users; days have a year."""
         import polars as pl

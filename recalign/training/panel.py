@@ -28,6 +28,8 @@ SMALL, ROOMY = 40, 72
 """Columns from which there is room for the best values, and for curves."""
 HEADLINES = ("reward", "loss")
 """Figures of training that have a line of their own, where they are logged."""
+SHOWN = 0.005
+"""Share of a step from which one of its parts is told."""
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -149,7 +151,10 @@ def _parts(standing: Standing, width: int) -> RenderableType | None:
     total = sum(seconds.values())
     if not total:
         return None
-    return _line(["a step:", *(f"{part} {value / total:.0%}" for part, value in seconds.items() if value)], width)
+    return _line(
+        ["a step:", *(f"{part} {value / total:.0%}" for part, value in seconds.items() if value / total >= SHOWN)],
+        width,
+    )
 
 
 def _others(standing: Standing, width: int) -> RenderableType | None:

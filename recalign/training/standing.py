@@ -12,6 +12,8 @@ from recalign.training.validation import Validated
 
 VALID = "eval_"
 """Before the names of validation figures in a trainer's log."""
+SECONDS = "seconds_"
+"""Before the names of the times that it took."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class Standing:
         for name, value in values.items():
             courses[name].append((update, value))
         figures = {name: value for name, value in values.items() if not name.startswith(VALID)}
-        return replace(self, courses=courses, figures={**self.figures, **figures})
+        before = self.figures
+        if SECONDS + "per_update" in values:  # parts that these updates did not have
+            before = {name: value for name, value in before.items() if not name.startswith(SECONDS)}
+        return replace(self, courses=courses, figures={**before, **figures})
 
     def validated(self, found: Validated, update: int) -> Standing:
         """Return what it is after a validation; its figures come by the log."""

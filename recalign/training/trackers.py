@@ -12,6 +12,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,7 @@ class Tracker(ABC):
         run: what is tracked.
     """
 
-    def __init__(self, callback: TrainerCallback, run: TrackedRun) -> None:
+    def __init__(self, callback: Any, run: TrackedRun) -> None:
         self.callback, self.run = callback, run
 
     def variables(self) -> Mapping[str, str]:
@@ -114,15 +116,12 @@ class TensorBoard(Tracker):
 
     def begin(self, update: int) -> None:
         """Write to the run's own folder; what an interrupted run wrote after its last checkpoint is forgotten."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            from tensorboardX import SummaryWriter
-
+        package = "torch.utils.tensorboard" if find_spec("tensorboard") else "tensorboardX"
         asked = os.environ.get("TENSORBOARD_LOGGING_DIR")
         shared = Path(asked).expanduser() / self.run.group / self.run.name if asked else None
         purge = update + 1 if update else None
-        self.callback.tb_writer = SummaryWriter(log_dir=str(shared or self.run.folder / FOLDER), purge_step=purge)
+        folder = str(shared or self.run.folder / FOLDER)
+        self.callback.tb_writer = import_module(package).SummaryWriter(log_dir=folder, purge_step=purge)
 
     def show(self, rows: Sequence[Sequence[Any]], update: int) -> None:
         """Write the table as Markdown."""

@@ -41,7 +41,7 @@ class TrainingOptions:
             other the highest value is best.
         log_every: updates between lines of the log.
         keep_checkpoints: how many to keep, the best one besides.
-        report_to: other loggers of transformers, such as tensorboard or wandb.
+        report_to: trackers that transformers knows, such as tensorboard or wandb.
         token_budget: maximum number of tokens per forward and backward pass, padding included; batches that have more
             are cut, and their gradients added up.
         optim: name of one of transformers' optimizers.
@@ -82,7 +82,7 @@ class TrainingOptions:
             )
         for name in self.report_to:
             if name not in INTEGRATION_TO_CALLBACK:
-                raise UserError(f"--report-to '{name}' is no logger.", did_you_mean(name, INTEGRATION_TO_CALLBACK))
+                raise UserError(f"--report-to '{name}' is no tracker.", did_you_mean(name, INTEGRATION_TO_CALLBACK))
             if name not in get_available_reporting_integrations():
                 raise UserError(f"--report-to '{name}' needs a package that is not installed.", f"pip install {name}")
 

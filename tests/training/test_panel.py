@@ -75,6 +75,12 @@ def test_the_panel_tells_figures_best_validation_speed_and_time(standing):
     assert lines[8] == "grad_norm 0.5 learning_rate 0.001"
 
 
+def test_parts_that_the_newest_updates_did_not_have_or_hardly_are_not_told(standing):
+    measured = standing.logged({**SPEED, "seconds_reference": 0.02, "seconds_data": 1e-5}, 120)
+    assert "a step:  forward 30%  reference 20%  backward 50%" in draw(measured)
+    assert "a step:  forward 38%  backward 62%" in draw(measured.logged(SPEED, 121))
+
+
 def test_sample_lists_stand_side_by_side_with_their_hits_marked(standing):
     text = draw(standing)
     assert "lists after update 60, ✓ what the user chose" in text
