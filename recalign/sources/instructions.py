@@ -40,7 +40,7 @@ class InstructionsParams(Params):
     test_share: float = Field(
         0.1, gt=0, lt=0.5, description="share of the rows, the last ones, that tests where there is no file of tests"
     )
-    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of files without a byte order mark, such as latin-1")
 
 
 class Instructions(Source):

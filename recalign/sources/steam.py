@@ -22,11 +22,11 @@ class SteamParams(Params):
     """What the files do not say themselves."""
 
     meta: Path | None = Field(None, description="file of the games; steam_games beside the reviews, where it is there")
-    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of files without a byte order mark, such as latin-1")
 
 
 class Steam(Source):
-    """Reads `steam_reviews.json` and `steam_games.json`, packed or not.
+    """Reads `steam_reviews.json` and `steam_games.json`, compressed or not.
 
     A user is a `username`, an item the `product_id` of a review, which is the `id` of a game; the rating is the hours
     played (`--relevance rating` makes gains of them). Genres are a game's genres, or its tags where it has none; of
