@@ -48,6 +48,7 @@ class Training(Printed):
     train_loss: float = Field(description="mean training loss")
     seconds: float = Field(description="time of training")
     cost: dict[str, float] = Field(description="tokens and rows per second, seconds per update, peak memory in MB")
+    seconds_a_step: dict[str, float] = Field({}, description="mean seconds of each part of an update")
     truncated: int = Field(description="prompts that lost their oldest items")
 
 
@@ -97,6 +98,36 @@ class ExampleList(Printed):
     history: list[str] = Field(description="titles of the last items, oldest first")
     recommended: list[ListedItem] = Field(description="the first positions")
     missed: list[str] = Field(description="relevant targets that the whole list lacks")
+
+
+class NamedItem(Printed):
+    """An item of the catalogue."""
+
+    item: int = Field(description="index; -1 where text names no item")
+    item_id: str | None = Field(description="raw id; null where text names no item")
+    title: str | None = Field(description="title; null where text names no item")
+    genres: list[str] = Field(description="genres, possibly none")
+
+
+class RecommendedItem(NamedItem):
+    """One position of a recommended list."""
+
+    rank: int = Field(description="from 1")
+    score: float = Field(description="the decoder's; higher is better")
+    rationale: str | None = Field(description="text that the score was read after; null where none was written")
+
+
+class RecommendResult(Printed):
+    """A list for one person."""
+
+    model: str = Field(description="that recommends")
+    data: str = Field(description="prepared dataset whose items are recommended")
+    decoder: str = Field(description="name of the decoder")
+    history: list[NamedItem] = Field(description="items that were named, as they were understood, oldest first")
+    recommended: list[RecommendedItem] = Field(
+        description="best first: rank, item, item_id, title, genres, score, rationale"
+    )
+    line: int | None = Field(None, description="with --stdin: the line that is answered, from 1; errors have it too")
 
 
 class PredictionsResult(Printed):
@@ -258,6 +289,7 @@ SCHEMAS: dict[str, type[Printed]] = {
     "sft": SftResult,
     "align": AlignResult,
     "export": ExportResult,
+    "recommend": RecommendResult,
     "decode": DecodeResult,
     "baseline": BaselineResult,
     "eval": EvalResult,

@@ -6,7 +6,7 @@ A reward is a metric expression that alignment maximises.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,6 +54,10 @@ class MetricExpression:
     def harms(self) -> list[str]:
         """Terms that raise the sum although lower values are better, such as a bare `mgu`; worth a warning."""
         return [term.text for term in self.terms if term.coefficient > 0 and term.metric.higher_is_better is False]
+
+    def single_terms(self) -> list[MetricExpression]:
+        """Return the metric of each term without its weight, as an expression of its own; bound where this one is."""
+        return [MetricExpression((replace(term, coefficient=1.0),)) for term in self.terms]
 
     def bind(self, catalogue: Catalogue) -> MetricExpression:
         """Attach the catalogue to every term and return the expression.

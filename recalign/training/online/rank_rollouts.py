@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -136,7 +135,6 @@ class RankRollout:
         all_rankings: of every process, as the objective saw them.
         credit: of every process's rankings.
         ranked: [S] float64, reward of each set's order by scores.
-        seconds: wall-clock time of generating and scoring.
     """
 
     sets: Sets
@@ -148,7 +146,6 @@ class RankRollout:
     all_rankings: Rankings
     credit: RankCredit
     ranked: torch.Tensor
-    seconds: float
 
 
 def make_rankings(
@@ -173,7 +170,6 @@ def make_rankings(
     Raises:
         UserError: the reward or the objective misbehaves (the plugin and its package are named).
     """
-    started = time.perf_counter()
     needs = objective.needs
     answering = needs.answering
     answers = engine.questions.rationales(
@@ -218,7 +214,6 @@ def make_rankings(
         rankings,
         credit,
         order_rewards(expression, sets, scores, by_score)[:, 0],
-        time.perf_counter() - started,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -101,15 +100,13 @@ class RankStep:
         number = int(batch[0])
         figures: dict[str, float] = {}
         if number % self.updates_per_rollout == 0 or self.rollout is None:
-            self.rollout = self._roll_out(number // self.updates_per_rollout)
+            with self.work.watch.timing("rollout"):
+                self.rollout = self._roll_out(number // self.updates_per_rollout)
             self.old = self.reference_logps = None
             figures = diagnostics.ranking_metrics(self.rollout)
-            figures["seconds_rollout"] = self.rollout.seconds
-        started = time.perf_counter()
         needs = self.objective.needs
         measure_kl = needs.responses and (needs.reference_logps or number % self.kl_every == 0)
         figures |= self._backward(self.rollout, measure_kl, update)
-        figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
         return averaged(figures, len(self.rollout.sets))
 
     def _roll_out(self, number: int) -> RankRollout:
@@ -132,10 +129,8 @@ class RankStep:
                 self.old.scores[part.sets] = found.scores.detach().cpu()
                 self.old.logps[part.answers] = found.logps.detach().cpu()
             if asked:
-                started = time.perf_counter()
-                with torch.no_grad(), self.reference() as model:
+                with self.work.watch.timing("reference"), torch.no_grad(), self.reference() as model:
                     self.reference_logps[part.answers] = self._pass(rollout, part, self._bound_to(model)).logps.cpu()
-                figures["seconds_reference"] += time.perf_counter() - started
             batch = self._batch(rollout, part, found, measure_kl)
             loss, weight, metrics = weighed_loss(self.objective, batch)
             update.add(loss, weight)
