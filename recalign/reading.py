@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ MAX_SOURCE_BYTES = 1 << 20
 """Bytes of a text that people write: a template, a recipe."""
 MAX_DEPTH = 100
 """Levels of lists and tables inside each other."""
+LONG_KEY = re.compile(rf"""(?<![\w"'.-])(?:[\w"'-]{{1,99}} ?\. ?){{{MAX_DEPTH}}}""")
+"""A dotted key of TOML with more parts than that."""
 HALF_WRITTEN = "It may be half-written; make it again."
 
 
@@ -156,6 +159,9 @@ def checked(
 
 def parse_toml(text: str, path: Path | str, hint: str = "Mend that place.") -> dict[str, Any]:
     """Parse TOML. Arguments and errors: as `parse_json`."""
+    if long := LONG_KEY.search(text):  # tomllib's time grows with the cube of a key's parts
+        line = text.count("\n", 0, long.start()) + 1
+        raise UserError(f"{path}, line {line}: a key has more than {MAX_DEPTH} parts.", hint)
     with reading(path, hint, "is no readable TOML"):
         document = tomllib.loads(text)
         _check_depth(document, path, hint)

@@ -101,6 +101,13 @@ def test_texts_are_bounded_and_are_files(tmp_path):
             read_text(tmp_path / "pipe")
 
 
+def test_a_toml_key_of_many_parts_is_refused_before_it_is_parsed():
+    """Of 50,000 parts tomllib is at work for minutes."""
+    with pytest.raises(UserError, match=r"x.toml, line 2: a key has more than 100 parts"):
+        parse_toml("a = 1\n" + "b." * 50_000 + "b = 1", "x.toml")
+    assert parse_toml('text = "' + "1.5, e.g. " * 200 + '..."\n' + "b." * 90 + "b = 1", "x.toml")["text"]
+
+
 @pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "a = " + "[" * 150 + "]" * 150, "a", "a = 1\na = 2"])
 def test_what_is_no_toml(text):
     with pytest.raises(UserError, match="x.toml"):

@@ -120,6 +120,11 @@ class RolloutNeeds:
     reference_lists: int = 0
     whole_groups: bool = False
 
+    @property
+    def ranked(self) -> bool:
+        """Whether the completions of a group are the titles of one search, the best first."""
+        return self.rollouts == "beam"
+
 
 class RolloutObjective(Objective):
     """Credit for groups of the policy's own completions, and a policy loss.

@@ -12,7 +12,7 @@ from pydantic import Field
 from recalign import console
 from recalign.commands.schemas import identifier
 from recalign.errors import UserError, did_you_mean
-from recalign.reading import Shape, checked, parse_json
+from recalign.reading import FileRecord, checked, parse_json
 
 if TYPE_CHECKING:
     from recalign.decoding.serving import ListService
@@ -22,7 +22,7 @@ LONGEST_LINE = 1 << 20
 """Bytes of a line; a history of thousands of titles has fewer."""
 
 
-class HistoryLine(Shape):
+class HistoryLine(FileRecord):
     """A JSON object on stdin; what it lacks is as the command line says."""
 
     history: list[str | int]

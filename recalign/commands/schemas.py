@@ -32,8 +32,8 @@ class PrepareResult(Printed):
     """A prepared dataset."""
 
     path: str = Field(description="its folder")
-    hash: str = Field(description="of all of its content")
-    measured_hash: str = Field(description="of what results are measured by: rows, targets, items")
+    hash: str = Field(description="hash of all of its content")
+    measured_hash: str = Field(description="hash of what results are measured by: rows, targets, items")
     counts: dict[str, Any] = Field(description="users, items, interactions, rows by split, and what was left out")
     warnings: list[str] = Field(description="what looks odd in the data")
     reused: bool = Field(description="whether the folder held the same dataset already")
@@ -188,7 +188,7 @@ class Against(Printed):
     """A paired difference to the reference."""
 
     difference: Mean = Field(description="system - reference")
-    p: float | None = Field(description="of the paired test")
+    p: float | None = Field(description="p-value of the paired test")
     p_holm: float | None = Field(description="after Holm's correction")
     wins: int = Field(description="users with a higher value than the reference's")
     losses: int = Field(description="users with a lower one")

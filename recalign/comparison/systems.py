@@ -39,7 +39,7 @@ class Comparison:
         return list(dict.fromkeys(name for system in self.systems for name in system.corpus))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON files hold of it."""
         return {
             "reference": self.reference,
             "metrics": list(self.metrics),

@@ -62,7 +62,7 @@ class TransferTable:
     cells: tuple[TransferCell, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON files hold of it."""
         tests = [None if cell.test is None else cell.test.as_dict() for cell in self.cells]
         cells = [{**asdict(cell), "test": test} for cell, test in zip(self.cells, tests, strict=True)]
         return {**asdict(self), "cells": cells}

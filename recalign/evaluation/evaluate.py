@@ -51,7 +51,7 @@ class Measured:
     corpus: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `metrics.json`."""
+        """Return what `metrics.json` holds of it."""
         metrics = {
             name: {**interval.as_dict(), "left_out": self.frame.height - interval.n}
             for name, interval in self.metrics.items()

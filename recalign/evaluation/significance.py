@@ -32,7 +32,7 @@ class Interval:
     n: int
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """For JSON."""
+        """Return what JSON files hold of it."""
         return asdict(self)
 
 
@@ -61,7 +61,7 @@ class Paired:
         return self.ties / users if users else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON files hold of it."""
         return {**asdict(self), "tie_share": self.tie_share}
 
 

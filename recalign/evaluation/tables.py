@@ -32,7 +32,7 @@ class Change:
     paired: Paired
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON files hold of it."""
         return {
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),

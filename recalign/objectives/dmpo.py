@@ -17,7 +17,7 @@ class DmpoParams(PreferenceParams):
     negatives: int = Field(3, ge=1, le=64, description="rejected titles a row, D")
     aggregate: Literal["mean", "sum"] = Field(
         "mean",
-        description="of a row's margins; mean: beta means the same for any number of negatives; sum: beta counts D "
+        description="over a row's margins; mean: beta means the same for any number of negatives; sum: beta counts D "
         "times, as in Flower's implementation",
     )
 

@@ -161,7 +161,7 @@ def resolve(given: Mapping[str, Any], suggested: Mapping[str, Any]) -> PrepareOp
         UserError: a value that its declaration refuses, or values that contradict each other.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    task = TASKS.get(chosen.get("task", suggested.get("task", "next")))
+    task = TASKS.get(chosen.get("task", suggested.get("task", PrepareOptions.model_fields["task"].default)))
     own = {} if task is None else task.prepare_defaults
     if chosen.get("task", suggested.get("task")) != suggested.get("task"):
         provided = suggested.get("split") == "provided"

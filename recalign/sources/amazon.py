@@ -48,7 +48,7 @@ class AmazonParams(Params):
     meta: Path | None = Field(
         None, description="file of the items' metadata; meta_NAME beside the reviews, where it is there"
     )
-    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of files without a byte order mark, such as latin-1")
 
 
 class Amazon(Source):

@@ -44,7 +44,7 @@ class InstructionsParams(Params):
     candidates: bool = Field(
         True, description=f"take the lists of candidates ({CANDIDATES}) as the sets that rows rank (--task rank)"
     )
-    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of files without a byte order mark, such as latin-1")
 
 
 class Instructions(Source):

@@ -155,7 +155,7 @@ class MovieLens(Source):
 
 
 def _named(folder: Path, name: str) -> Path | None:
-    """The file of a name, packed or not."""
+    """The file of a name, compressed or not."""
     return next((folder / (name + end) for end in ("", *SUFFIXES) if (folder / (name + end)).is_file()), None)
 
 

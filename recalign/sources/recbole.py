@@ -49,7 +49,7 @@ class RecboleParams(Params):
     profile: str | None = Field(
         None, description="fields of a user's profile (.user), such as age,gender,occupation; the rank task shows them"
     )
-    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of files without a byte order mark, such as latin-1")
 
 
 class Recbole(Source):

@@ -43,7 +43,7 @@ class SteamParams(Params):
         description='year of reviews that name none ("Posted July 3."), which Steam leaves out of those of the year in '
         "which one looks; the one after the last that the file names where not given",
     )
-    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of files without a byte order mark, such as latin-1")
 
 
 class Steam(Source):

@@ -47,7 +47,7 @@ class TableParams(Params):
     text: str = Field("text", description="column of further text, if there is one")
     suffix: str = Field("year", description="column that tells apart items of one title, if there is one")
     separator: str | None = Field(
-        None, min_length=1, description="of delimited files, such as ; or ::; by the suffix of the file"
+        None, min_length=1, description="separator of delimited files, such as ; or ::; by the suffix of the file"
     )
     quote: str = Field(
         '"', description="quotation mark of delimited files; `none`: quotation marks are plain text, not syntax"
@@ -55,7 +55,7 @@ class TableParams(Params):
     escape: str | None = Field(
         None, min_length=1, max_length=1, description="character that takes the meaning of the next one, such as \\"
     )
-    encoding: str = Field("utf-8", description="of text files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of text files without a byte order mark, such as latin-1")
     columns: str | None = Field(
         None, description="names of the columns of a file without a header: user_id,item_id,rating,timestamp"
     )
@@ -65,7 +65,7 @@ class TableParams(Params):
 class Table(Source):
     """Reads any interaction table; `-p user=… -p item=… -p timestamp=…` name its columns.
 
-    Delimited text, JSON lines, JSON arrays, Python literals, Parquet and Arrow, packed by gzip or zstd or not. Times
+    Delimited text, JSON lines, JSON arrays, Python literals, Parquet and Arrow, gzip and zstd. Times
     are seconds, milliseconds, microseconds or nanoseconds, as their size tells, or dates and date-times.
     """
 

@@ -27,7 +27,7 @@ class WindowsParams(Params):
     candidates: str | None = Field(
         None, description="column of the ids that a row ranks, a list literal, its target among them (--task rank)"
     )
-    encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
+    encoding: str = Field("utf-8", description="encoding of files without a byte order mark, such as latin-1")
 
 
 class Windows(Source):

@@ -24,7 +24,7 @@ class YelpParams(Params):
 
 
 class Yelp(Source):
-    """Reads `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`, packed or not.
+    """Reads `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`, compressed or not.
 
     The rating is the stars, a genre a category; the city tells apart businesses of one name. Businesses without a
     review are left out.

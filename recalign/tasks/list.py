@@ -24,7 +24,6 @@ class ListTask(Task):
     name = "list"
     summary = "several targets per row"
     decoders = ("greedy", "sample", "bon")
-    titles_per_response = TITLES
 
     def shape(self, targets: int | None, stride: int | None, list_length: int | None, candidates: int = 0) -> Shape:
         """Ten targets, five titles, a training window at every half of the targets, unless told otherwise.

@@ -23,7 +23,6 @@ class NextTask(Task):
     name = "next"
     summary = "one target per row"
     decoders = ("beam", "exact", "greedy")
-    titles_per_response = 1
 
     def shape(self, targets: int | None, stride: int | None, list_length: int | None, candidates: int = 0) -> Shape:
         """One target and one title; a training window at every event.

@@ -30,7 +30,6 @@ class RankTask(Task):
     name = "rank"
     summary = "one positive among candidates"
     decoders = ("judge", "head", "list")
-    titles_per_response = CANDIDATES
     prepare_defaults: ClassVar[dict[str, Any]] = {
         "history": HISTORY,
         "candidates": CANDIDATES,

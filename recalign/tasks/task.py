@@ -55,7 +55,6 @@ class Task(ABC):
         name: the name that users type and that datasets and models record.
         summary: one line for help texts.
         decoders: names of decoders that serve the task; the first is the default.
-        titles_per_response: K unless `prepare` is told otherwise.
         prepare_defaults: defaults of `prepare` that the task has of its own.
         cutoffs: k of the ranking metrics that `eval` measures unless told otherwise.
         asks: whether rows ask about single candidates (see `questions`).
@@ -68,7 +67,6 @@ class Task(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     decoders: ClassVar[tuple[str, ...]]
-    titles_per_response: ClassVar[int]
     prepare_defaults: ClassVar[dict[str, Any]] = {}
     cutoffs: ClassVar[tuple[int, ...]] = (3, 5, 10)
     asks: ClassVar[bool] = False

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class LocalParams(Params):
-    """Parameters."""
+    """Parameters of `local`."""
 
     model: str = Field("", description="a run folder of sft or align, a Hugging Face folder or a hub name")
-    temperature: float = Field(0.7, ge=0, description="of sampling; 0 takes the most probable token")
+    temperature: float = Field(0.7, ge=0, description="temperature of sampling; 0 takes the most probable token")
     max_tokens: int = Field(256, ge=1, description="maximum number of tokens of a rationale")
     batch_size: int = Field(32, ge=1, description="candidates asked about at a time")
 
@@ -51,7 +51,7 @@ class Local(Teacher):
 
     @property
     def batch_size(self) -> int:
-        """As the parameter says."""
+        """Return how many questions are asked at a time, as the parameter says."""
         return int(self.params.batch_size)
 
     def begin(self, context: TeacherContext) -> None:

@@ -24,7 +24,7 @@ THINKING = "</think>"
 
 
 class OpenAiParams(Params):
-    """Parameters."""
+    """Parameters of `openai`."""
 
     model: str = Field("", description="name of the model at the endpoint; empty: the environment's OPENAI_MODEL")
     base_url: str = Field(
@@ -33,7 +33,7 @@ class OpenAiParams(Params):
         "OPENAI_BASE_URL, or OpenAI's own",
     )
     key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
-    temperature: float | None = Field(None, ge=0, description="of sampling; by default what the endpoint does")
+    temperature: float | None = Field(None, ge=0, description="temperature of sampling; by default the endpoint's own")
     max_tokens: int = Field(1024, ge=1, description="maximum number of tokens of a reply, thinking included")
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="name by which the endpoint takes that maximum"
@@ -96,7 +96,7 @@ class OpenAiTeacher(Teacher):
 
     @property
     def concurrency(self) -> int:
-        """As the parameter says."""
+        """Return how many questions are asked at a time, as the parameter says."""
         return int(self.params.concurrency)
 
     def begin(self, context: TeacherContext) -> None:

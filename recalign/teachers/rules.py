@@ -19,7 +19,7 @@ NAMED = 3
 
 
 class RulesParams(Params):
-    """Parameters."""
+    """Parameters of `rules`."""
 
     threshold: float = Field(
         0.7, gt=0, le=1, description="recommends what has more evidence than this share of the items new to the user"

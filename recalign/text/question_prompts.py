@@ -27,7 +27,7 @@ TEXT_WORDS = 100
 """Words of an item's text that a prompt shows at most (as R2ec cuts descriptions)."""
 FIRST_DATE = 315_532_800.0
 """1980 in seconds: smaller times are no dates but counts."""
-PROBE = chr(0x10FFFD)
+PLACEHOLDER = chr(0x10FFFD)
 """What stands for the candidate where the text before it is looked for; a private code point."""
 
 
@@ -215,14 +215,14 @@ class QuestionPrompts:
         hide = (lambda text: text) if literal is None else literal.hide
         history = [self._shown(int(item), hide, row, place) for place, item in enumerate(row.history)]
         common: dict[str, Any] = dict(history=history, profile=hide(row.profile), form=form)
-        probe = self._render(ShownItem(PROBE, [PROBE], PROBE), common)
-        at = probe.find(PROBE)
+        shown = self._render(ShownItem(PLACEHOLDER, [PLACEHOLDER], PLACEHOLDER), common)
+        at = shown.find(PLACEHOLDER)
         if at < 0:
             raise UserError(
                 f"The template {self.prompts.template.name} does not show the candidate that a question is about.",
                 "Write {{ candidate }} in it where `candidate` is set, after the history.",
             )
-        shared = probe[: probe.rfind("\n", 0, at) + 1]
+        shared = shown[: shown.rfind("\n", 0, at) + 1]
         yield shared
         for item in items:
             text = self._render(self._shown(int(item), hide), common)

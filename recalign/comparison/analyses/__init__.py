@@ -32,7 +32,7 @@ class Analyses:
         return bool(self.groups or self.variations)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; tests have the share of users alike, too."""
+        """Return what JSON files hold of it; tests have the share of users alike, too."""
         told = asdict(self)
         for each in told["groups"]:
             for part in each["parts"]:

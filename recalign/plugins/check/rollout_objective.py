@@ -14,12 +14,12 @@ from recalign.plugins.check.losses import loss_problems
 
 def problems(objective: RolloutObjective) -> Iterator[str]:
     """Try credit and loss on two groups, one of them without variance; yield one line per problem."""
-    if objective.needs.rollouts == "beam" and objective.tasks != {"next"}:
+    if objective.needs.ranked and objective.tasks != {"next"}:
         yield f"{type(objective).__name__}.tasks must be {{'next'}}: a beam search finds single titles"
     random = torch.Generator().manual_seed(0)
     rewards = torch.rand(GROUPS, SAMPLES, generator=random, dtype=torch.float64)
     rewards[1] = 0.0  # a group without variance
-    length = 1 if objective.needs.rollouts == "beam" else 3
+    length = 1 if objective.needs.ranked else 3
     groups = Groups(
         rewards=rewards,
         reference_rewards=torch.rand(GROUPS, REFERENCES, generator=random, dtype=torch.float64)
@@ -27,7 +27,7 @@ def problems(objective: RolloutObjective) -> Iterator[str]:
         else None,
         items=torch.randint(ITEMS, (GROUPS, SAMPLES, length), generator=random),
         scores=-torch.rand(GROUPS, SAMPLES, generator=random, dtype=torch.float64).sort(descending=True).values,
-        ranked=objective.needs.rollouts == "beam",
+        ranked=objective.needs.ranked,
     )
     advantages = objective.credit(groups).advantages
     if tuple(advantages.shape) not in {(GROUPS, SAMPLES), (GROUPS, SAMPLES, length)}:

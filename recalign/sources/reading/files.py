@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recalign.errors import UserError, closest
-from recalign.sources.reading.compression import DAMAGED, packing, unpacked
+from recalign.sources.reading.compression import DAMAGED, compression, decompressed
 from recalign.sources.reading.meter import metered
 
 BLOCK = 8 << 20
@@ -89,7 +89,7 @@ def blocks(file: Path, encoding: str) -> Iterator[bytes]:
     """
     lines = 0
     try:
-        with file.open("rb") as raw, unpacked(raw) as stream:
+        with file.open("rb") as raw, decompressed(raw) as stream:
             block = _filled(stream.read)
             mark = next((mark for mark in MARKS if block.startswith(mark)), b"")
             encoding = codec(MARKS.get(mark, encoding))
@@ -99,10 +99,10 @@ def blocks(file: Path, encoding: str) -> Iterator[bytes]:
                 lines += part.count(b"\n")
                 yield part
     except DAMAGED as error:
-        if packing(file) is None:
+        if compression(file) is None:
             raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', '') or error}.", "Check it.") from None
         raise UserError(
-            f"{file} is damaged or cut off: its {packing(file)} data break off after line {lines} ({error}).",
+            f"{file} is damaged or cut off: its {compression(file)} data break off after line {lines} ({error}).",
             "Download it again, and compare its size with the original's.",
         ) from None
 

@@ -26,7 +26,7 @@ class RolloutFamily(Family[RolloutObjective]):
     def check_reward(self, objective: RolloutObjective, expression: MetricExpression, dataset: PreparedDataset) -> None:
         """Refuse `@k` beyond the lists that are sampled, and a reward that reads ranks where there are none."""
         check_cutoffs(expression, dataset.list_length)
-        if "ranks" in expression.reads and objective.needs.rollouts == "sample":
+        if "ranks" in expression.reads and not objective.needs.ranked:
             raise UserError(
                 f"The reward {expression.text} compares the ranked titles of a beam search; {objective.name} samples.",
                 "Use --objective rere, or a reward such as ndcg.",

@@ -99,7 +99,7 @@ def check_groups(engine: PolicyEngine, objective: RolloutObjective, rows: Rows, 
     """
     needs, everything = objective.needs, np.ones(len(engine.catalogue), dtype=bool)
     width = needs.group_size
-    found = fewest_available(rows, width, everything, engine.excluded, indices) if needs.rollouts == "beam" else None
+    found = fewest_available(rows, width, everything, engine.excluded, indices) if needs.ranked else None
     if found is not None:
         row, left = found
         raise UserError(
@@ -137,7 +137,7 @@ def make_rollout(
     Raises:
         UserError: the reward or the objective misbehaves (the plugin and its package are named).
     """
-    ranked = objective.needs.rollouts == "beam"
+    ranked = objective.needs.ranked
     make = _searched if ranked else _sampled
     completions, sampled, scores = make(engine, rows, objective, list_length=list_length, seed=seed, step=step)
     items = completions.items.view(len(rows), -1, list_length)

@@ -20,10 +20,10 @@ FORMS = {
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_is_read_packed_or_not_with_or_without_a_byte_order_mark(tmp_path, name, packing, encoding):
-    file = pack(tmp_path / (name + packing), FORMS[name].encode(encoding))
+def test_every_form_is_read_packed_or_not_with_or_without_a_byte_order_mark(tmp_path, name, suffix, encoding):
+    file = pack(tmp_path / (name + suffix), FORMS[name].encode(encoding))
     table = open_table(file)
     assert list(table.schema) == ["user", "title"]
     assert records(table) == ([("a", "Café"), ("b", "Ü")], [1, 2], {})
@@ -46,10 +46,10 @@ def test_members_that_follow_each_other_are_one_file(tmp_path):
         assert records(open_table(whole))[0] == [("1", "2"), ("3", "4")]
 
 
-@pytest.mark.parametrize("packing", [".gz", ".zst"])
-def test_a_file_that_is_cut_off_says_after_which_line(tmp_path, packing):
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_file_that_is_cut_off_says_after_which_line(tmp_path, suffix):
     lines = "".join(f"{a},{b}\n" for a, b in np.random.default_rng(0).random((20_000, 2)))
-    file = pack(tmp_path / f"x.csv{packing}", "a,b\n" + lines)
+    file = pack(tmp_path / f"x.csv{suffix}", "a,b\n" + lines)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(UserError, match=r"data break off after line \d+") as error:
         records(open_table(file))
