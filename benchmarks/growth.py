@@ -14,8 +14,8 @@ from grpo import our_step
 from machine import gemm_ceiling, generated_paths
 from peers import DictTrie, generate_beams
 from recalign.api import Catalogue, Row
-from recalign.decoding import prepacked as kernels
 from recalign.decoding.engine import PolicyEngine
+from recalign.models import prepacked as kernels
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.prompts import Prompter
 from setting import Setting

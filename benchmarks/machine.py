@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recalign.decoding.prepacked import prepacked
+from recalign.models.prepacked import prepacked
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.trie import TitleTrie
 from timing import Pairs, alternate

@@ -154,7 +154,7 @@ class BaselineResult(PredictionsResult):
     seconds: float = Field(description="time of fitting")
 
 
-class Measured(Printed):
+class Figures(Printed):
     """One system's figures."""
 
     metrics: dict[str, Mean] = Field(description="metric -> mean, interval, rows")
@@ -162,7 +162,7 @@ class Measured(Printed):
     rows: int = Field(description="rows")
 
 
-class EvalResult(Measured):
+class EvalResult(Figures):
     """Figures of predictions, as `metrics.json` has them."""
 
     out: str = Field(description="run folder, with `per_user.parquet` and `metrics.json`")
@@ -172,7 +172,7 @@ class EvalResult(Measured):
     split: str = Field(description="whose rows were answered")
     list_length: int = Field(description="K")
     higher_is_better: dict[str, bool | None] = Field(description="metric -> direction; null: neither")
-    baselines: dict[str, Measured] = Field(description="recommender -> its figures on the same rows")
+    baselines: dict[str, Figures] = Field(description="recommender -> its figures on the same rows")
 
 
 class ExplainResult(Printed):
@@ -217,7 +217,7 @@ class CompareResult(Printed):
     files: list[str] = Field(description="files that were written")
 
 
-class Step(Printed):
+class PrintedStep(Printed):
     """One step of a recipe."""
 
     id: str = Field(description="step and place in the sweep")
@@ -231,7 +231,7 @@ class RunResult(Printed):
 
     recipe: str = Field(description="its name")
     out: str = Field(description="folder of its steps")
-    steps: list[Step] = Field(description="in order")
+    steps: list[PrintedStep] = Field(description="in order")
 
 
 class PluginsResult(Printed):

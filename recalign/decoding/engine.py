@@ -20,13 +20,13 @@ from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, 
 from recalign.decoding.constraint import ListConstraint
 from recalign.decoding.exact_search import ExactSearch
 from recalign.decoding.hidden_states import follow, last_hidden_states, takes_tree_mask
-from recalign.decoding.prepacked import prepacked
 from recalign.decoding.prompt_cache import CHAIN, TREE, Cost, PromptCache, SharedPromptCache, room
 from recalign.decoding.questions import EngineQuestions
 from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
 from recalign.decoding.uncached import UncachedPrompts
 from recalign.errors import UserError
+from recalign.models.prepacked import prepacked
 
 if TYPE_CHECKING:
     from recalign.models.policy import Policy

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from recalign.decoding.key_values import KeyValues
-from recalign.decoding.prepacked import replaced_forward
 from recalign.decoding.shared_attention import (
     AttentionPass,
     ContinuationPass,
@@ -22,6 +21,7 @@ from recalign.decoding.shared_attention import (
     SiblingPass,
     Stored,
 )
+from recalign.models.prepacked import replaced_forward
 
 WORTH_A_PASS = 16
 """Tokens at the beginning of all prompts that are encoded in a pass of their own."""

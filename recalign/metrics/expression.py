@@ -73,19 +73,11 @@ class MetricExpression:
         """Return whether every term means anything for a row."""
         return all(_defined_for(_per_list(term), row) for term in self.terms)
 
-    def score_terms(self, lists: ListBatch) -> dict[str, np.ndarray]:
-        """Return the values of each term before weighting: text -> float64 [N].
-
-        Raises:
-            UserError: a metric raises, or returns another shape or a value that is not finite.
-        """
-        return {term.text: _score(_per_list(term), lists) for term in self.terms}
-
     def score(self, lists: ListBatch) -> np.ndarray:
         """Return the values of N lists: float64 [N], finite.
 
         Raises:
-            UserError: as `score_terms`.
+            UserError: a metric raises, or returns another shape or a value that is not finite.
         """
         total = np.zeros(len(lists))
         for term in self.terms:

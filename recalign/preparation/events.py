@@ -15,7 +15,7 @@ from recalign.preparation.forms import lookalikes, one_id
 from recalign.preparation.interactions import Interactions, in_order
 from recalign.preparation.items import CleanItems
 from recalign.preparation.repeats import tied, without_repeats
-from recalign.preparation.rules import Account, Rule, rules_of
+from recalign.preparation.rules import Account, InteractionRule, rules_of
 from recalign.preparation.times import describe, in_seconds, row_order
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def read_events(
     rows = in_order(rows, options.ties, seed)
     stays, repeats = without_repeats(rows.user, rows.item, rows.time, rows.rating, options.duplicates)
     if stays is not None:
-        rows = account.apply([Rule(f"--duplicates {options.duplicates}", lambda _: stays)], rows)
+        rows = account.apply([InteractionRule(f"--duplicates {options.duplicates}", lambda _: stays)], rows)
     rules = rules_of(options)
     rows = account.apply(rules, rows)
     facts |= {**repeats, "rules": account.steps, "times": describe(rows.time)}

@@ -52,20 +52,7 @@ def read_windows(
         for code, name in enumerate(SPLITS)
         if name in windows
     ]
-    frame = pl.concat(parts)
-    bad = frame.filter(pl.col("item").list.eval(pl.element().is_null().any()).list.first())
-    if bad.height and not drop_invalid:
-        first = bad.row(0, named=True)
-        unknown = next(i for i, code in zip(first["item_ids"], first["item"], strict=True) if code is None)
-        raise UserError(
-            f"{bad.height} of {frame.height} windows name items that the catalogue lacks, first in row "
-            f"{first['row'] + 1} of {SPLITS[first['split']]}: item {unknown!r}.",
-            "Complete the items, or pass --drop-invalid.",
-        )
-    clean = pl.col("item").list.eval(pl.element().is_not_null().all()).list.first()
-    frame = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
-    if not frame.height:
-        raise UserError("The source has no windows.", "Check the files and columns.")
+    frame, dropped = _of_known_items(pl.concat(parts), drop_invalid)
     frame, facts = _with_candidates(frame, ranks)
     raw = frame["user_id"].unique()
     standing = one_id(raw, items.same_ids)
@@ -87,12 +74,36 @@ def read_windows(
     facts |= {
         "windows_read": frame.height,
         "duplicate_windows": frame.height - distinct,
-        "dropped_events": bad.height,
+        "dropped_events": dropped,
         "times": describe(frame["timestamp"].to_numpy()),
         "lookalike_user_ids": lookalikes(users),
         "user_ids_joined": len(raw) - len(users),
     }
     return log, frame["split"].to_numpy(), facts
+
+
+def _of_known_items(frame: pl.DataFrame, drop_invalid: bool) -> tuple[pl.DataFrame, int]:
+    """Leave out the windows of items that the catalogue lacks; returns the others, and how many those are.
+
+    Raises:
+        UserError: there are some, which are not to be left out, or there is no other window.
+    """
+    import polars as pl
+
+    bad = frame.filter(pl.col("item").list.eval(pl.element().is_null().any()).list.first())
+    if bad.height and not drop_invalid:
+        first = bad.row(0, named=True)
+        unknown = next(i for i, code in zip(first["item_ids"], first["item"], strict=True) if code is None)
+        raise UserError(
+            f"{bad.height} of {frame.height} windows name items that the catalogue lacks, first in row "
+            f"{first['row'] + 1} of {SPLITS[first['split']]}: item {unknown!r}.",
+            "Complete the items, or pass --drop-invalid.",
+        )
+    clean = pl.col("item").list.eval(pl.element().is_not_null().all()).list.first()
+    kept = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
+    if not kept.height:
+        raise UserError("The source has no windows.", "Check the files and columns.")
+    return kept, bad.height
 
 
 def _with_candidates(frame: pl.DataFrame, ranks: bool) -> tuple[pl.DataFrame, dict[str, Any]]:

@@ -95,7 +95,8 @@ class HuggingFace(Source):
             ids = together(reads).select(pl.col("item_id").unique()).collect().to_series()
             items = self._items(self.params.meta, ids)
             return RawData(items.frame, together(reads), accounts=[*accounts, *items.accounts], partial=True)
-        if title is not None and isinstance(tables[0].schema[title], pl.String):
+        listed = isinstance(tables[0].schema[self._names(tables[0]).item], pl.List)  # whose title is the user's
+        if title is not None and not listed and isinstance(tables[0].schema[title], pl.String):
             frame = pl.concat([self._mentioned(*each, title) for each in zip(tables, reads, strict=True)])
             return RawData(frame, together(reads), accounts=accounts, items_per_event=True)
         ids = together(reads).select(pl.col("item_id").unique()).collect().to_series()
@@ -112,6 +113,7 @@ class HuggingFace(Source):
         table, p = open_table(file), self.params
         if any(isinstance(dtype, pl.Struct) for dtype in table.schema.values()):
             table = Fields(table)
+        around = [name for name in table.schema if name not in (*TITLES, *GENRES)]  # those are of users
         known = (*ITEMS, *LISTS) if p.item is None else (p.item,)
         lists = {
             name: {field.name for field in dtype.inner.fields}
@@ -125,7 +127,7 @@ class HuggingFace(Source):
                     f"{file}: '{p.interactions}' holds {table.schema[p.interactions]}, not lists of objects.",
                     f"{', '.join(lists) or 'No column'} does: name it with -p interactions=COLUMN.",
                 )
-            return Elements(table, p.interactions)
+            return Elements(table, p.interactions, around=around)
         fitting = [name for name, fields in lists.items() if not fields.isdisjoint(known)]
         if not fitting or not set(known).isdisjoint(table.schema.keys() - lists.keys()):
             return table
@@ -134,7 +136,7 @@ class HuggingFace(Source):
                 f"{file} has several columns with lists of objects that name items: {', '.join(fitting)}.",
                 "Name one with -p interactions=COLUMN.",
             )
-        return Elements(table, fitting[0])
+        return Elements(table, fitting[0], around=around)
 
     def _names(self, table: Records) -> Names:
         """The columns of interactions."""
@@ -189,7 +191,7 @@ class HuggingFace(Source):
             loaded: Any = (
                 datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path), self.params.config)
             )
-        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
                 f"The dataset {str(path)!r} cannot be loaded: {_said(error)}.",
                 "Name a folder that is there, or a dataset of the hub as ORG/NAME; -p config=NAME if it has several.",
@@ -204,7 +206,8 @@ class HuggingFace(Source):
 
 def _said(error: Exception) -> str:
     """The first line of what was raised."""
-    return (str(error.args[0]) if error.args else repr(error)).splitlines()[0].rstrip(".")
+    said = str(error) if isinstance(error, OSError) or not error.args else str(error.args[0])
+    return (said or repr(error)).splitlines()[0].rstrip(".")
 
 
 @hookimpl

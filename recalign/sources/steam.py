@@ -120,7 +120,8 @@ class Steam(Source):
         """The elements of the lists of a table whose records are users; days have a year."""
         import polars as pl
 
-        elements = Elements(table, listed, LISTS[listed])
+        users = [name for name in ("username", "user_id") if name in table.schema]
+        elements = Elements(table, listed, LISTS[listed], around=users)
         if "posted" not in elements.schema:
             return elements
         day, year = pl.col("posted").str.strip_prefix("Posted ").str.strip_suffix("."), self.params.year
@@ -131,7 +132,8 @@ class Steam(Source):
             year = max((each for each in found if isinstance(each, int)), default=None)
             year = None if year is None else year + 1
         bare = day.str.contains(r"^\p{L}+ \d{1,2}$") & pl.lit(year is not None)
-        return Elements(table, listed, LISTS[listed], {"posted": pl.when(bare).then(day + f", {year}").otherwise(day)})
+        dated = pl.when(bare).then(day + f", {year}").otherwise(day)
+        return Elements(table, listed, LISTS[listed], around=users, cells={"posted": dated})
 
     def _items(self, file: Path, ids: pl.Series) -> Items:
         """Games that are reviewed."""

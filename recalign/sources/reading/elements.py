@@ -1,4 +1,4 @@
-"""Lists of objects in a record, such as all reviews of a user: every object of such a list is a record of its own."""
+"""Lists in a record, such as all reviews of a user: every element of such a list is a record of its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recalign.sources.reading.cells import MEANINGS, MEND, Column, as_lists
 from recalign.sources.reading.records import NAMED, Batch, Reason, Records, Refusal
 
 if TYPE_CHECKING:
     import polars as pl
 
-NO_LIST = Reason("not a list of objects", "Mend or delete the record.")
+NO_OBJECTS = Reason("not a list of objects", "Mend or delete the record.")
+SHOWN = 80  # characters of a cell that a message shows
+PLACE = (1 << 32) - 1
+"""Bits of an element's number that say its place in the list, from 1; those above say the record."""
 TOGETHER = 1 << 14
 """Records around the lists, whose elements are taken out at once."""
 
@@ -23,12 +27,13 @@ class Elements(Records):
     """The elements of a list of objects, each with the cells of the record that the list stands in.
 
     A cell of the element hides one of the record by the same name. Records with an empty list, or none, have no
-    elements. An element's number is that of the record and its place in the list together; `where` tells them apart.
+    elements.
 
     Args:
         table: the records.
         column: of the lists: a list of structs, or the text of the JSON of one.
         fields: keys of the objects, where the lists are JSON.
+        around: columns of the record that its elements keep.
         cells: column -> an expression over the columns that stands in for it.
     """
 
@@ -37,6 +42,8 @@ class Elements(Records):
         table: Records,
         column: str,
         fields: Sequence[str] = (),
+        *,
+        around: Sequence[str],
         cells: Mapping[str, pl.Expr] | None = None,
     ) -> None:
         import polars as pl
@@ -45,63 +52,98 @@ class Elements(Records):
         self._table, self._column, self._cells = table, column, dict(cells or {})
         dtype = table.schema[column]
         self._listed = isinstance(dtype, pl.List)
-        inner = (
-            {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[union-attr]
-            if isinstance(dtype, pl.List)
-            else dict.fromkeys(fields, pl.String())
-        )
-        self._inner = list(inner)
-        around = {name: each for name, each in table.schema.items() if name != column and name not in inner}
-        self.schema = {**around, **inner}
+        objects = {each.name: each.dtype for each in dtype.inner.fields} if isinstance(dtype, pl.List) else {}  # type: ignore[union-attr]
+        self._inner = objects or dict.fromkeys(fields, pl.String())
+        kept = [name for name in around if name not in (column, *self._inner)]
+        self.schema = {**{name: table.schema[name] for name in kept}, **self._inner}
 
     def where(self, number: int) -> str:
         """Return the place of the record and, of an element, its place in the list."""
-        record, element = number >> 32, number & 0xFFFFFFFF
-        return self._table.where(record) + (f", element {element} of {self._column}" if element else "")
+        return _where(self._table, self._column, number)
+
+    def order(self, number: np.ndarray) -> np.ndarray:
+        """Return the places in the lists."""
+        return (number & PLACE) - 1
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Read the file. Arguments and errors: as the base's."""
         around = [name for name in columns if name not in self._inner]
         for batch in self._table.batches([*around, self._column]):
-            yield Batch(self._none(columns), np.zeros(0, np.int64), [_shifted(each) for each in batch.refused])
-            for start in range(0, batch.frame.height, TOGETHER):
-                part = batch.frame.slice(start, TOGETHER)
-                yield self._taken_out(part, batch.number[start : start + TOGETHER], columns)
+            refused = [_shifted(each) for each in batch.refused]
+            for start in range(0, max(1, batch.frame.height), TOGETHER):
+                frame, number = batch.frame.slice(start, TOGETHER), batch.number[start : start + TOGETHER]
+                if not self._listed:
+                    frame, bad = self._parsed(frame, number)
+                    refused += bad
+                frame, number = _taken_out(frame, number, [self._column])
+                frame = frame.unnest(self._column)
+                frame = frame.with_columns(**{name: cell for name, cell in self._cells.items() if name in columns})
+                yield Batch(frame.select(columns), number, refused)
+                refused = []
 
-    def _none(self, columns: Sequence[str]) -> pl.DataFrame:
-        """No elements."""
+    def _parsed(self, frame: pl.DataFrame, number: np.ndarray) -> tuple[pl.DataFrame, list[Refusal]]:
+        """Parse JSON; a record whose text is no list of objects is left without elements, and refused."""
         import polars as pl
 
-        return pl.DataFrame(schema={name: self.schema[name] for name in columns})
+        parsed = [_objects(cell) for cell in frame[self._column]]
+        rows = [[{name: _text(each.get(name)) for name in self._inner} for each in some or ()] for some in parsed]
+        bad = np.array([each is None for each in parsed], bool)
+        said = _complaints(frame[self._column], number, bad)
+        objects = pl.Series(self._column, rows, dtype=pl.List(pl.Struct(self._inner)))
+        return frame.with_columns(objects), [Refusal(NO_OBJECTS, int(bad.sum()), said)] if said else []
 
-    def _taken_out(self, frame: pl.DataFrame, number: np.ndarray, columns: Sequence[str]) -> Batch:
-        """Elements of some records."""
+
+class Aligned(Records):
+    """Lists of a record that go together, such as a user's items and their times: one place of all is one record.
+
+    Records with empty lists have no elements.
+
+    Args:
+        table: the records.
+        lists: column of lists, or of their text -> what else to do than mend one; all are as long as the first.
+    """
+
+    def __init__(self, table: Records, lists: Mapping[str, str]) -> None:
         import polars as pl
 
-        refused: list[Refusal] = []
-        if not self._listed:
-            parsed = [_objects(cell) for cell in frame[self._column]]
-            bad = [index for index, each in enumerate(parsed) if each is None]
-            if bad:
+        self.file, self.place = table.file, table.place
+        self._table, self._lists, self._first = table, dict(lists), next(iter(lists))
+        inner = {name: table.schema[name] for name in lists}
+        inner = {name: each.inner if isinstance(each, pl.List) else pl.String() for name, each in inner.items()}  # type: ignore[misc]
+        self.schema = {**table.schema, **inner}
+
+    def where(self, number: int) -> str:
+        """Return the place of the record and, of an element, its place in the list."""
+        return _where(self._table, self._first, number)
+
+    def order(self, number: np.ndarray) -> np.ndarray:
+        """Return the places in the lists."""
+        return (number & PLACE) - 1
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """Read the file. Arguments and errors: as the base's."""
+        around = [name for name in columns if name not in self._lists]
+        for batch in self._table.batches([*around, *self._lists]):
+            frame, number, refused = batch.frame, batch.number, [_shifted(each) for each in batch.refused]
+            for name, hint in self._lists.items():
+                lists, bad = as_lists(frame[name], Column(name, "list"))
+                said = _complaints(frame[name], number, bad)
+                frame = frame.with_columns(lists.alias(name)).filter(~bad)
+                number, refused = number[~bad], [*refused, *_refusals(f"not {MEANINGS['list']}", hint, bad, said)]
+                length, most = frame[name].list.len(), frame[self._first].list.len()
+                bad = (length != most).to_numpy()
                 said = [
-                    (int(number[i]) << 32, f"{self._column} = {frame[self._column][i][:60]!r}") for i in bad[:NAMED]
+                    (int(number[i]) << 32, f"{name} has {length[i]} values, {self._first} has {most[i]}")
+                    for i in map(int, np.flatnonzero(bad)[:NAMED])
                 ]
-                refused = [Refusal(NO_LIST, len(bad), said)]
-            inner = {name: pl.String() for name in self._inner}
-            rows = [[{name: _text(each.get(name)) for name in inner} for each in some or ()] for some in parsed]
-            frame = frame.with_columns(pl.Series(self._column, rows, dtype=pl.List(pl.Struct(inner))))
-        frame = frame.with_columns(
-            record=pl.Series(number.astype(np.int64)), element=pl.int_ranges(1, pl.col(self._column).list.len() + 1)
-        )
-        frame = frame.filter(pl.col(self._column).list.len() > 0).explode(self._column, "element")
-        numbers = (frame["record"] * (1 << 32) + frame["element"]).to_numpy()
-        frame = frame.drop("record", "element").unnest(self._column)
-        frame = frame.with_columns(**{name: cell for name, cell in self._cells.items() if name in columns})
-        return Batch(frame.select(columns), numbers, refused)
+                frame = frame.filter(~bad)
+                number, refused = number[~bad], [*refused, *_refusals("lists of different lengths", hint, bad, said)]
+            frame, number = _taken_out(frame, number, list(self._lists))
+            yield Batch(frame.select(columns), number, refused)
 
 
 class Fields(Records):
-    """The same records, the keys of whose objects are columns; a column around them hides one by the same name.
+    """The same records, the keys of whose objects are columns too, but for those that a column has the name of.
 
     `datasets` keeps a list of objects as one object of lists, which become columns of lists.
 
@@ -112,8 +154,7 @@ class Fields(Records):
     def __init__(self, table: Records) -> None:
         import polars as pl
 
-        self.file, self.place, self._table = table.file, table.place, table
-        self.schema = {name: each for name, each in table.schema.items() if not isinstance(each, pl.Struct)}
+        self.file, self.place, self._table, self.schema = table.file, table.place, table, dict(table.schema)
         self._of: dict[str, str] = {}
         for name, dtype in table.schema.items():
             for field in dtype.fields if isinstance(dtype, pl.Struct) else ():
@@ -133,9 +174,37 @@ class Fields(Records):
             yield replace(batch, frame=batch.frame.select(cells))
 
 
+def _taken_out(frame: pl.DataFrame, number: np.ndarray, lists: list[str]) -> tuple[pl.DataFrame, np.ndarray]:
+    """Elements of some records, and their numbers: the record's, shifted, and the place in the list, from 1."""
+    import polars as pl
+
+    length = pl.col(lists[0]).list.len()
+    frame = frame.with_columns(pl.Series(" record", number.astype(np.int64) << 32))
+    frame = frame.filter(length > 0).with_columns(pl.int_ranges(1, length + 1).alias(" element"))
+    frame = frame.explode([*lists, " element"])
+    return frame.drop(" record", " element"), (frame[" record"] + frame[" element"]).to_numpy()
+
+
+def _where(table: Records, column: str, number: int) -> str:
+    """The place of an element, or of a whole record, as `_taken_out` numbers them."""
+    record, element = number >> 32, number & PLACE
+    return table.where(record) + (f", element {element} of {column}" if element else "")
+
+
 def _shifted(refusal: Refusal) -> Refusal:
-    """The same, its records numbered as elements are."""
+    """The same, its records numbered as `_taken_out` does."""
     return Refusal(refusal.reason, refusal.count, [(number << 32, said) for number, said in refusal.first])
+
+
+def _complaints(cells: pl.Series, number: np.ndarray, bad: np.ndarray) -> list[tuple[int, str]]:
+    """The first records that are refused, with their cells."""
+    first = map(int, np.flatnonzero(bad)[:NAMED])
+    return [(int(number[i]) << 32, f"{cells.name} = {cells[i]!r}"[:SHOWN]) for i in first]
+
+
+def _refusals(text: str, hint: str, bad: np.ndarray, said: list[tuple[int, str]]) -> list[Refusal]:
+    """The refusal of some records, if there are any."""
+    return [Refusal(Reason(text, f"{MEND} {hint}".strip()), int(bad.sum()), said)] if said else []
 
 
 def _objects(cell: str | None) -> list[dict[str, Any]] | None:

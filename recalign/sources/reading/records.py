@@ -134,6 +134,14 @@ class Records(ABC):
         """
         return f"{self.place} {number}"
 
+    def order(self, number: np.ndarray) -> np.ndarray:
+        """Return the times of records whose order is their time.
+
+        Args:
+            number: [n] of records, as batches have them.
+        """
+        return number - 1
+
     def lazy(self, without: np.ndarray) -> pl.LazyFrame:
         """Return a frame that streams the records that can be read.
 

@@ -30,7 +30,7 @@ ORDERS = 0x0D0E5
 
 
 @dataclass(frozen=True)
-class Part:
+class RankingPart:
     """Some of the sets of a rollout.
 
     Args:
@@ -105,13 +105,13 @@ class Sets:
         """[U, ...] values of rows, for each of their sets: [S, ...]."""
         return of_rows.repeat_interleave(self.group_size, dim=0)
 
-    def part(self, numbers: torch.Tensor | None = None) -> Part:
+    def part(self, numbers: torch.Tensor | None = None) -> RankingPart:
         """Return some sets (ascending numbers), or all."""
         numbers = torch.arange(len(self)) if numbers is None else numbers
         answers = torch.isin(self.set_of, numbers).nonzero()[:, 0]
         width = self.items.shape[1]
         place = torch.searchsorted(numbers, self.set_of[answers]) * width + self.column[answers]
-        return Part(numbers, answers, place, width)
+        return RankingPart(numbers, answers, place, width)
 
     def noise(self, orders: int, seed: int, step: int) -> torch.Tensor:
         """[S, M, K] uniform numbers in [0, 1), by (seed, step, row, set, order, item) and nothing else."""

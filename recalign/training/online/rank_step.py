@@ -16,7 +16,7 @@ from recalign.decoding.engine import PolicyEngine
 from recalign.tasks.rank import candidates_of
 from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.online import diagnostics
-from recalign.training.online.rank_rollouts import Part, RankRollout, make_rankings
+from recalign.training.online.rank_rollouts import RankingPart, RankRollout, make_rankings
 from recalign.training.processes import averaged, process
 from recalign.training.speed import Work
 
@@ -140,7 +140,7 @@ class RankStep:
             figures["sampling_gap"] = self._gap(rollout)
         return dict(figures)
 
-    def _pass(self, rollout: RankRollout, part: Part, engine: PolicyEngine) -> PassResult:
+    def _pass(self, rollout: RankRollout, part: RankingPart, engine: PolicyEngine) -> PassResult:
         """Run the model over some sets, as far as the loss reads more than sampling came by; gradients flow."""
         needs, answers = self.objective.needs, take(rollout.answers, part.answers)
         logps, states = torch.zeros_like(answers.logps), answers.states
@@ -160,7 +160,7 @@ class RankStep:
             states = states.detach()
         return PassResult(part.grid(self.objective.scores(states)), logps)
 
-    def _batch(self, rollout: RankRollout, part: Part, found: PassResult, measured_kl: bool) -> RankBatch:
+    def _batch(self, rollout: RankRollout, part: RankingPart, found: PassResult, measured_kl: bool) -> RankBatch:
         device, sets, responses = self.policy.device, rollout.sets, None
         assert self.old is not None, "set before the first loss"
         if self.objective.needs.responses:
@@ -186,7 +186,7 @@ class RankStep:
             responses=responses,
         )
 
-    def _parts(self, rollout: RankRollout) -> tuple[list[Part], int]:
+    def _parts(self, rollout: RankRollout) -> tuple[list[RankingPart], int]:
         """Cut the sets into parts that fit the token budget, a row's next to each other; also the largest in tokens.
 
         What a pass over all of them has to run is counted as work.

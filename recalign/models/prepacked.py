@@ -1,0 +1,159 @@
+"""Faster linear layers on a CPU: weights that stand still are laid out once for oneDNN.
+
+PyTorch multiplies float32 matrices with MKL, which lays the weights out anew in every call, and does not use all that
+processors of other makers than its own can do. Same products, summed in another order. During inference all weights
+stand still; while an adapter is trained, those of its base do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+MOST = 2**31
+"""Bytes of layouts at most: they are copies of the weights."""
+ROWS = 64
+"""Rows that the layout is chosen for; others differ little."""
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+
+@contextlib.contextmanager
+def prepacked(model: torch.nn.Module) -> Iterator[None]:
+    """Let a model's plain linear layers use weights laid out for oneDNN, which must not change within; no gradients.
+
+    Layers that are not float32 on a CPU keep their own product, or that somebody gave another forward, and so do all
+    where there is no oneDNN, under autocast, or where the copies would be too large.
+    """
+    layers = _plain_layers(model)
+    if sum(layer.weight.nbytes for layer in layers) > MOST:
+        layers = []
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(replaced_forward(layer, _product(layer.weight, layer.bias)))
+        yield
+
+
+@contextlib.contextmanager
+def prepacked_frozen(model: torch.nn.Module) -> Iterator[None]:
+    """Let those of a model's plain linear layers that are frozen use weights laid out for oneDNN, gradients included.
+
+    The gradient of a layer's input is a product with the same weights, transposed, which are laid out for that too.
+    Both layouts are made when they are first needed, and kept. A layer that is unfrozen within has its own product
+    again; weights that are changed have new layouts, if autograd can see the change: adapters, which peft merges by
+    way of `weight.data`, are merged outside. Exceptions are those of `prepacked`, which may be used within and leaves
+    these layers as they are.
+    """
+    layers = [layer for layer in _plain_layers(model) if _is_frozen(layer)]
+    if 2 * sum(layer.weight.nbytes for layer in layers) > MOST:
+        layers = []
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(replaced_forward(layer, _FrozenProduct(layer)))
+        yield
+
+
+@contextlib.contextmanager
+def replaced_forward(module: torch.nn.Module, forward: Product) -> Iterator[None]:
+    """Let a module compute something else; put back at the end what it had."""
+    before = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = before
+
+
+class _FrozenProduct:
+    """What a frozen linear layer computes, with layouts of its weights that are made when they are first needed.
+
+    Args:
+        layer: may be unfrozen, and its weights changed, at any time.
+    """
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        self.layer = layer
+        self._forward: Product | None = None
+        self._backward: Product | None = None
+        self._laid_out: tuple[int, int] | None = None
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.layer.weight, self.layer.bias
+        if not _is_frozen(self.layer) or torch.is_autocast_enabled("cpu"):
+            return F.linear(inputs, weight, bias)
+        now = weight.data_ptr(), weight._version
+        if self._laid_out != now:
+            self._laid_out, self._forward, self._backward = now, None, None
+        return _FrozenLinear.apply(inputs, self)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return x W^T + b."""
+        if self._forward is None:
+            self._forward = _product(self.layer.weight, self.layer.bias)
+        return self._forward(inputs)
+
+    def backward(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of the input: g W."""
+        if self._backward is None:
+            self._backward = _product(self.layer.weight.detach().t().contiguous(), None)
+        return self._backward(gradient)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """A frozen linear layer; nothing of its input is kept for the backward pass."""
+
+    @staticmethod
+    def forward(context: Any, inputs: torch.Tensor, product: _FrozenProduct) -> torch.Tensor:
+        context.product = product
+        return product.forward(inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return context.product.backward(gradient), None
+
+
+def _plain_layers(model: torch.nn.Module) -> list[torch.nn.Linear]:
+    """The linear layers that compute what PyTorch's do, in float32 on a CPU; none where oneDNN is missing."""
+    if not _available():
+        return []
+    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear and "forward" not in vars(layer)]
+    return [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32]
+
+
+def _is_frozen(layer: torch.nn.Linear) -> bool:
+    return not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def _product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    """What a linear layer computes."""
+    ready = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+
+    def product(inputs: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            return F.linear(inputs, weight, bias)
+        return torch.ops.mkldnn._linear_pointwise(inputs, ready, bias, "none", [], "")
+
+    return product
+
+
+@cache
+def _available() -> bool:
+    """Whether this build of PyTorch has oneDNN's linear layers, as its own compiler uses them, and they are right."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    inputs, weight, bias = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3), torch.arange(4.0)
+    try:
+        with torch.no_grad():
+            found = _product(weight, bias)(inputs)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return torch.equal(found, F.linear(inputs, weight, bias))

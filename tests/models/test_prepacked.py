@@ -1,0 +1,227 @@
+import copy
+
+import pytest
+import torch
+from peft import load_peft_weights
+
+from recalign.models import prepacked as kernels
+from recalign.models.checkpointing import checkpoint_gradients
+from recalign.models.lora import LoraOptions, attach_adapter
+from recalign.models.prepacked import prepacked, prepacked_frozen
+from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@torch.no_grad()
+def test_logits_are_those_of_the_plain_layers_which_come_back(kind):
+    model = tiny_model(kind)
+    tokens = torch.arange(12).view(2, 6)
+    wanted = model(tokens).logits
+    with prepacked(model):
+        found = model(tokens).logits
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(model(tokens).logits, wanted)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@torch.no_grad()
+def test_each_use_has_the_weights_of_its_time():
+    layer = torch.nn.Linear(8, 4)
+    inputs = torch.randn(3, 8)
+    for _ in range(2):
+        with prepacked(layer):
+            torch.testing.assert_close(layer(inputs), torch.nn.functional.linear(inputs, layer.weight, layer.bias))
+        layer.weight.data = layer.weight.data * 2
+
+
+def test_other_kinds_of_layers_are_left_alone():
+    class Scaled(torch.nn.Linear):
+        def forward(self, inputs):
+            return 3 * super().forward(inputs)
+
+    model = torch.nn.Sequential(Scaled(8, 8), torch.nn.Linear(8, 4, dtype=torch.float64))
+    with prepacked(model):
+        assert not any("forward" in vars(module) for module in model)
+
+
+def test_a_layer_that_was_given_another_forward_keeps_it():
+    layer = torch.nn.Linear(4, 4)
+    layer.forward = lambda inputs: 100 * inputs
+    with prepacked(layer):
+        assert layer(torch.ones(1, 4)).tolist() == [[100.0] * 4]
+    assert layer(torch.ones(1, 4)).tolist() == [[100.0] * 4]
+
+
+@torch.no_grad()
+def test_weights_that_lie_otherwise_in_memory_and_inputs_without_rows():
+    for weight in (torch.randn(33, 17).t(), torch.randn(17, 66)[:, ::2], torch.randn(30, 33)[5:22]):
+        layer = torch.nn.Linear(33, 17)
+        layer.weight = torch.nn.Parameter(weight)
+        for inputs in (torch.randn(5, 33), torch.randn(2, 33, 3).transpose(1, 2), torch.randn(1, 0, 33)):
+            wanted = layer(inputs)
+            with prepacked(layer):
+                torch.testing.assert_close(layer(inputs), wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_under_autocast_the_plain_layers_serve():
+    model = tiny_model("llama")
+    tokens = torch.arange(12).view(2, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = model(tokens).logits
+        with prepacked(model):
+            assert torch.equal(model(tokens).logits, wanted)
+    assert wanted.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("missing", ["memory", "oneDNN"])
+def test_without_room_or_onednn_the_plain_layers_serve(missing, monkeypatch):
+    layer = torch.nn.Linear(8, 4)
+    with prepacked(layer):
+        assert ("forward" in vars(layer)) == kernels._available()
+    if missing == "memory":
+        monkeypatch.setattr(kernels, "MOST", 8 * 4 * 4 - 1)
+    else:
+        monkeypatch.setattr(kernels, "_available", lambda: False)
+    with prepacked(layer):
+        assert "forward" not in vars(layer)
+
+
+@pytest.mark.parametrize("trouble", [AttributeError("no such operator"), RuntimeError("no such primitive"), "wrong"])
+def test_operators_that_are_missing_or_wrong_are_found_out(trouble, monkeypatch):
+    def product(weight, bias):
+        if isinstance(trouble, Exception):
+            raise trouble
+        return lambda inputs: inputs @ weight.T
+
+    monkeypatch.setattr(kernels, "_product", product)
+    assert not kernels._available.__wrapped__()
+
+
+@pytest.mark.skipif(not kernels._available(), reason="this PyTorch has no oneDNN")
+def test_the_engine_uses_them_and_answers_the_same(monkeypatch):
+    paths = random_paths(60)
+    rows = [row(i, [i, 2 * i]) for i in range(4)]
+    used = []
+    product = kernels._product
+    monkeypatch.setattr(kernels, "_product", lambda *arguments: used.append(1) or product(*arguments))
+    model = tiny_model("llama")
+    items, scores = make_engine(paths, model=copy.deepcopy(model)).beam(rows, width=5, size=5, scoring="full")
+    assert len(used) == 7 * 2 + 1
+    monkeypatch.setattr(kernels, "_available", lambda: False)
+    plain, plain_scores = make_engine(paths, model=model).beam(rows, width=5, size=5, scoring="full")
+    assert items.tolist() == plain.tolist()
+    torch.testing.assert_close(scores, plain_scores, atol=1e-5, rtol=0)
+
+
+def adapted():
+    """A tied Llama with an adapter whose B is not zero, so that every gradient is seen."""
+    torch.manual_seed(0)
+    model = attach_adapter(tiny_model("llama", tie_word_embeddings=True), LoraOptions(rank=4), [])
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def losses_and_gradients(model, batches=2):
+    """Of an update that accumulates batches, with a padded row each; gradients are cleared."""
+    losses = []
+    for number in range(batches):
+        tokens = torch.arange(12).add(5 * number).view(2, 6) % 41
+        mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
+        loss = model(tokens, attention_mask=mask, labels=tokens).loss
+        loss.backward()
+        losses.append(loss.item())
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return losses, found
+
+
+def assert_alike(found, wanted):
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+    assert found[1].keys() == wanted[1].keys()
+    for name, gradient in wanted[1].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_an_adapter_has_the_losses_and_gradients_of_the_plain_layers(checkpointed, monkeypatch):
+    model = adapted().train()
+    wanted = losses_and_gradients(model)
+    assert len(wanted[1]) == 2 * 7 * 2 and all(gradient.any() for gradient in wanted[1].values())
+    if checkpointed:
+        checkpoint_gradients(model)
+    used = []
+    product = kernels._product
+    monkeypatch.setattr(kernels, "_product", lambda *arguments: used.append(1) or product(*arguments))
+    with prepacked_frozen(model):
+        assert_alike(losses_and_gradients(model), wanted)
+        # the first layer's query, key and value need no gradient of the embeddings
+        assert len(used) == (2 * (2 * 7 + 1) - 3 if kernels._available() else 0)
+    assert_alike(losses_and_gradients(model), wanted)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_frozen_bias_is_added_and_inputs_that_lie_otherwise_have_their_gradients():
+    layer = torch.nn.Linear(33, 17).requires_grad_(False)
+    for inputs in (torch.randn(2, 33, 3).transpose(1, 2), torch.randn(1, 0, 33), torch.randn(5, 33)):
+        inputs.requires_grad_()
+        (wanted,) = torch.autograd.grad(layer(inputs).cos().sum(), inputs)
+        with prepacked_frozen(layer):
+            (found,) = torch.autograd.grad(layer(inputs).cos().sum(), inputs)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_that_are_trained_keep_their_product_and_so_do_those_that_are_unfrozen_within():
+    trained, frozen = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8).requires_grad_(False)
+    inputs = torch.randn(3, 8)
+    with prepacked_frozen(torch.nn.Sequential(trained, frozen)):
+        assert "forward" not in vars(trained)
+        frozen(inputs)
+        frozen.requires_grad_(True)
+        frozen(inputs).sum().backward()
+    torch.testing.assert_close(frozen.weight.grad, inputs.sum(dim=0).expand(8, 8))
+
+
+def test_weights_that_change_within_are_laid_out_anew():
+    layer = torch.nn.Linear(8, 4).requires_grad_(False)
+    inputs = torch.randn(3, 8, requires_grad=True)
+
+    def check():
+        found = layer(inputs)
+        torch.testing.assert_close(found, torch.nn.functional.linear(inputs, layer.weight, layer.bias))
+        (gradient,) = torch.autograd.grad(found.sum(), inputs)
+        torch.testing.assert_close(gradient, layer.weight.sum(dim=0).expand(3, 8))
+
+    with prepacked_frozen(layer):
+        check()
+        layer.weight.mul_(2)
+        check()
+        layer.weight.data = torch.randn(4, 8)
+        check()
+
+
+def test_a_model_is_saved_and_copied_within_as_without_and_merged_afterwards(tmp_path):
+    model = adapted()
+    tokens = torch.arange(12).view(2, 6)
+    with prepacked_frozen(model), torch.no_grad():
+        wanted = model(tokens).logits
+        model.save_pretrained(tmp_path)
+        assert not [name for name in model.state_dict() if "forward" in name]
+        torch.testing.assert_close(copy.deepcopy(model)(tokens).logits, wanted)
+        with prepacked(model):
+            torch.testing.assert_close(model(tokens).logits, wanted, rtol=1e-4, atol=1e-4)
+    assert len(load_peft_weights(str(tmp_path))) == 2 * 7 * 2
+    merged = model.merge_and_unload()
+    with prepacked_frozen(merged):
+        torch.testing.assert_close(merged(tokens).logits, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_layouts_of_frozen_weights_need_room_for_two(monkeypatch):
+    layer = torch.nn.Linear(8, 4).requires_grad_(False)
+    monkeypatch.setattr(kernels, "MOST", 2 * 8 * 4 * 4 - 1)
+    with prepacked_frozen(layer):
+        assert "forward" not in vars(layer)
+    with prepacked(layer):
+        assert ("forward" in vars(layer)) == kernels._available()
