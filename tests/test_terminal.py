@@ -74,6 +74,7 @@ def test_sft_shows_a_panel_in_which_nothing_is_lost_and_leaves_the_terminal_clea
     assert not terminal.screen.cursor.hidden
 
 
+@pytest.mark.slow
 def test_a_terminal_may_become_narrow_and_low_and_ctrl_c_leaves_it_clean(sft):
     terminal = sft("--max-steps", 100_000, columns=120, lines=40)
     terminal.until(lambda text: "lists after" in text)

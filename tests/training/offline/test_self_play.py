@@ -18,7 +18,7 @@ from recalign.training.offline.self_play import play
 from recalign.training.supervised import SftOptions, train_supervised
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import TrainingOptions
-from recalign.training.validation import Validation
+from recalign.training.validation import Validated, Validation
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 
@@ -102,7 +102,7 @@ def test_rounds_draw_other_rows_and_learn(start, tmp_path):
 
 def test_the_best_round_is_in_place_at_the_end_and_others_are_tidied(start, tmp_path, monkeypatch):
     rewards = iter([0.1, 0.9, 0.1, 0.5, 0.1, 0.7])
-    monkeypatch.setattr(Validation, "score", lambda self: next(rewards))
+    monkeypatch.setattr(Validation, "decode", lambda self: Validated({"reward": next(rewards)}))
     results, weights = self_play_of(start, tmp_path / "out", rounds=3)
     assert results["best_reward"] == 0.9
     assert results["best_update"] == results["rounds"][0]["updates"]
