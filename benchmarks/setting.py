@@ -176,7 +176,7 @@ def read_office(folder: Path, most: int) -> tuple[Catalogue, list[Row], list[Row
     index = {int(item): place for place, item in enumerate(names) if place < most}
     titles: list[str] = []
     for name in list(names.values())[:most]:
-        title = html.unescape(name)
+        title = " ".join(html.unescape(name).split())  # a line's end is what separates titles
         while title in set(titles):
             title += " (2)"
         titles.append(title)
