@@ -21,7 +21,7 @@ from recalign.workflow.signatures import UsageError, command_function, signature
 
 PANELS = {
     "Data and models": ("prepare", "rationales", "sft", "align", "export"),
-    "Recommend and judge": ("decode", "baseline", "eval", "explain", "compare"),
+    "Recommend and judge": ("recommend", "decode", "baseline", "eval", "explain", "compare"),
     "Whole experiments": ("run",),
     "Diagnostics and formats": ("doctor", "schema"),
 }
@@ -67,7 +67,7 @@ def expose(function: Callable[..., dict[str, Any]], name: str = "") -> Callable[
     """Wrap a command function for the shell: --json and --quiet, the result on stdout.
 
     Args:
-        function: of the command.
+        function: of the command; where it returns nothing, it has printed its results itself.
         name: by which `recalign schema` describes its result; empty: nothing does.
     """
 
@@ -80,7 +80,7 @@ def expose(function: Callable[..., dict[str, Any]], name: str = "") -> Callable[
             result = function(**options)
         except KeyboardInterrupt:
             raise typer.Abort from None  # some versions of Typer return 130 from the app, others abort by themselves
-        if options.get("json") and console.speaks():
+        if result and options.get("json") and console.speaks():
             _print_json(result, name)
 
     return wrapped

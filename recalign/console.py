@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -57,14 +58,22 @@ class _Console(Console):
 _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 _UNPRINTABLE |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Characters that move a terminal's cursor, change its colours or turn its text round, and how they are shown."""
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 LONGEST_LABEL = 200
 """Characters of a label in a table."""
+REFRESHES = 2
+"""How often a second a panel is drawn."""
 _results: IO[str] | None = None  # where results go while what plugins print goes to stderr
 
 
 def printable(text: str) -> str:
     """Return a text with its control characters spelt out, but for line breaks and tabs."""
     return text.translate(_UNPRINTABLE)
+
+
+def markdown(text: str) -> str:
+    """Return a text with what Markdown would read as its own spelt out."""
+    return text.translate(_MARKDOWN)
 
 
 def label(text: str) -> str:
@@ -134,8 +143,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """One line about something suspicious."""
-    stderr.print("[yellow]warning:[/] ", end="")
-    stderr.print(text, markup=False, soft_wrap=True)
+    stderr.print(Text.assemble(("warning:", "yellow"), " ", text), soft_wrap=True)  # at once: a panel may be below
 
 
 def error(what: str, hint: str = "") -> None:
@@ -152,15 +160,18 @@ def show(renderable: Any) -> None:
     stdout.print(renderable)
 
 
-def write(line: str) -> None:
+def write(line: str) -> bool:
     """One line of plain text on stdout, whatever is silenced: the object of --json.
+
+    Returns:
+        Whether it went to somebody; False where stdout is closed, or its reader has left.
 
     Raises:
         OSError: the disk is full. A reader who has left is no error.
     """
     stream = _results or sys.stdout
     if stream is None:  # closed from the start
-        return
+        return False
     try:
         stream.write(line + "\n")
         stream.flush()
@@ -168,6 +179,32 @@ def write(line: str) -> None:
         _forget(stream)
         if not isinstance(error, BrokenPipeError):
             raise
+        return False
+    return True
+
+
+def interactive() -> bool:
+    """Whether somebody watches a terminal that can be drawn on, and asked for neither --quiet nor --json."""
+    drawable = stderr.file.isatty() and stderr.is_interactive and not stderr.is_dumb_terminal
+    return drawable and not stderr.quiet and not stdout.quiet
+
+
+@contextlib.contextmanager
+def live(panel: RenderableType) -> Iterator[None]:
+    """Show something that changes, at the bottom of the terminal; what is said meanwhile stands above it.
+
+    The last state stays when it ends, however it ends.
+
+    Args:
+        panel: rendered again and again; it has to fit the terminal's size.
+    """
+    shares = sys.stdout is not None and sys.stdout.isatty()  # what plugins print must not get into the panel
+    with Live(panel, console=stderr, refresh_per_second=REFRESHES, redirect_stdout=shares):
+        try:
+            yield
+        finally:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()  # lines that were begun
 
 
 @contextlib.contextmanager

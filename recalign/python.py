@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recalign.api import Catalogue, Predictions, Row
     from recalign.data.dataset import PreparedDataset
     from recalign.decoding.engine import PolicyEngine
+    from recalign.decoding.serving import ListService
     from recalign.metrics.expression import MetricExpression
 
 HERE = ("out", "resume", "overwrite")
@@ -177,7 +178,7 @@ def score(
     return reward.score(ListBatch(items, np.asarray(lengths), list(rows), np.arange(len(rows))))
 
 
-def recommend(
+def decode_rows(
     engine: PolicyEngine, rows: Sequence[Row], size: int = 10, decoder: str | None = None, **params: Any
 ) -> Predictions:
     """Decode lists for rows, in memory.
@@ -192,13 +193,61 @@ def recommend(
     Raises:
         UserError: an unknown decoder or parameter, one that does not serve the task, or a size that it cannot have.
     """
-    from recalign.decoding.batches import check_task, decode_rows
+    from recalign.decoding import batches
     from recalign.tasks import find_task
 
     task = find_task(engine.task)
     chosen = create_plugin("decoder", decoder or task.default_decoder, **params)
-    check_task(chosen, task)
-    return decode_rows(engine, chosen, rows, task.checked_size(size, engine.list_length, len(engine.catalogue)))
+    batches.check_task(chosen, task)
+    return batches.decode_rows(engine, chosen, rows, task.checked_size(size, engine.list_length, len(engine.catalogue)))
+
+
+def load_service(
+    model: str | Path,
+    data: str | Path | None = None,
+    *,
+    decoder: str | None = None,
+    exclude_history: bool | None = None,
+    allow_repeats: bool = False,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    **params: Any,
+) -> ListService:
+    """Load a model once, to recommend to one person after another: `service.recommend(["Alien (1979)"], size=5)`.
+
+    Args:
+        model: a run folder of sft or align, or another model that `load_model` takes.
+        data: prepared dataset whose items are recommended; by default the one that the model was trained on.
+        decoder: its name; by default the task's.
+        exclude_history: whether items of the history are never recommended; by default as the dataset was prepared.
+        allow_repeats: whether a history may name an item more than once.
+        seed: of what decoders sample with, and of new weights.
+        dtype: auto, float32 or bfloat16.
+        device: auto, cpu, cuda or mps.
+        trust_remote_code: run code that comes with the model.
+        **params: the decoder's parameters.
+
+    Raises:
+        UserError: no such model, dataset or decoder, or those that do not fit each other.
+    """
+    from recalign.decoding import serving
+    from recalign.models.hardware import Hardware
+
+    service = serving.load_service(
+        model,
+        data,
+        decoder=decoder,
+        params=params,
+        exclude_history="auto" if exclude_history is None else "yes" if exclude_history else "no",
+        allow_repeats=allow_repeats,
+        seed=seed,
+        dtype=dtype,  # type: ignore[arg-type]
+        hardware=Hardware(device, None, None),  # type: ignore[arg-type]
+        trust_remote_code=trust_remote_code,
+    )
+    return service.load()
 
 
 # ------------------------------------------------------------ commands
@@ -267,6 +316,7 @@ rationales = _command("rationales")
 sft = _command("sft")
 align = _command("align")
 export = _command("export")
+recommend = _command("recommend")
 decode = _command("decode")
 baseline = _command("baseline")
 evaluate = _command("eval")

@@ -37,7 +37,7 @@ MAX_DEPTH = 100
 HALF_WRITTEN = "It may be half-written; make it again."
 
 
-class Shape(BaseModel):
+class FileRecord(BaseModel):
     """Base of what recalign relies on in a JSON file of its own; keys that are not declared are kept as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, protected_namespaces=())
@@ -126,24 +126,26 @@ def read_object(path: Path, hint: str = HALF_WRITTEN, *, finite: bool = True) ->
     return value
 
 
-def read_record(path: Path, shape: type[Shape], hint: str = HALF_WRITTEN) -> dict[str, Any]:
+def read_record(path: Path, schema: type[FileRecord], hint: str = HALF_WRITTEN) -> dict[str, Any]:
     """Read a JSON file of recalign's own, and hold it against what recalign relies on.
 
     Args:
         path: of the file.
-        shape: the keys that are relied on, with their types.
+        schema: the keys that are relied on, with their types.
         hint: what to do where it is another.
 
     Raises:
         UserError: as `read_object`; a key is missing or has another type.
     """
-    return checked(read_object(path, hint), shape, path, hint)
+    return checked(read_object(path, hint), schema, path, hint)
 
 
-def checked(value: dict[str, Any], shape: type[Shape], path: Path | str, hint: str = HALF_WRITTEN) -> dict[str, Any]:
-    """Hold an object against a shape and return it. Arguments and errors: as `read_record`."""
+def checked(
+    value: dict[str, Any], schema: type[FileRecord], path: Path | str, hint: str = HALF_WRITTEN
+) -> dict[str, Any]:
+    """Hold an object against a schema and return it. Arguments and errors: as `read_record`."""
     try:
-        shape.model_validate(value)
+        schema.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the object"

@@ -22,7 +22,7 @@ from pydantic import model_validator
 
 from recalign.errors import UserError, advice_on
 from recalign.locks import at_work
-from recalign.reading import Shape, checked, read_object
+from recalign.reading import FileRecord, checked, read_object
 
 RUN_FILE = "run.json"
 CACHES = (".tries",)
@@ -33,7 +33,7 @@ KEEP = "Move or delete it yourself, or choose another --out."
 SHOWN = 3
 
 
-class RunRecord(Shape):
+class RunRecord(FileRecord):
     """What is relied on in run.json."""
 
     command: str

@@ -193,7 +193,7 @@ def test_a_reader_who_leaves_does_not_end_the_work():
 def test_a_result_that_does_not_fit_on_the_disk_is_told(command, capsys, monkeypatch):
     def run(json: bool = False) -> dict:
         """Do."""
-        return {}
+        return {"rows": 1}
 
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)

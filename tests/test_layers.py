@@ -1,6 +1,9 @@
 """The layers of docs/architecture.md, read off the source: every import counts, in functions and for types too."""
 
 import ast
+import re
+from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,7 @@ def room(path: Path) -> str:
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
 
+@lru_cache
 def imports(path: Path, *, module_level: bool = False) -> set[str]:
     """Full names of what a module imports; at module level only: without functions' imports and those for types."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -155,3 +159,42 @@ def test_functions_fit_a_screen(path):
         if node.end_lineno - node.body[0].lineno + 1 > 70  # a command's signature is its option list
     }
     assert long == {}
+
+
+def test_no_two_classes_have_one_name():
+    """But plugins, which are named like their methods: the objective and the decoder `judge`."""
+    names = Counter(
+        node.name
+        for path in MODULES
+        if path not in PLUGINS
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == set()
+
+
+def test_packages_of_a_room_do_not_import_each_other():
+    """`training/online` rests on `training/logprobs` and never the other way round."""
+    packages = {".".join(("recalign", *path.relative_to(PACKAGE).parts)): path for path in PACKAGE.glob("*/*/")}
+    packages = {name: path for name, path in packages.items() if (path / "__init__.py").exists()}
+    imported = {name: set().union(*map(imports, path.rglob("*.py"))) for name, path in packages.items()}
+    pairs = {
+        (one, two) for one in packages for two in packages if any(f"{x}.".startswith(f"{two}.") for x in imported[one])
+    }
+    assert ("recalign.training.online", "recalign.training.logprobs") in pairs
+    assert {(one, two) for one, two in pairs if one < two and (two, one) in pairs} == set()
+
+
+PROSE = sorted([*(PACKAGE.parent / "docs").rglob("*.md"), PACKAGE.parent / "README.md"])
+ROOTS = {path.name for path in (PACKAGE, PACKAGE.parent) for path in path.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_files_of_this_project_that_prose_names_exist(path):
+    """A lone `trainer.py` may be any module; a name in capitals is the reader's, and `runs/data/` the workspace's."""
+    named = re.findall(r"`((?:[\w.-]+/)*[\w-]+\.py|(?:[\w.-]+/)+)`", path.read_text(encoding="utf-8"))
+    ours = [name for name in named if name.endswith(".py") or (name.split("/")[0] in ROOTS and name[:5] != "runs/")]
+    modules = {module.name for module in MODULES}
+    places = (PACKAGE.parent, PACKAGE, path.parent)
+    lost = {name for name in ours if name not in modules and not any((place / name).exists() for place in places)}
+    assert {name for name in lost if not re.search("[A-Z]{2}", name)} == set()

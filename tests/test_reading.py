@@ -11,7 +11,7 @@ import pytest
 from recalign import reading
 from recalign.errors import UserError
 from recalign.reading import (
-    Shape,
+    FileRecord,
     parse_toml,
     read_arrays,
     read_json,
@@ -22,7 +22,7 @@ from recalign.reading import (
 )
 
 
-class Point(Shape):
+class Point(FileRecord):
     x: int
     names: list[str] = []
 

@@ -1,5 +1,6 @@
 """README and docs: the commands that they show exist and parse, CI runs them, and the snippets work."""
 
+import itertools
 import re
 import shlex
 import sys
@@ -43,7 +44,7 @@ def shown_commands():
 
 def parse(line):
     """Parse as the command line would, running nothing."""
-    _, command, *arguments = shlex.split(line)
+    _, command, *arguments = itertools.takewhile(lambda word: word not in ("<", ">", "|"), shlex.split(line))
     if command == "plugins":
         assert arguments[0] in {"list", "show", "check", "new"}
         return

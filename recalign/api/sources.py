@@ -57,12 +57,13 @@ class RawData:
 
     Args:
         events: user_id and item_id (str, or categories), timestamp (float64), rating (float64, null where there is
-            none).
+            none), and optionally split (str: train, valid or test), where the files say it: `--split provided` follows
+            it.
         items: item_id (str), title (str); optionally genres (list[str], or text that `preparation.genres` reads),
             text (str) and suffix (str, such as a year), which tells apart items of the same title.
         windows: ready-made windows by split, where the source brings its own: user_id (str), item_ids (list[str],
             oldest first, the last `targets` are what is predicted), timestamp (float64), and optionally candidates
-            (list[str], the items that a row ranks). `events` is then None.
+            (list[str], the items that a row ranks; null where it has none that fits). `events` is then None.
         accounts: of the files that were read; `prepare` refuses a dataset whose files have refused records, unless
             it was told to leave them out, and reports the counts.
         items_per_event: `items` has a row an interaction, not one an item: values that differ within an item are told,

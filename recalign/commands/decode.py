@@ -114,7 +114,7 @@ def decode(
     from recalign.text.chat_templates import parse_variables
     from recalign.training.processes import relaunch
 
-    name = model or _newest_model()
+    name = model or newest_model()
     check_model(name, trust_remote_code)
     dataset = PreparedDataset(data or home() / "data")
     if num_processes > 1:
@@ -264,8 +264,12 @@ def _lineage(asked: dict[str, Any]) -> Lineage:
     return replace(lineage, label=f"{lineage.label} + {asked['decoder']}")
 
 
-def _newest_model() -> str:
-    """The newest finished run of the workspace that holds a model."""
+def newest_model() -> str:
+    """Return the newest finished run of the workspace that holds a model.
+
+    Raises:
+        UserError: there is none.
+    """
     runs = [RunFolder(file.parent.parent) for file in home().glob("**/model/recalign.json")]
     done = [run for run in runs if run.done]
     if not done:

@@ -16,6 +16,8 @@ from recalign.commands.shared_options import JsonOption, QuietOption
 from recalign.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from recalign.api import Row
 
 SHOWN = 10
@@ -84,28 +86,39 @@ def _show(explained: dict[str, Any], size: int) -> None:
         history.add_row(event["when"] or "", Text(event["title"]), Text(", ".join(event["genres"])), rating)
     console.show(history)
     shown = [entry for entry in explained["list"] if entry["rank"] <= size or entry["target"]]
-    ranked = Table("rank", "item", "genres", "score", "")
-    for entry in shown:
+    show_table(shown)
+    missed = [target["title"] for target in explained["targets"] if target["gain"] > 0 and target["rank"] is None]
+    if missed:
+        console.show(Text(f"not in the list: {'; '.join(missed)}"))
+    show_rationales(shown)
+
+
+def show_table(shown: Sequence[Mapping[str, Any]]) -> None:
+    """Print positions of a list as a table. Arguments: as `described_list` returns them."""
+    marks = [_mark(entry) for entry in shown]
+    ranked = Table("rank", "item", "genres", "score", *[""] * any(marks))
+    for entry, mark in zip(shown, marks, strict=True):
         name = Text(entry["title"] if entry["title"] is not None else "(no item)")
-        style = "bold green" if entry["target"] else ""
+        style = "bold green" if entry.get("target") else ""
         ranked.add_row(
             str(entry["rank"]),
             name,
             Text(", ".join(entry["genres"])),
             f"{entry['score']:.4f}",
-            _mark(entry),
+            *[mark] * any(marks),
             style=style,
         )
     console.show(ranked)
-    missed = [target["title"] for target in explained["targets"] if target["gain"] > 0 and target["rank"] is None]
-    if missed:
-        console.show(Text(f"not in the list: {'; '.join(missed)}"))
+
+
+def show_rationales(shown: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rationale of each position that has one. Arguments: as `described_list` returns them."""
     for entry in shown:
         if entry["rationale"]:
             console.show(Text(f"{entry['rank']}. {entry['title']} {_mark(entry)}".rstrip(), style="bold"))
             console.show(Padding(Text(entry["rationale"]), (0, 0, 1, 4)))
 
 
-def _mark(entry: dict[str, Any]) -> str:
+def _mark(entry: Mapping[str, Any]) -> str:
     """What is special about a position."""
-    return "target" if entry["target"] else "in the history" if entry["in_history"] else ""
+    return "target" if entry.get("target") else "in the history" if entry.get("in_history") else ""

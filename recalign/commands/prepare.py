@@ -50,7 +50,7 @@ def prepare(
 
     - recalign prepare amazon REVIEWS --meta META: reviews of 2014, 2018 or 2023, or the benchmark's splits
 
-    - recalign prepare steam REVIEWS --meta GAMES: reviews with hours played
+    - recalign prepare steam REVIEWS --meta GAMES: reviews with hours played, or Australian users with reviews or games
 
     - recalign prepare goodreads INTERACTIONS --meta BOOKS: the UCSD Book Graph
 

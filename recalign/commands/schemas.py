@@ -48,6 +48,7 @@ class Training(Printed):
     train_loss: float = Field(description="mean training loss")
     seconds: float = Field(description="time of training")
     cost: dict[str, float] = Field(description="tokens and rows per second, seconds per update, peak memory in MB")
+    seconds_a_step: dict[str, float] = Field({}, description="mean seconds of each part of an update")
     truncated: int = Field(description="prompts that lost their oldest items")
 
 
@@ -99,6 +100,36 @@ class ExampleList(Printed):
     missed: list[str] = Field(description="relevant targets that the whole list lacks")
 
 
+class NamedItem(Printed):
+    """An item of the catalogue."""
+
+    item: int = Field(description="index; -1 where text names no item")
+    item_id: str | None = Field(description="raw id; null where text names no item")
+    title: str | None = Field(description="title; null where text names no item")
+    genres: list[str] = Field(description="genres, possibly none")
+
+
+class RecommendedItem(NamedItem):
+    """One position of a recommended list."""
+
+    rank: int = Field(description="from 1")
+    score: float = Field(description="the decoder's; higher is better")
+    rationale: str | None = Field(description="text that the score was read after; null where none was written")
+
+
+class RecommendResult(Printed):
+    """A list for one person."""
+
+    model: str = Field(description="that recommends")
+    data: str = Field(description="prepared dataset whose items are recommended")
+    decoder: str = Field(description="name of the decoder")
+    history: list[NamedItem] = Field(description="items that were named, as they were understood, oldest first")
+    recommended: list[RecommendedItem] = Field(
+        description="best first: rank, item, item_id, title, genres, score, rationale"
+    )
+    line: int | None = Field(None, description="with --stdin: the line that is answered, from 1; errors have it too")
+
+
 class PredictionsResult(Printed):
     """Predictions for a split."""
 
@@ -123,7 +154,7 @@ class BaselineResult(PredictionsResult):
     seconds: float = Field(description="time of fitting")
 
 
-class Measured(Printed):
+class Figures(Printed):
     """One system's figures."""
 
     metrics: dict[str, Mean] = Field(description="metric -> mean, interval, rows")
@@ -131,7 +162,7 @@ class Measured(Printed):
     rows: int = Field(description="rows")
 
 
-class EvalResult(Measured):
+class EvalResult(Figures):
     """Figures of predictions, as `metrics.json` has them."""
 
     out: str = Field(description="run folder, with `per_user.parquet` and `metrics.json`")
@@ -141,7 +172,7 @@ class EvalResult(Measured):
     split: str = Field(description="whose rows were answered")
     list_length: int = Field(description="K")
     higher_is_better: dict[str, bool | None] = Field(description="metric -> direction; null: neither")
-    baselines: dict[str, Measured] = Field(description="recommender -> its figures on the same rows")
+    baselines: dict[str, Figures] = Field(description="recommender -> its figures on the same rows")
 
 
 class ExplainResult(Printed):
@@ -186,7 +217,7 @@ class CompareResult(Printed):
     files: list[str] = Field(description="files that were written")
 
 
-class Step(Printed):
+class PrintedStep(Printed):
     """One step of a recipe."""
 
     id: str = Field(description="step and place in the sweep")
@@ -200,7 +231,7 @@ class RunResult(Printed):
 
     recipe: str = Field(description="its name")
     out: str = Field(description="folder of its steps")
-    steps: list[Step] = Field(description="in order")
+    steps: list[PrintedStep] = Field(description="in order")
 
 
 class PluginsResult(Printed):
@@ -258,6 +289,7 @@ SCHEMAS: dict[str, type[Printed]] = {
     "sft": SftResult,
     "align": AlignResult,
     "export": ExportResult,
+    "recommend": RecommendResult,
     "decode": DecodeResult,
     "baseline": BaselineResult,
     "eval": EvalResult,

@@ -27,7 +27,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         help="A run folder of sft or align, a Hugging Face folder or hub name, a .gguf file, builtin:smollm2, or "
-        "builtin:tiny (default: of sft builtin:tiny, of align the workspace's `sft`, of decode its newest model)."
+        "builtin:tiny (default: of sft builtin:tiny, of align the workspace's `sft`, of decode and recommend the "
+        "newest model)."
     ),
 ]
 OutOption = Annotated[
@@ -152,7 +153,7 @@ LoraTargetOption = Annotated[
 ]
 KeepCheckpointsOption = Annotated[int, typer.Option(help="Number of checkpoints to keep besides the best one.", min=1)]
 ReportToOption = Annotated[
-    str, typer.Option(help="Further loggers, such as tensorboard or wandb, separated by commas.")
+    str, typer.Option(help="Trackers, such as tensorboard, wandb, mlflow or trackio, separated by commas.")
 ]
 
 NumProcessesOption = Annotated[int, typer.Option(help="Number of processes to start on this machine.", min=1)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recalign import console
 from recalign.errors import UserError
 from recalign.evaluation.evaluate import BASELINES_FILE, METRICS_FILE, PER_USER_FILE, VARIATIONS_FILE
-from recalign.reading import Shape, read_parquet, read_record
+from recalign.reading import FileRecord, read_parquet, read_record
 from recalign.runs.names import run_name
 from recalign.runs.predictions import whole_ones
 from recalign.workspace import RunFolder
@@ -27,14 +27,14 @@ PER_RUN = {"seed", "data", "out", "resume", "overwrite", "json", "quiet", "fold"
 AGAIN = "Run `recalign eval --overwrite` again."
 
 
-class Data(Shape):
+class Data(FileRecord):
     """What is relied on of the dataset in metrics.json."""
 
     hash: str
     measured_hash: str = ""
 
 
-class Results(Shape):
+class Results(FileRecord):
     """What is relied on in metrics.json."""
 
     label: str

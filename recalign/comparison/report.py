@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recalign.comparison.aggregation import System
 from recalign.comparison.systems import Comparison
+from recalign.console import markdown
 from recalign.evaluation.tables import ALIKE, figure, number, p_text, share, signed
 from recalign.runs.cost import COLUMNS
 
@@ -19,7 +20,6 @@ LATEX_ESCAPES = str.maketrans(
     | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
     | {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 )
-MARKDOWN_ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 CAPTION = (
     f"95% bootstrap intervals over users; p: paired Wilcoxon signed-rank over users; {ALIKE}; p (Holm): corrected for "
     "the number of systems, models and baselines apart; * the interval of the difference leaves out zero."
@@ -161,10 +161,10 @@ def grids_to_markdown(every: Sequence[Grid], caption: str) -> str:
     """Write grids as Markdown, with a caption below."""
     parts = []
     for grid in every:
-        lines = [f"### {_markdown(grid.title)}", "", "| " + " | ".join(map(_markdown, grid.headings)) + " |"]
+        lines = [f"### {markdown(grid.title)}", "", "| " + " | ".join(map(markdown, grid.headings)) + " |"]
         lines.append("|---" + "|---:" * (len(grid.headings) - 1) + "|")
         for i, row in enumerate(grid.rows):
-            cells = [_marked(_markdown(cell), "**", "**", (i, j) in grid.bold) for j, cell in enumerate(row)]
+            cells = [_marked(markdown(cell), "**", "**", (i, j) in grid.bold) for j, cell in enumerate(row)]
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join([*parts, caption]) + "\n"
@@ -191,10 +191,6 @@ def grids_to_latex(every: Sequence[Grid], caption: str) -> str:
 
 def _marked(text: str, before: str, after: str, bold: bool) -> str:
     return f"{before}{text}{after}" if bold and text else text
-
-
-def _markdown(text: str) -> str:
-    return text.translate(MARKDOWN_ESCAPES)
 
 
 def _latex(text: str) -> str:

@@ -113,7 +113,8 @@ def tradeoff(comparison: Comparison, metric: str, axis: Axis, sweeps: Sequence[S
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.minorticks_off()
-        spans = [_span(systems, {name: point[i] for name, point in known.items()}) for i in (0, 1)]
+        across, up = ({name: point[i] for name, point in known.items()} for i in (0, 1))
+        spans = [_span(systems, across, logarithmic=axis.logarithmic), _span(systems, up)]
         axes.set_xlim(spans[0])
         axes.set_ylim(spans[1])
         for found in sweeps:
@@ -148,8 +149,14 @@ def tradeoff(comparison: Comparison, metric: str, axis: Axis, sweeps: Sequence[S
     return draw(f"tradeoff-{metric}-{axis.name}", f"{metric} against {axis.name}", text, paint)
 
 
-def _span(systems: Sequence[System], values: Mapping[str, float]) -> tuple[float, float]:
-    """Choose the ends of an axis so that the models are told apart; a baseline far from them stands at the edge."""
+def _span(systems: Sequence[System], values: Mapping[str, float], *, logarithmic: bool = False) -> tuple[float, float]:
+    """Choose the ends of an axis so that the models are told apart; a baseline far from them stands at the edge.
+
+    Margins of a logarithmic axis are factors: however near zero a value is, its ends are above zero.
+    """
+    if logarithmic:
+        low, high = _span(systems, {name: float(np.log10(value)) for name, value in values.items()})
+        return 10**low, 10**high
     models = [values[system.name] for system in systems if not system.baseline] or list(values.values())
     low, high = min(models), max(models)
     room = REACH * (high - low) or np.inf

@@ -19,7 +19,7 @@ TRAINING = ("sft", "align")
 
 
 @dataclass(frozen=True)
-class Step:
+class TrailStep:
     """One run that an evaluation rests on.
 
     Args:
@@ -60,13 +60,13 @@ class Trail:
         evaluation: the evaluation's own.
     """
 
-    data: Step | None
-    training: tuple[Step, ...]
-    predictions: Step | None
-    evaluation: Step
+    data: TrailStep | None
+    training: tuple[TrailStep, ...]
+    predictions: TrailStep | None
+    evaluation: TrailStep
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[TrailStep, ...]:
         """All of them, in the order in which they were made."""
         found = (self.data, *self.training, self.predictions, self.evaluation)
         return tuple(step for step in found if step is not None)
@@ -75,12 +75,12 @@ class Trail:
 def trail_of(run: Evaluation) -> Trail:
     """Follow an evaluation back to the dataset."""
     predictions = _step(predictions_of(run))
-    training: list[Step] = []
+    training: list[TrailStep] = []
     model = predictions.options.get("model") if predictions else run.results.get("options", {}).get("model")
     while (step := _step(model)) and step.command in TRAINING and step.folder not in [each.folder for each in training]:
         training.insert(0, step)
         model = step.options.get("model")
-    evaluation = Step(run.folder, _record(run.folder))
+    evaluation = TrailStep(run.folder, _record(run.folder))
     return Trail(_step(run.results["data"].get("path")), tuple(training), predictions, evaluation)
 
 
@@ -95,7 +95,7 @@ def predictions_of(run: Evaluation) -> Path | None:
     return None
 
 
-def read_log(step: Step) -> list[dict[str, Any]]:
+def read_log(step: TrailStep) -> list[dict[str, Any]]:
     """Read the lines of a training's log, in order; a line that was cut off is left out, a missing log is empty."""
     try:
         text = (step.folder / LOG_FILE).read_text(encoding="utf-8", errors="replace")
@@ -125,11 +125,11 @@ def commands(trails: Iterable[Trail]) -> dict[str, list[str]]:
     return found
 
 
-def _step(folder: object) -> Step | None:
+def _step(folder: object) -> TrailStep | None:
     """Open a run folder, if it is one."""
     path = Path(str(folder)) if folder is not None else None
     record = _record(path) if path is not None and path.is_dir() else {}
-    return Step(path, record) if path is not None and record else None
+    return TrailStep(path, record) if path is not None and record else None
 
 
 def _record(folder: Path) -> dict[str, Any]:

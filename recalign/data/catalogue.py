@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,17 @@ class Catalogue:
     def index_of_title(self) -> dict[str, int]:
         """Title -> index."""
         return {title: index for index, title in enumerate(self.titles)}
+
+    def describe(self, item: int) -> dict[str, Any]:
+        """Return what is shown of an item: item, item_id, title, genres; none but the first where it is -1, no item."""
+        if item < 0:
+            return {"item": item, "item_id": None, "title": None, "genres": []}
+        return {
+            "item": item,
+            "item_id": self.item_ids[item],
+            "title": self.titles[item],
+            "genres": list(self.genres[item]),
+        }
 
     @cached_property
     def fingerprint(self) -> str:

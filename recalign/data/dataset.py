@@ -14,7 +14,7 @@ from pydantic import Field
 from recalign.data.catalogue import Catalogue
 from recalign.data.questions import Question
 from recalign.errors import UserError, did_you_mean
-from recalign.reading import Shape, checked, read_object, read_parquet, reading
+from recalign.reading import FileRecord, checked, read_object, read_parquet, reading
 
 if TYPE_CHECKING:
     import datasets
@@ -125,7 +125,7 @@ class Rows(Sequence[Row]):
             yield self[index]
 
 
-class DatasetOptions(Shape):
+class DatasetOptions(FileRecord):
     """What is relied on of the options in dataset.json."""
 
     task: str
@@ -134,7 +134,7 @@ class DatasetOptions(Shape):
     exclude_history: bool
 
 
-class DatasetInfo(Shape):
+class DatasetInfo(FileRecord):
     """What is relied on in dataset.json."""
 
     hash: str

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from recalign.api import Rationales, StateAt
 from recalign.decoding.prompt_cache import PromptCache
 from recalign.decoding.random_numbers import answer_keys
-from recalign.decoding.sampling import Batch
+from recalign.decoding.sampling import CompletionBatch
 
 if TYPE_CHECKING:
     from recalign.data.questions import AnswerFormat
@@ -27,7 +27,7 @@ TENSORS = tuple(field.name for field in fields(Rationales) if field.name not in 
 
 
 @dataclass(frozen=True)
-class Asked:
+class PosedQuestions:
     """N questions of one batch, row by row, G answers to each side by side.
 
     Args:
@@ -107,7 +107,7 @@ class AnswerWriter:
         decision: its tokens.
         end: the end token.
         max_tokens: of free text.
-        temperature: as in `Batch`.
+        temperature: as in `CompletionBatch`.
         states: whether last hidden states are wanted, and where.
     """
 
@@ -128,12 +128,12 @@ class AnswerWriter:
         self.end, self.max_tokens, self.temperature, self.states = end, max_tokens, temperature, states
         self.finder = OpeningFinder(tokenizer, form.opening)
 
-    def write(self, asked: Asked, seed: int, epoch: int) -> Rationales:
+    def write(self, asked: PosedQuestions, seed: int, epoch: int) -> Rationales:
         """Answer N questions."""
         device, count = self.model.device, len(asked.items)
         self.cache.begin(asked.prompts, count // len(asked.prompts))
         keys = answer_keys(seed, epoch, asked.indices, asked.items, asked.places)
-        batch = Batch(self.cache, torch.zeros(count, 0, device=device), keys, self.end, self.temperature)
+        batch = CompletionBatch(self.cache, torch.zeros(count, 0, device=device), keys, self.end, self.temperature)
         self.batch, self.begins = batch, _put(batch, batch.live, asked.questions)
         self.phase = torch.full((count,), TEXT if self.form.rationale else OPENING, device=device)
         self.opened = torch.full((count,), -1, device=device)
@@ -225,7 +225,7 @@ class AnswerWriter:
             self.read = states.new_zeros(len(self.phase), states.shape[-1])
         self.read[self.batch.live[mine]] = states[0][mine]
 
-    def _rationales(self, asked: Asked) -> Rationales:
+    def _rationales(self, asked: PosedQuestions) -> Rationales:
         """Close the decisions, and take the questions off."""
         record, decision = self.batch.record, self.decision
         words = torch.tensor(decision.words, device=self.phase.device)[(~self.recommended).long()]
@@ -289,7 +289,7 @@ def join_answers(parts: Sequence[Rationales], order: np.ndarray, end: int) -> Ra
     return Rationales(**tensors, texts=[texts[index] for index in place.tolist()], states=states)
 
 
-def _put(batch: Batch, rows: torch.Tensor, parts: Sequence[np.ndarray]) -> torch.Tensor:
+def _put(batch: CompletionBatch, rows: torch.Tensor, parts: Sequence[np.ndarray]) -> torch.Tensor:
     """Append given tokens to some rows; return how many each got: int64 [R]."""
     counts = torch.tensor([len(part) for part in parts], device=rows.device)
     tokens = np.zeros((len(parts), max(map(len, parts))), dtype=np.int64)

@@ -205,14 +205,6 @@ class ListConstraint:
         child[:, -1] = self.trie.nodes + self.trie.item_at[node].long()  # the last column leaves the title
         return child.masked_fill(~choices.valid, 0)
 
-    def valid_mask(self, state: State) -> torch.Tensor:
-        """Return the valid next tokens as a mask: bool [N, V]."""
-        choices = self.valid_tokens(state)
-        mask = torch.zeros(len(state), self.vocabulary_size, dtype=torch.bool, device=self.device)
-        rows = torch.arange(len(state), device=self.device)[:, None].expand_as(choices.tokens)
-        mask[rows[choices.valid], choices.tokens[choices.valid]] = True
-        return mask
-
     def _children(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Children's tokens [N, C], whether an item is free below them [N, C], whether the title may end here [N]."""
         trie = self.trie

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Part(NamedTuple):
+class Microbatch(NamedTuple):
     """Completions that share a pass: ascending row numbers, and the tokens that it holds at most, padding included."""
 
     rows: np.ndarray
@@ -23,7 +23,7 @@ def microbatches(
     *,
     whole: bool = False,
     tree_mask: bool = True,
-) -> list[Part]:
+) -> list[Microbatch]:
     """Cut N completions into parts that fit a budget; a prompt with many completions may be cut too.
 
     Args:
@@ -58,5 +58,6 @@ def microbatches(
         parts[-1].append(rows)
         sizes[-1] = (sizes[-1][0], sizes[-1][1] + count)
     return [
-        Part(np.sort(np.concatenate(part)), width * count) for part, (width, count) in zip(parts, sizes, strict=True)
+        Microbatch(np.sort(np.concatenate(part)), width * count)
+        for part, (width, count) in zip(parts, sizes, strict=True)
     ]

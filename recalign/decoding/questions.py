@@ -12,7 +12,7 @@ import torch
 
 from recalign.api import RANKING_HEAD, Rationales, Row, StateAt, ranking_head
 from recalign.decoding.answer_logps import answer_logps
-from recalign.decoding.answers import AnswerWriter, Asked, join_answers
+from recalign.decoding.answers import AnswerWriter, PosedQuestions, join_answers
 from recalign.decoding.hidden_states import PromptedCompletions, last_hidden_states
 from recalign.decoding.prompt_cache import CHAIN, room
 from recalign.decoding.scoring import logits_of
@@ -218,12 +218,12 @@ def _items_of(rows: Sequence[Row], items: Sequence[np.ndarray] | None) -> Sequen
     return candidates_of(rows) if items is None else items
 
 
-def _asked(posed: _Posed, rows: Sequence[Row], batch: np.ndarray, group_size: int) -> tuple[Asked, np.ndarray]:
+def _asked(posed: _Posed, rows: Sequence[Row], batch: np.ndarray, group_size: int) -> tuple[PosedQuestions, np.ndarray]:
     """Lay out the answers to the questions of some rows, G each; return their numbers among all N * G, too."""
     questions = np.concatenate([np.flatnonzero(posed.rows == row) for row in batch])
     every = questions.repeat(group_size)
     places = np.tile(np.arange(group_size), len(questions))
-    asked = Asked(
+    asked = PosedQuestions(
         prompts=[posed.prompts[row] for row in batch],
         rows=posed.rows[every],
         indices=np.array([rows[row].index for row in posed.rows[every]]),

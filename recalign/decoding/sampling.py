@@ -97,7 +97,7 @@ class Sampler:
 
     def run(self, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int) -> Completions:
         """Complete each prompt G times."""
-        batch = Batch.of(self, rows, prompts, group_size)
+        batch = CompletionBatch.of(self, rows, prompts, group_size)
         if self.constrained:
             items = _write_lists(batch, self.engine.constraint(self.list_length), self.engine.excluded_by(rows))
         else:
@@ -105,7 +105,7 @@ class Sampler:
         return batch.record.completions(items)
 
 
-class Batch:
+class CompletionBatch:
     """The completions of a batch: their tokens so far, how many of them are cached, and their random keys.
 
     Args:
@@ -130,7 +130,9 @@ class Batch:
         self.record = Record(len(keys), end, self.live.device)
 
     @classmethod
-    def of(cls, sampler: Sampler, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int) -> Batch:
+    def of(
+        cls, sampler: Sampler, rows: Sequence[Row], prompts: Sequence[np.ndarray], group_size: int
+    ) -> CompletionBatch:
         """Begin the lists of P rows, G each."""
         engine = sampler.engine
         keys = random_keys(sampler.seed, sampler.epoch, [row.index for row in rows], group_size)
@@ -208,7 +210,7 @@ class Batch:
         return column, logps.gather(1, column[:, None])[:, 0]
 
 
-def _write_lists(batch: Batch, constraint: ListConstraint, excluded: Sequence[np.ndarray]) -> torch.Tensor:
+def _write_lists(batch: CompletionBatch, constraint: ListConstraint, excluded: Sequence[np.ndarray]) -> torch.Tensor:
     """Write one list per row under the constraint; return the items [N, K]."""
     device = batch.live.device
     state = constraint.start(excluded)
@@ -226,7 +228,7 @@ def _write_lists(batch: Batch, constraint: ListConstraint, excluded: Sequence[np
     return items
 
 
-def _follow(batch: Batch, constraint: ListConstraint, state: State) -> tuple[State, ValidNext]:
+def _follow(batch: CompletionBatch, constraint: ListConstraint, state: State) -> tuple[State, ValidNext]:
     """Write all that is decided already: what the trie alone decides, and choices with one item left below them."""
     while True:
         state, tokens, counts = constraint.forced(state)
@@ -241,7 +243,7 @@ def _follow(batch: Batch, constraint: ListConstraint, state: State) -> tuple[Sta
         state = state.put(rows, constraint.advance(state.take(rows), token[rows, 0]))
 
 
-def _write_text(batch: Batch, titles: TitleTokens, list_length: int) -> torch.Tensor:
+def _write_text(batch: CompletionBatch, titles: TitleTokens, list_length: int) -> torch.Tensor:
     """Write free text until its end, K separators or the length of the longest list; return the items [N, K]."""
     limit = titles.longest_response(list_length)
     separator = torch.as_tensor(np.asarray(titles.separator), device=batch.live.device)

@@ -34,10 +34,20 @@ def example_lists(folder: Path, rows: Sequence[Row], catalogue: Catalogue, seed:
 
     places = sorted(np.random.default_rng(seed).permutation(len(rows))[:EXAMPLES].tolist())
     lists = pl.read_parquet(folder / PREDICTIONS_FILE, columns=["items"])["items"]
-    return [_example(rows[place], lists[place].to_list(), catalogue) for place in places]
+    return [example_list(rows[place], lists[place].to_list(), catalogue) for place in places]
 
 
-def _example(row: Row, items: list[int], catalogue: Catalogue) -> dict[str, Any]:
+def example_list(row: Row, items: Sequence[int], catalogue: Catalogue) -> dict[str, Any]:
+    """Describe one list.
+
+    Args:
+        row: that it answers.
+        items: its items, best first; below 0 where text names no item.
+        catalogue: the items.
+
+    Returns:
+        As `example_lists` says.
+    """
     relevant = row.relevant.tolist()
     return {
         "row": row.index,

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recalign.api import Predictions, Row
+from recalign.console import label
 from recalign.evaluation.per_user import metric_names, parse_metrics, per_user, summarise
 from recalign.evaluation.significance import Interval, Paired, paired
+from recalign.metrics.expression import MetricExpression, parse_metric
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,9 +42,15 @@ class Change:
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """The before/after table: `changes` by metric, `render` for the console, `as_dict` for JSON."""
+    """The before/after table: `changes` by metric, `render` for the console, `as_dict` for JSON.
+
+    Args:
+        changes: of each metric; a reward and its terms go first.
+        aligned: how many of them are the reward and its terms.
+    """
 
     changes: tuple[Change, ...]
+    aligned: int = 0
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Metric -> before, after, difference (with 95% intervals), p, wins, losses, ties, tie_share."""
@@ -58,7 +66,7 @@ class BeforeAfter:
         table.add_column("metric", no_wrap=True)
         for heading in (before, after, "difference", "p", "alike"):
             table.add_column(escape(heading), justify="right", overflow="fold")
-        for change in self.changes:
+        for place, change in enumerate(self.changes, 1):
             cells = (
                 figure(change.before),
                 figure(change.after),
@@ -66,7 +74,7 @@ class BeforeAfter:
                 p_text(change.paired.p),
                 share(change.paired.tie_share),
             )
-            table.add_row(change.metric, *cells)
+            table.add_row(label(change.metric), *cells, end_section=place == self.aligned)
         return table
 
 
@@ -77,6 +85,8 @@ def before_after(
     after: Predictions,
     metrics: Sequence[str] | None = None,
     seed: int = 0,
+    *,
+    reward: MetricExpression | None = None,
 ) -> BeforeAfter:
     """Compare two sets of lists for the same rows.
 
@@ -87,6 +97,7 @@ def before_after(
         after: U lists.
         metrics: names; by default ndcg and recall at 3 and 5, mgu and ild, as far as lists and genres allow.
         seed: of the bootstrap.
+        reward: what was aligned, bound; it and each of its terms are measured too.
     """
     catalogue = dataset.catalogue
     length = min(before.items.shape[1], after.items.shape[1])
@@ -96,11 +107,14 @@ def before_after(
             *(wide or [f"ndcg@{length}", f"recall@{length}"]),
             *(BEFORE_AFTER[4:] if catalogue.genre_names else ()),
         ]
-    expressions, _ = parse_metrics(metrics, catalogue, length)
+    aligned = {} if reward is None else {each.text: each for each in (reward, *reward.single_terms())}
+    others = [name for name in metrics if parse_metric(name).text not in aligned]
+    expressions = [*aligned.values(), *(parse_metrics(others, catalogue, length)[0] if others else ())]
     first, second = (per_user(lists, rows, expressions) for lists in (before, after))
     one, two = summarise(first, seed), summarise(second, seed)
     tests = paired_tests(first, second, seed)
-    return BeforeAfter(tuple(Change(name, one[name], two[name], tests[name]) for name in metric_names(first)))
+    changes = (Change(name, one[name], two[name], tests[name]) for name in metric_names(first))
+    return BeforeAfter(tuple(changes), aligned=len(aligned))
 
 
 def paired_tests(before: pl.DataFrame, after: pl.DataFrame, seed: int = 0) -> dict[str, Paired]:

@@ -6,7 +6,7 @@ A reward is a metric expression that alignment maximises.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +55,10 @@ class MetricExpression:
         """Terms that raise the sum although lower values are better, such as a bare `mgu`; worth a warning."""
         return [term.text for term in self.terms if term.coefficient > 0 and term.metric.higher_is_better is False]
 
+    def single_terms(self) -> list[MetricExpression]:
+        """Return the metric of each term without its weight, as an expression of its own; bound where this one is."""
+        return [MetricExpression((replace(term, coefficient=1.0),)) for term in self.terms]
+
     def bind(self, catalogue: Catalogue) -> MetricExpression:
         """Attach the catalogue to every term and return the expression.
 
@@ -69,19 +73,11 @@ class MetricExpression:
         """Return whether every term means anything for a row."""
         return all(_defined_for(_per_list(term), row) for term in self.terms)
 
-    def score_terms(self, lists: ListBatch) -> dict[str, np.ndarray]:
-        """Return the values of each term before weighting: text -> float64 [N].
-
-        Raises:
-            UserError: a metric raises, or returns another shape or a value that is not finite.
-        """
-        return {term.text: _score(_per_list(term), lists) for term in self.terms}
-
     def score(self, lists: ListBatch) -> np.ndarray:
         """Return the values of N lists: float64 [N], finite.
 
         Raises:
-            UserError: as `score_terms`.
+            UserError: a metric raises, or returns another shape or a value that is not finite.
         """
         total = np.zeros(len(lists))
         for term in self.terms:

@@ -12,20 +12,20 @@ from recalign import console
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.models.hardware import Quantization
-from recalign.reading import Shape, read_record
+from recalign.reading import FileRecord, read_record
 from recalign.text.chat_templates import Scalar
 
 SETTINGS_FILE = "recalign.json"
 
 
-class BackboneSettings(Shape):
+class BackboneSettings(FileRecord):
     """What is relied on of a backbone in recalign.json."""
 
     name: str
     params: dict[str, Any]
 
 
-class Settings(Shape):
+class Settings(FileRecord):
     """What is relied on in recalign.json."""
 
     base_model: str

@@ -42,11 +42,13 @@ def without_cold(
         time=log.time[stays],
         rating=None if log.rating is None else log.rating[stays],
         gain=log.gain[stays],
+        split=None if log.split is None else log.split[stays],
     )
     windows, left_out = {}, {}
     for name, part in splits.windows.items():
-        whole = stays[part.target_positions].all(axis=1) & (place[part.cut] - place[part.lo] >= min_history)
-        windows[name] = SlidingWindows(warm_log, place[part.lo[whole]], place[part.cut[whole]], part.targets)
+        whole = stays[part.target_positions].all(axis=1) & (place[part.hi] - place[part.lo] >= min_history)
+        lo, hi, cut = (place[each[whole]] for each in (part.lo, part.hi, part.cut))
+        windows[name] = SlidingWindows(warm_log, lo, hi, cut, part.targets)
         left_out[name] = int((~whole).sum())
     users = {name: len(np.unique(part.user)) for name, part in windows.items()}
     facts = {

@@ -52,7 +52,7 @@ def count(
     rows = {name: _count_rows(part, popularity, seen, size) for name, part in splits.windows.items()}
     for name, part in rows.items():
         part["users"] = splits.facts["users_per_split"][name]
-        part["rows_cut_in_tie"] = 0 if splits.as_given else int(splits.windows[name].cut_in_tie().sum())
+        part["rows_cut_in_tie"] = 0 if name in splits.as_given else int(splits.windows[name].cut_in_tie().sum())
     return {
         "users": len(log.users),
         "items": size,
@@ -65,7 +65,7 @@ def count(
         "title_length": {"mean": float(lengths.mean()), "max": int(lengths.max())},
         "longest_title": titles[int(lengths.argmax())],
         "genres": _count_genres(items["genres"]),
-        **({} if splits.as_given else {"tied_interactions": int(log.tied.sum())}),
+        **({} if "train" in splits.as_given else {"tied_interactions": int(log.tied.sum())}),
         **{name: value for name, value in splits.facts.items() if name != "users_per_split"},
     }
 
@@ -101,7 +101,7 @@ def _count_rows(part: SlidingWindows, popularity: np.ndarray, seen: np.ndarray, 
     rows = max(1, len(part))
     return {
         "rows": len(part),
-        "history_mean": float((part.cut - part.lo).mean()) if len(part) else 0.0,
+        "history_mean": float((part.hi - part.lo).mean()) if len(part) else 0.0,
         "targets": len(target),
         "cold_targets": int((popularity[part.log.item[target]] == 0).sum()),
         "targets_in_own_training": int(is_member(key, seen).sum()),
@@ -126,7 +126,8 @@ def warnings(counts: dict[str, Any], options: PrepareOptions, unit: str) -> list
             )
         if options.split == "provided" and part["targets_in_own_training"]:
             found.append(
-                f"{part['targets_in_own_training']} of the {name} targets are in the training windows of the same user."
+                f"{part['targets_in_own_training']} of the {name} targets are among the training interactions of the "
+                "same user."
             )
         if part["rows"] < FEW_ROWS:
             found.append(f"The split '{name}' has only {part['rows']} rows; its intervals will be wide.")
@@ -167,6 +168,27 @@ def _left_out(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
         found.append(
             f"{short['train']} train, {short['valid']} valid and {short['test']} test rows were left out, which "
             "ask for nothing: their targets name too few different items, or none that the task needs is relevant."
+        )
+    without = counts.get("held_out_without_row", {})
+    if any(without.values()):
+        found.append(
+            f"{without['valid']} valid and {without['test']} test interactions are no row's target: their user has "
+            "fewer training interactions than --min-history, or they are too few for --targets."
+        )
+    if counts.get("files_split_in_time") is False:
+        found.append(
+            "The files do not hold out what comes last in time, so that the history of a held-out row is its user's "
+            "training interactions, those after the target among them."
+        )
+    if counts.get("windows_without_candidates"):
+        found.append(
+            f"{counts['windows_without_candidates']} windows were left out, whose candidate set lacks their target, "
+            "has an item twice or one that the catalogue lacks, or has another size than the others."
+        )
+    if counts.get("candidate_sets_left_out"):
+        found.append(
+            f"The source has candidate sets for {counts['candidate_sets_left_out']} windows, which --task rank or "
+            "--candidates takes; they were left out."
         )
     for name in ("dropped_items", "dropped_events", "windows_too_short"):
         if counts.get(name):

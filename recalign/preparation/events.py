@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recalign.data.arrays import previous_same, renumber
+from recalign.data.dataset import SPLITS
 from recalign.errors import UserError
 from recalign.preparation.forms import lookalikes, one_id
 from recalign.preparation.interactions import Interactions, in_order
 from recalign.preparation.items import CleanItems
 from recalign.preparation.repeats import tied, without_repeats
-from recalign.preparation.rules import Account, Rule, rules_of
+from recalign.preparation.rules import Account, InteractionRule, rules_of
 from recalign.preparation.times import describe, in_seconds, row_order
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ ID_COLUMNS = ("user_id", "item_id")
 
 @dataclass(frozen=True)
 class EventLog:
-    """E events in S sequences, each in time order. A sequence is a user's life, or one ready-made window.
+    """E events in S sequences. A sequence is a user's life, or one ready-made window.
+
+    A sequence is in time order; where the files say the split of each event, it holds the user's training events, then
+    those of valid, then those of test, each of them in time order.
 
     Args:
         users: [U] user ids, sorted.
@@ -38,6 +42,7 @@ class EventLog:
         rating: [E] float64, NaN where there is none; None where the source has no ratings.
         gain: [E] float64 relevance.
         candidates: [S, X] int32, the candidate set that the source brings for each sequence's last event, or None.
+        split: [E] int8, which split the files give each event to (0 train, 1 valid, 2 test); None: they do not say.
     """
 
     users: list[str]
@@ -48,6 +53,7 @@ class EventLog:
     rating: np.ndarray | None
     gain: np.ndarray
     candidates: np.ndarray | None = None
+    split: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.item)
@@ -70,7 +76,12 @@ class EventLog:
     @cached_property
     def tied(self) -> np.ndarray:
         """[E] whether an event has the time of another event in its sequence, of another item or rating."""
-        return tied(self.sequence, self.item, self.time, self.rating)
+        if self.split is None:
+            return tied(self.sequence, self.item, self.time, self.rating)
+        order, found = np.lexsort((self.time, self.sequence)), np.empty(len(self), dtype=bool)
+        rating = None if self.rating is None else self.rating[order]
+        found[order] = tied(self.sequence[order], self.item[order], self.time[order], rating)
+        return found
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class Kept:
 
     Args:
         users: [U] user ids, sorted.
-        rows: by user and time; items are indices into `items`.
+        rows: by user, split (where the files say it) and time; items are indices into `items`.
         items: [I] rows of the clean items that stay in the catalogue.
         unknown: how many events named no item of the catalogue and were left out.
         facts: what the report should say: `rules` (steps of `Account`), `row_order`, `times`, `times_mended`, those of
@@ -119,10 +130,12 @@ def read_events(
     rows = in_order(rows, options.ties, seed)
     stays, repeats = without_repeats(rows.user, rows.item, rows.time, rows.rating, options.duplicates)
     if stays is not None:
-        rows = account.apply([Rule(f"--duplicates {options.duplicates}", lambda _: stays)], rows)
+        rows = account.apply([InteractionRule(f"--duplicates {options.duplicates}", lambda _: stays)], rows)
     rules = rules_of(options)
     rows = account.apply(rules, rows)
     facts |= {**repeats, "rules": account.steps, "times": describe(rows.time)}
+    if rows.split is not None:
+        rows = rows.take(np.lexsort((rows.split, rows.user)))
     kept = np.arange(items.frame.height)
     if rules:  # of the catalogue too: what no interaction names any more goes
         kept, item = renumber(rows.item)
@@ -138,7 +151,8 @@ def _collect(
     """User ids, interactions in the order of the file, how many were of unknown items, and facts of user ids."""
     import polars as pl
 
-    has_rating = "rating" in events.collect_schema()
+    columns = events.collect_schema()
+    has_rating, has_split = "rating" in columns, options.split == "provided" and "split" in columns
     ids = {name: events.select(pl.col(name).unique()).collect(engine="streaming")[name] for name in ID_COLUMNS}
     told = ids["user_id"].cast(pl.String)
     standing = one_id(told, options.same_ids)
@@ -150,6 +164,7 @@ def _collect(
         item=_place(ids["item_id"], items.place(ids["item_id"].cast(pl.String))),
         time="timestamp",
         **({"rating": pl.col("rating").fill_null(float("nan"))} if has_rating else {}),
+        **({"split": pl.col("split").cast(pl.Enum(SPLITS)).to_physical().cast(pl.Int8)} if has_split else {}),
     ).collect(engine="streaming")
     unknown = frame["item"].null_count()
     if unknown:
@@ -166,6 +181,7 @@ def _collect(
         frame["item"].to_numpy().astype(np.int32),
         frame["time"].to_numpy(),
         frame["rating"].to_numpy() if has_rating else None,
+        frame["split"].to_numpy() if has_split else None,
     )
     facts = {"lookalike_user_ids": lookalikes(users), "user_ids_joined": len(told) - len(users)}
     return users.to_list(), rows, unknown, facts
@@ -211,4 +227,5 @@ def to_log(kept: Kept, gain: np.ndarray) -> EventLog:
     rows = kept.rows
     counts = np.bincount(rows.user, minlength=len(kept.users))
     start = np.concatenate([[0], np.cumsum(counts)])
-    return EventLog(kept.users, np.arange(len(kept.users)), start, rows.item, rows.time, rows.rating, gain)
+    owner = np.arange(len(kept.users))
+    return EventLog(kept.users, owner, start, rows.item, rows.time, rows.rating, gain, split=rows.split)

@@ -122,7 +122,7 @@ def of_events(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
                 "the history finds what it holds of them"
                 + (
                     "."
-                    if options.split == "provided"
+                    if "windows_read" in counts
                     else "; --duplicates first or last leaves one interaction with an item to each user."
                 )
             )
@@ -143,7 +143,7 @@ def _of_times(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
     if not times["dates"]:
         return found
     total = sum(times["units"].values())
-    mends = options.split != "provided"  # ready-made windows stay as they are
+    mends = "windows_read" not in counts  # ready-made windows stay as they are
     units = {name: count for name, count in times["units"].items() if name != "small"}
     if len(units) > 1:
         told = ", ".join(f"{count} in {name}" for name, count in units.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,20 +20,22 @@ class Interactions:
         item: [E] item index.
         time: [E] float64.
         rating: [E] float64, NaN where there is none; None where the source has no ratings.
+        split: [E] int8, which split the source's files give each to (0 train, 1 valid, 2 test); None: they do not say.
     """
 
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
     rating: np.ndarray | None
+    split: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.item)
 
     def take(self, index: np.ndarray) -> Interactions:
         """Some of the interactions, by index or mask."""
-        rating = None if self.rating is None else self.rating[index]
-        return replace(self, user=self.user[index], item=self.item[index], time=self.time[index], rating=rating)
+        rating, split = (None if each is None else each[index] for each in (self.rating, self.split))
+        return Interactions(self.user[index], self.item[index], self.time[index], rating, split)
 
 
 def _as_in_file(rows: Interactions, seed: int) -> np.ndarray:

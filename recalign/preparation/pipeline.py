@@ -213,10 +213,6 @@ def _from_events(
     """Filter and split raw events."""
     if raw.events is None:
         raise registry.plugin_error("source", plugin, "hands over neither events nor windows")
-    if options.split == "provided":
-        raise UserError(
-            "--split provided needs a source of ready-made windows.", f"Pass --split {', '.join(SPLITTERS)}."
-        )
     with _reading(plugin, path):
         kept = read_events(raw.events, cleaned, options, seed, partial=raw.partial)
     log = to_log(kept, gains(options.relevance, kept.rows.rating, len(kept.rows)))
@@ -238,7 +234,8 @@ def _from_windows(
             f"Leave out {', '.join(refused or ['--split'])}.",
         )
     with _reading(plugin, path):
-        log, split_of, facts = read_windows(raw.windows or {}, cleaned, options.drop_invalid or raw.partial)
+        drop_invalid, ranks = options.drop_invalid or raw.partial, options.candidates > 0
+        log, split_of, facts = read_windows(raw.windows or {}, cleaned, drop_invalid, ranks=ranks)
     if log.candidates is not None and options.drop_cold:
         raise UserError(
             "The source's candidate sets name items that --drop-cold would leave out.", "Leave out --drop-cold."

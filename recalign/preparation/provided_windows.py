@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_windows(
-    windows: Mapping[str, pl.LazyFrame], items: CleanItems, drop_invalid: bool
+    windows: Mapping[str, pl.LazyFrame], items: CleanItems, drop_invalid: bool, *, ranks: bool = False
 ) -> tuple[EventLog, np.ndarray, dict[str, Any]]:
     """Turn ready-made windows into a log.
 
@@ -27,11 +27,14 @@ def read_windows(
         windows: as `RawData.windows`.
         items: the catalogue.
         drop_invalid: leave out windows that name unknown items.
+        ranks: whether rows have candidates, which are then those of the source where it brings some.
 
     Returns:
         The log, the split of each sequence [S] (0 train, 1 valid, 2 test), and the facts: `windows_read`,
         `duplicate_windows` (those with the user, items and time of an earlier one of their split), `dropped_events`
-        (windows of unknown items, left out), `times` (see `describe`), `lookalike_user_ids` and `user_ids_joined`.
+        (windows of unknown items, left out), `times` (see `describe`), `lookalike_user_ids` and `user_ids_joined`; of a
+        source with candidate sets `windows_without_candidates` (left out) or, where none are asked for,
+        `candidate_sets_left_out`.
 
     Raises:
         UserError: no windows, or unknown item ids; candidate sets that are not sets or of several sizes.
@@ -49,20 +52,8 @@ def read_windows(
         for code, name in enumerate(SPLITS)
         if name in windows
     ]
-    frame = pl.concat(parts)
-    bad = frame.filter(pl.col("item").list.eval(pl.element().is_null().any()).list.first())
-    if bad.height and not drop_invalid:
-        first = bad.row(0, named=True)
-        unknown = next(i for i, code in zip(first["item_ids"], first["item"], strict=True) if code is None)
-        raise UserError(
-            f"{bad.height} of {frame.height} windows name items that the catalogue lacks, first in row "
-            f"{first['row'] + 1} of {SPLITS[first['split']]}: item {unknown!r}.",
-            "Complete the items, or pass --drop-invalid.",
-        )
-    clean = pl.col("item").list.eval(pl.element().is_not_null().all()).list.first()
-    frame = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
-    if not frame.height:
-        raise UserError("The source has no windows.", "Check the files and columns.")
+    frame, dropped = _of_known_items(pl.concat(parts), drop_invalid)
+    frame, facts = _with_candidates(frame, ranks)
     raw = frame["user_id"].unique()
     standing = one_id(raw, items.same_ids)
     frame = frame.with_columns(pl.col("user_id").replace_strict(raw, standing))
@@ -80,15 +71,58 @@ def read_windows(
         candidates=_candidate_sets(frame, items) if "candidates" in frame.columns else None,
     )
     distinct = frame.select("user_id", "timestamp", "split", items=pl.col("item").hash()).n_unique()
-    facts = {
+    facts |= {
         "windows_read": frame.height,
         "duplicate_windows": frame.height - distinct,
-        "dropped_events": bad.height,
+        "dropped_events": dropped,
         "times": describe(frame["timestamp"].to_numpy()),
         "lookalike_user_ids": lookalikes(users),
         "user_ids_joined": len(raw) - len(users),
     }
     return log, frame["split"].to_numpy(), facts
+
+
+def _of_known_items(frame: pl.DataFrame, drop_invalid: bool) -> tuple[pl.DataFrame, int]:
+    """Leave out the windows of items that the catalogue lacks; returns the others, and how many those are.
+
+    Raises:
+        UserError: there are some, which are not to be left out, or there is no other window.
+    """
+    import polars as pl
+
+    bad = frame.filter(pl.col("item").list.eval(pl.element().is_null().any()).list.first())
+    if bad.height and not drop_invalid:
+        first = bad.row(0, named=True)
+        unknown = next(i for i, code in zip(first["item_ids"], first["item"], strict=True) if code is None)
+        raise UserError(
+            f"{bad.height} of {frame.height} windows name items that the catalogue lacks, first in row "
+            f"{first['row'] + 1} of {SPLITS[first['split']]}: item {unknown!r}.",
+            "Complete the items, or pass --drop-invalid.",
+        )
+    clean = pl.col("item").list.eval(pl.element().is_not_null().all()).list.first()
+    kept = frame.filter(clean & (pl.col("item_ids").list.len() > 0))
+    if not kept.height:
+        raise UserError("The source has no windows.", "Check the files and columns.")
+    return kept, bad.height
+
+
+def _with_candidates(frame: pl.DataFrame, ranks: bool) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Leave out the candidate sets that nothing asks for or, where rows rank them, the windows without one.
+
+    Raises:
+        UserError: no window has a set.
+    """
+    if "candidates" not in frame.columns:
+        return frame, {}
+    whole = frame.drop_nulls("candidates")
+    if not ranks:
+        return frame.drop("candidates"), {"candidate_sets_left_out": whole.height}
+    if not whole.height:
+        raise UserError(
+            f"None of the {frame.height} windows has a candidate set of items of the catalogue with its target once.",
+            "Leave the sets out (-p candidates=false where the source reads them unasked), and negatives are drawn.",
+        )
+    return whole, {"windows_without_candidates": frame.height - whole.height}
 
 
 def _candidate_sets(frame: pl.DataFrame, items: CleanItems) -> np.ndarray:

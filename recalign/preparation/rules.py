@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rule:
+class InteractionRule:
     """What leaves interactions out.
 
     Args:
@@ -53,7 +53,7 @@ class Account:
             {"rule": rule, "left_out": left_out, "interactions": len(rows), "users": users, "items": items}
         )
 
-    def apply(self, rules: Sequence[Rule], rows: Interactions) -> Interactions:
+    def apply(self, rules: Sequence[InteractionRule], rows: Interactions) -> Interactions:
         """Follow rules and note each.
 
         Raises:
@@ -75,7 +75,7 @@ class Account:
         return rows
 
 
-def rules_of(options: PrepareOptions) -> list[Rule]:
+def rules_of(options: PrepareOptions) -> list[InteractionRule]:
     """Return the rules that options ask for, in their order: time, rating, users, items, popularity, k-core."""
     found = []
     if options.since is not None:
@@ -86,28 +86,30 @@ def rules_of(options: PrepareOptions) -> list[Rule]:
         found.append(_min_rating(options.min_rating))
     if options.min_user_interactions > 1:
         name = f"--min-user-interactions {options.min_user_interactions}"
-        found.append(Rule(name, lambda rows: frequent(rows.user, options.min_user_interactions)))
+        found.append(InteractionRule(name, lambda rows: frequent(rows.user, options.min_user_interactions)))
     if options.min_item_interactions > 1:
         name = f"--min-item-interactions {options.min_item_interactions}"
-        found.append(Rule(name, lambda rows: frequent(rows.item, options.min_item_interactions)))
+        found.append(InteractionRule(name, lambda rows: frequent(rows.item, options.min_item_interactions)))
     if options.popularity_cut is not None:
         percent = options.popularity_cut
-        found.append(Rule(f"--popularity-cut {percent:g}", lambda rows: popular(rows.item, percent)))
+        found.append(InteractionRule(f"--popularity-cut {percent:g}", lambda rows: popular(rows.item, percent)))
     if options.k_core > 1:
-        found.append(Rule(f"--k-core {options.k_core}", lambda rows: core(rows.user, rows.item, options.k_core)))
+        found.append(
+            InteractionRule(f"--k-core {options.k_core}", lambda rows: core(rows.user, rows.item, options.k_core))
+        )
     return found
 
 
-def _since(text: str) -> Rule:
+def _since(text: str) -> InteractionRule:
     """Leave out what is earlier."""
     name = f"--since {text}"
-    return Rule(name, lambda rows: _comparable(rows.time, text, name) >= point_of_time(text, "--since")[0])
+    return InteractionRule(name, lambda rows: _comparable(rows.time, text, name) >= point_of_time(text, "--since")[0])
 
 
-def _until(text: str) -> Rule:
+def _until(text: str) -> InteractionRule:
     """Leave out what is at that time or later."""
     name = f"--until {text}"
-    return Rule(name, lambda rows: _comparable(rows.time, text, name) < point_of_time(text, "--until")[0])
+    return InteractionRule(name, lambda rows: _comparable(rows.time, text, name) < point_of_time(text, "--until")[0])
 
 
 def _comparable(time: np.ndarray, text: str, name: str) -> np.ndarray:
@@ -126,7 +128,7 @@ def _comparable(time: np.ndarray, text: str, name: str) -> np.ndarray:
     return in_seconds(time)
 
 
-def _min_rating(least: float) -> Rule:
+def _min_rating(least: float) -> InteractionRule:
     """Leave out lower ratings, and interactions without one."""
     name = f"--min-rating {least:g}"
 
@@ -135,7 +137,7 @@ def _min_rating(least: float) -> Rule:
             raise UserError(f"{name} reads ratings, and the source has none.", "Leave --min-rating out.")
         return rows.rating >= least
 
-    return Rule(name, stays)
+    return InteractionRule(name, stays)
 
 
 def frequent(codes: np.ndarray, least: int) -> np.ndarray:

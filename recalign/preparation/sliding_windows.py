@@ -12,17 +12,20 @@ from recalign.preparation.events import EventLog
 
 @dataclass(frozen=True)
 class SlidingWindows:
-    """W windows: history is log[lo:cut], targets are log[cut:cut+targets].
+    """W windows: history is log[lo:hi], targets are log[cut:cut+targets].
 
     Args:
         log: what the positions refer to.
         lo: [W] first position of the history.
+        hi: [W] where the history ends (exclusive): at the first target, or before it where events of valid and test
+            that no history shows lie between.
         cut: [W] position of the first target.
         targets: m, how many events are targets.
     """
 
     log: EventLog
     lo: np.ndarray
+    hi: np.ndarray
     cut: np.ndarray
     targets: int
 
@@ -41,7 +44,7 @@ class SlidingWindows:
 
     def take(self, index: np.ndarray | slice) -> SlidingWindows:
         """Some of the windows, by index or mask."""
-        return replace(self, lo=self.lo[index], cut=self.cut[index])
+        return replace(self, lo=self.lo[index], hi=self.hi[index], cut=self.cut[index])
 
     def at_most(self, count: int) -> SlidingWindows:
         """Keep `count` windows a user at most, evenly spread over its time, the last one among them.
@@ -61,14 +64,19 @@ class SlidingWindows:
         return first
 
     def repeats_past(self) -> np.ndarray:
-        """[W] whether a target is an item that its sequence had anywhere before the cut."""
-        previous = self.log.previous[self.target_positions]
-        return ((previous >= 0) & (previous < self.cut[:, None])).any(axis=1)
+        """[W] whether a target is an item that its sequence had anywhere before the end of the history."""
+        return self._last_of_targets().max(axis=1) >= 0
 
     def repeats_history(self) -> np.ndarray:
         """[W] whether a target is among the items of the window's history."""
+        return self._last_of_targets().max(axis=1) >= self.lo
+
+    def _last_of_targets(self) -> np.ndarray:
+        """[W, m] the last position before the end of the history that has the item of a target, or -1."""
         previous = self.log.previous[self.target_positions]
-        return ((previous >= self.lo[:, None]) & (previous < self.cut[:, None])).any(axis=1)
+        while (later := previous >= self.hi[:, None]).any():
+            previous[later] = self.log.previous[previous[later]]
+        return previous
 
     def cut_in_tie(self) -> np.ndarray:
         """[W] whether interactions of one time stand on both sides of where the targets begin, or of where they end."""
@@ -98,7 +106,7 @@ def slide(
     backwards = ranges(np.zeros_like(count), count)
     number = count[sequence] - 1 - backwards  # oldest window first
     cut = last[sequence] - targets - number * stride
-    return SlidingWindows(log, np.maximum(log.start[:-1][sequence], cut - history), cut, targets)
+    return SlidingWindows(log, np.maximum(log.start[:-1][sequence], cut - history), cut, cut, targets)
 
 
 def each_sequence(log: EventLog, sequences: np.ndarray, *, history: int, targets: int) -> SlidingWindows:
@@ -111,4 +119,4 @@ def each_sequence(log: EventLog, sequences: np.ndarray, *, history: int, targets
         targets: m.
     """
     cut = log.start[1:][sequences] - targets
-    return SlidingWindows(log, np.maximum(log.start[:-1][sequences], cut - history), cut, targets)
+    return SlidingWindows(log, np.maximum(log.start[:-1][sequences], cut - history), cut, cut, targets)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recalign.data.arrays import sorted_unique
+from recalign.data.dataset import SPLITS
 from recalign.errors import UserError
 from recalign.preparation.events import EventLog
 from recalign.preparation.sliding_windows import SlidingWindows, each_sequence, slide
@@ -28,14 +29,14 @@ class Splits:
         training: [E] bool, the training interactions.
         dropped_users: users without any window.
         facts: what the report should say: cut times, numbers of users.
-        as_given: whether the windows are ready-made, their order the source's.
+        as_given: the splits whose targets the source's files say, whatever the times.
     """
 
     windows: dict[str, SlidingWindows]
     training: np.ndarray
     dropped_users: int
     facts: dict[str, Any]
-    as_given: bool = False
+    as_given: tuple[str, ...] = ()
 
 
 def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
@@ -54,8 +55,7 @@ def split_by_time(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
             f"A split by time finds no two cuts: the {len(log)} events have {len(np.unique(log.time))} distinct times.",
             "Pass --split user or --split leave-one-out.",
         )
-    before_early = np.add.reduceat(log.time < early, log.start[:-1], dtype=np.int64)
-    before_late = np.add.reduceat(log.time < late, log.start[:-1], dtype=np.int64)
+    before_early, before_late = (_per_sequence(log, log.time < each) for each in (early, late))
     begin, end = log.start[:-1], log.start[1:]
     earliest = _earliest(begin, end, options)
     shape = {"history": options.history, "targets": options.targets, "stride": options.stride}
@@ -135,6 +135,71 @@ def _last(log: EventLog, options: PrepareOptions, held_out: int) -> Splits:
     return _without_dropped(log, windows, training, {})
 
 
+def split_by_files(log: EventLog, options: PrepareOptions, seed: int) -> Splits:
+    """Split as the source's files say: what they hold out is held out, and nothing else.
+
+    Where every user's interactions of valid come after those of training and those of test after both, a history is
+    what its user had before the target, as with the splits above. Where they do not (a random split), or there are no
+    times, the history of a held-out row is the last training interactions of its user, and of several targets those of
+    one row follow each other in time. Without a file of valid, the latest training interactions validate.
+
+    Raises:
+        UserError: the files say no split, or no validation interactions can be carved out.
+    """
+    if log.split is None:
+        others = ", ".join(name for name in SPLITTERS if name != "provided")
+        raise UserError(
+            "--split provided needs a source of ready-made windows, or files that say their split.",
+            f"Pass --split {others}.",
+        )
+    facts: dict[str, Any] = {}
+    if not (log.split == 1).any():
+        log, facts["valid_from"] = _with_valid(log, options)
+    assert log.split is not None
+    within = np.diff(log.sequence) == 0
+    in_time = bool((np.diff(log.time)[within] >= 0).all() and log.time.min() < log.time.max())
+    begin, end = log.start[:-1], log.start[1:]
+    first = begin + _per_sequence(log, log.split == 0)
+    second = first + _per_sequence(log, log.split == 1)
+    earliest = _earliest(begin, end if in_time else first, options)
+    shape = {"history": options.history, "targets": options.targets}
+    windows = {"train": slide(log, earliest, first, stride=options.stride, **shape)}
+    for name, lower, upper in (("valid", first, second), ("test", second, end)):
+        if in_time:
+            windows[name] = slide(log, np.maximum(earliest, lower), upper, stride=options.stride, **shape)
+        else:
+            able = first - begin >= options.min_history
+            part = slide(log, np.where(able, lower, upper), upper, stride=options.targets, **shape)
+            hi = first[log.sequence[part.cut]]
+            lo = np.maximum(begin[log.sequence[part.cut]], hi - options.history)
+            windows[name] = replace(part, lo=lo, hi=hi)
+    facts["files_split_in_time"] = in_time
+    facts["held_out_without_row"] = {
+        name: int((log.split == code).sum() - len(sorted_unique(windows[name].target_positions.ravel())))
+        for code, name in enumerate(SPLITS)
+        if code
+    }
+    return replace(_without_dropped(log, windows, log.split == 0, facts), as_given=SPLITS[1:])
+
+
+def _with_valid(log: EventLog, options: PrepareOptions) -> tuple[EventLog, float]:
+    """Let the latest training interactions validate; the log, whose order stays, and the time from which they do.
+
+    Raises:
+        UserError: their times do not tell which are the latest.
+    """
+    assert log.split is not None
+    times = log.time[log.split == 0]
+    cut = np.quantile(times, 1 - options.valid_share, method="higher") if len(times) else 0.0
+    split = np.where((log.split == 0) & (log.time >= cut), np.int8(1), log.split)
+    if not (split == 0).any():
+        raise UserError(
+            "No validation interactions can be carved out of the training file by time: its times are all alike.",
+            "Give a file of validation interactions, such as x.valid.inter.",
+        )
+    return replace(log, split=split), float(cut)
+
+
 def as_provided(log: EventLog, options: PrepareOptions, split_of: np.ndarray) -> Splits:
     """Take ready-made windows; without a validation file, the latest training windows validate.
 
@@ -163,10 +228,10 @@ def as_provided(log: EventLog, options: PrepareOptions, split_of: np.ndarray) ->
         name: each_sequence(
             log, np.flatnonzero((split_of == code) & long_enough), history=options.history, targets=options.targets
         )
-        for code, name in enumerate(("train", "valid", "test"))
+        for code, name in enumerate(SPLITS)
     }
     facts["windows_too_short"] = int((~long_enough).sum())
-    return replace(_without_dropped(log, windows, (split_of == 0)[log.sequence], facts), as_given=True)
+    return replace(_without_dropped(log, windows, (split_of == 0)[log.sequence], facts), as_given=SPLITS)
 
 
 def _earliest(begin: np.ndarray, end: np.ndarray, options: PrepareOptions) -> np.ndarray:
@@ -174,6 +239,11 @@ def _earliest(begin: np.ndarray, end: np.ndarray, options: PrepareOptions) -> np
     if not options.full_windows:
         return begin + options.min_history
     return begin + np.clip(end - begin - options.targets, options.min_history, options.history)
+
+
+def _per_sequence(log: EventLog, events: np.ndarray) -> np.ndarray:
+    """[S] how many of some events [E] (bool) each sequence has."""
+    return np.bincount(log.sequence[events], minlength=len(log.owner))
 
 
 def _without_dropped(
@@ -187,4 +257,11 @@ def _without_dropped(
     return Splits(windows, training & has_window[log.user], int((~has_window).sum()), facts)
 
 
-SPLITTERS = {"time": split_by_time, "user": split_by_user, "leave-one-out": leave_one_out, "last-n": last_n}
+SPLITTERS = {
+    "time": split_by_time,
+    "user": split_by_user,
+    "leave-one-out": leave_one_out,
+    "last-n": last_n,
+    "provided": split_by_files,
+}
+"""How interactions are split; ready-made windows go through `as_provided`."""

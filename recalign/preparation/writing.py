@@ -160,7 +160,7 @@ def _columns(part: SlidingWindows, users: pa.Array, digest: Digest) -> list[pa.A
     import pyarrow as pa
 
     log, keep = part.log, part.distinct()
-    history_length = part.cut - part.lo
+    history_length = part.hi - part.lo
     history = log.item[ranges(part.lo, history_length)]
     target_length, positions = keep.sum(axis=1), part.target_positions[keep]
     targets, gains, times = log.item[positions], log.gain[positions].astype(np.float32), log.time[part.cut]
@@ -177,7 +177,7 @@ def _columns(part: SlidingWindows, users: pa.Array, digest: Digest) -> list[pa.A
 
 def _events(part: SlidingWindows, digest: Digest) -> list[pa.Array]:
     """Columns of one batch: times of the histories, and ratings where the log has some."""
-    length = part.cut - part.lo
+    length = part.hi - part.lo
     positions = ranges(part.lo, length)
     columns = [part.log.time[positions]]
     if part.log.rating is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from recalign.reading import Shape, checked
+from recalign.reading import FileRecord, checked
 from recalign.removal import RUN_FILE
 from recalign.runs.names import run_name
 from recalign.workspace import RunFolder
@@ -48,7 +48,7 @@ class Lineage:
         return {**asdict(self), "options": dict(self.options)}
 
 
-class LineageRecord(Shape):
+class LineageRecord(FileRecord):
     """What is relied on of a lineage in run.json."""
 
     label: str

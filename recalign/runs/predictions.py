@@ -191,6 +191,27 @@ def _padded_texts(frame: pl.DataFrame, lists: Predictions, file: Path) -> np.nda
     return padded
 
 
+def described_list(predictions: Predictions, place: int, catalogue: Catalogue) -> list[dict[str, Any]]:
+    """Describe one list, best first: rank (from 1), item, item_id, title, genres, score and rationale of each position.
+
+    Args:
+        predictions: U lists.
+        place: which of them.
+        catalogue: the items.
+    """
+    items = predictions.items[place, : int(predictions.lengths[place])].tolist()
+    texts = predictions.rationales
+    return [
+        {
+            "rank": rank,
+            **catalogue.describe(item),
+            "score": float(predictions.scores[place, rank - 1]),
+            "rationale": None if texts is None else str(texts[place, rank - 1]),
+        }
+        for rank, item in enumerate(items, 1)
+    ]
+
+
 def check_made_for(dataset: PreparedDataset, record: dict[str, Any], folder: Path) -> None:
     """Refuse predictions that were made for another dataset.
 

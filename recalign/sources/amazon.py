@@ -57,8 +57,9 @@ class Amazon(Source):
     - 2014 and 2018: reviews as JSON lines, ratings alone as CSV without a header, metadata as Python literals (which
       are parsed, never evaluated) or JSON lines.
     - 2023: reviews and metadata as JSON lines or Parquet; an item is a `parent_asin`. The benchmark CSVs
-      `NAME.train.csv`, `NAME.valid.csv` and `NAME.test.csv` belong together: with a `history` (`last_out_w_his`) their
-      rows are the windows, without one (`last_out`) they are one log.
+      `NAME.train.csv`, `NAME.valid.csv` and `NAME.test.csv` belong together: with a `history` (`last_out_w_his`,
+      `timestamp_w_his`) their rows are the windows, without one (`last_out`, `timestamp`) they say what each
+      interaction is for.
 
     Genres are the categories. Tags and entities of web pages are taken out of titles and categories. Items without a
     title, such as those whose title is the fragment of a script, are left out with their interactions, and counted. The
@@ -90,12 +91,10 @@ class Amazon(Source):
         return [*reviews, *([meta] if meta else [])]
 
     def suggestions(self, path: Path | None) -> Mapping[str, Any]:
-        """Ready-made splits stay what they are: windows with a history, else each user's last interactions."""
+        """Ready-made splits stay what they are."""
         assert path is not None  # `prepare` sees to it: needs_path
         reviews, _ = self._located(path)
-        if not all(map(_split_of, reviews)):
-            return {}
-        return {"split": "provided" if "history" in glimpse(reviews[0]) else "leave-one-out"}
+        return {"split": "provided"} if all(map(_split_of, reviews)) else {}
 
     def read(self, path: Path | None, seed: int) -> RawData:
         """Read interactions and metadata.
@@ -105,11 +104,22 @@ class Amazon(Source):
         """
         assert path is not None  # `prepare` sees to it: needs_path
         reviews, meta = self._located(path)
-        if self.suggestions(path).get("split") == "provided":
+        splits = [split for file in reviews if (split := _split_of(file))]
+        if splits and "history" in glimpse(reviews[0]):
             return self._windows(reviews, meta)
         reads = [self._events(file) for file in reviews]
         ids = together(reads).select("item_id").collect().to_series()
-        return raw_events(reads, self._items(meta, ids))
+        return raw_events(reads, self._items(meta, ids), splits)
+
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """Reviews and metadata of the latest generation; times are in milliseconds."""
+        import polars as pl
+
+        milliseconds = (pl.col("timestamp") * 1000).cast(pl.Int64)
+        reviews = interactions.select("user_id", "rating", parent_asin="item_id", timestamp=milliseconds)
+        reviews.write_ndjson(folder / "Example.jsonl")
+        items.select("title", parent_asin="item_id", categories="genres").write_ndjson(folder / "meta_Example.jsonl")
+        return folder
 
     def _located(self, path: Path) -> tuple[list[Path], Path | None]:
         """Files of interactions, in the order of their splits where they are splits, and the file of the metadata."""

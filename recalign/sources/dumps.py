@@ -108,15 +108,18 @@ def ids_as_titles(ids: pl.Series) -> Items:
     return Items(frame.select("item_id", title="item_id", genres=genres, text=pl.lit("")))
 
 
-def together(reads: Sequence[Read]) -> pl.LazyFrame:
+def together(reads: Sequence[Read], splits: Sequence[str] = ()) -> pl.LazyFrame:
     """Interactions of several files, one after the other.
 
     Args:
         reads: what `typed` returned of each.
+        splits: train, valid or test for each, where the files are a split.
     """
     import polars as pl
 
-    return pl.concat([each.frame for each in reads])
+    if not splits:
+        return pl.concat([each.frame for each in reads])
+    return pl.concat([each.frame.with_columns(split=pl.lit(name)) for each, name in zip(reads, splits, strict=True)])
 
 
 def windows_of(read: Read) -> pl.LazyFrame:
@@ -133,12 +136,13 @@ def windows_of(read: Read) -> pl.LazyFrame:
     )
 
 
-def raw_events(reads: Sequence[Read], items: Items) -> RawData:
+def raw_events(reads: Sequence[Read], items: Items, splits: Sequence[str] = ()) -> RawData:
     """Interactions and a catalogue that may have gaps.
 
     Args:
         reads: what `typed` returned of each file of interactions.
         items: the catalogue.
+        splits: as in `together`.
     """
     accounts = [*(each.account for each in reads), *items.accounts]
-    return RawData(items=items.frame, events=together(reads), accounts=accounts, partial=True)
+    return RawData(items=items.frame, events=together(reads, splits), accounts=accounts, partial=True)

@@ -103,6 +103,18 @@ class Goodreads(Source):
             events, items = _by_work(events, items)
         return raw_events([events], Items(items.frame.drop("work_id"), items.accounts))
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """Interactions and books, whose genres are shelves."""
+        import polars as pl
+
+        added = pl.from_epoch(pl.col("timestamp").cast(pl.Int64)).dt.strftime("%a %b %d %H:%M:%S +0000 %Y")
+        log = interactions.select("user_id", "rating", book_id="item_id", date_added=added)
+        log.write_ndjson(folder / "goodreads_interactions_example.json")
+        shelves = pl.col("genres").list.eval(pl.struct(pl.lit("9").alias("count"), pl.element().alias("name")))
+        books = items.select("title", book_id="item_id", popular_shelves=shelves)
+        books.write_ndjson(folder / "goodreads_books_example.json")
+        return folder
+
     def _located(self, path: Path) -> tuple[Path, Path | None, Path | None]:
         """The files of interactions, books and genres."""
         interactions = found(path, "interactions", *INTERACTIONS)

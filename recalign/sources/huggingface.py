@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
 from recalign.sources.dumps import Items, consumed, ids_as_titles, matching, together
-from recalign.sources.interactions import ROW, Names, interactions
-from recalign.sources.reading import Read, Records, choose, existing_file, open_table, require
+from recalign.sources.interactions import ROW, Names, in_order, interactions
+from recalign.sources.reading import Elements, Fields, Read, Records, choose, existing_file, open_table, require
 from recalign.sources.reading.texts import as_json, names
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class HuggingFaceParams(Params):
     item: str | None = Field(
         None, description="column of the item id, or of a user's list of items; the first of item_id, item_ids, ..."
     )
+    interactions: str | None = Field(
+        None, description="column of a user's list of objects, each an interaction; the one whose objects name items"
+    )
     timestamp: str | None = Field(
         None,
         description="column of the time, or of a list of times; the first of timestamp, time, ...; `row`: the order",
@@ -47,8 +50,9 @@ class HuggingFace(Source):
     """Reads a dataset by its name on the hub, or from disk.
 
     PATH is a name such as `org/dataset`, a folder that `save_to_disk` wrote, a folder of .arrow or .parquet files, or
-    one such file. A row is an interaction, or a user with a list of items, the oldest first. The columns are found by
-    their usual names; `-p user=…` and its like name others. Splits are read as one log, which `prepare` splits anew.
+    one such file. A row is an interaction, or a user with a list of items, the oldest first, or of objects with an item
+    each. The columns, those of objects too, are found by their usual names; `-p user=…` and its like name others.
+    Splits are read as one log, which `prepare` splits anew.
     """
 
     Params = HuggingFaceParams
@@ -83,19 +87,56 @@ class HuggingFace(Source):
         import polars as pl
 
         assert path is not None  # `prepare` sees to it: needs_path
-        tables = [open_table(file) for file in self._data(path)]
-        reads = _in_order([interactions(table, self._names(table)) for table in tables], self._names(tables[0]))
+        tables = [self._opened(file) for file in self._data(path)]
+        reads = in_order([interactions(table, self._names(table)) for table in tables], self._names(tables[0]))
         accounts = [each.account for each in reads]
         title = choose(tables[0], "title", self.params.title, TITLES) if self.params.meta is None else None
         if self.params.meta is not None:
             ids = together(reads).select(pl.col("item_id").unique()).collect().to_series()
             items = self._items(self.params.meta, ids)
             return RawData(items.frame, together(reads), accounts=[*accounts, *items.accounts], partial=True)
-        if title is not None and isinstance(tables[0].schema[title], pl.String):
+        listed = isinstance(tables[0].schema[self._names(tables[0]).item], pl.List)  # whose title is the user's
+        if title is not None and not listed and isinstance(tables[0].schema[title], pl.String):
             frame = pl.concat([self._mentioned(*each, title) for each in zip(tables, reads, strict=True)])
             return RawData(frame, together(reads), accounts=accounts, items_per_event=True)
         ids = together(reads).select(pl.col("item_id").unique()).collect().to_series()
         return RawData(ids_as_titles(ids).frame, together(reads), accounts=accounts)
+
+    def _opened(self, file: Path) -> Records:
+        """A file's records, or the objects in their lists, whichever name items.
+
+        Raises:
+            UserError: several columns hold such lists.
+        """
+        import polars as pl
+
+        table, p = open_table(file), self.params
+        if any(isinstance(dtype, pl.Struct) for dtype in table.schema.values()):
+            table = Fields(table)
+        around = [name for name in table.schema if name not in (*TITLES, *GENRES)]  # those are of users
+        known = (*ITEMS, *LISTS) if p.item is None else (p.item,)
+        lists = {
+            name: {field.name for field in dtype.inner.fields}
+            for name, dtype in table.schema.items()
+            if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)
+        }
+        if p.interactions is not None:
+            require(table, {"interactions": p.interactions})
+            if p.interactions not in lists:
+                raise UserError(
+                    f"{file}: '{p.interactions}' holds {table.schema[p.interactions]}, not lists of objects.",
+                    f"{', '.join(lists) or 'No column'} does: name it with -p interactions=COLUMN.",
+                )
+            return Elements(table, p.interactions, around=around)
+        fitting = [name for name, fields in lists.items() if not fields.isdisjoint(known)]
+        if not fitting or not set(known).isdisjoint(table.schema.keys() - lists.keys()):
+            return table
+        if len(fitting) > 1:
+            raise UserError(
+                f"{file} has several columns with lists of objects that name items: {', '.join(fitting)}.",
+                "Name one with -p interactions=COLUMN.",
+            )
+        return Elements(table, fitting[0], around=around)
 
     def _names(self, table: Records) -> Names:
         """The columns of interactions."""
@@ -150,7 +191,7 @@ class HuggingFace(Source):
             loaded: Any = (
                 datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path), self.params.config)
             )
-        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
                 f"The dataset {str(path)!r} cannot be loaded: {_said(error)}.",
                 "Name a folder that is there, or a dataset of the hub as ORG/NAME; -p config=NAME if it has several.",
@@ -165,19 +206,8 @@ class HuggingFace(Source):
 
 def _said(error: Exception) -> str:
     """The first line of what was raised."""
-    return (str(error.args[0]) if error.args else repr(error)).splitlines()[0].rstrip(".")
-
-
-def _in_order(reads: list[Read], names: Names) -> list[Read]:
-    """Where the order of rows is the time, files follow each other."""
-    import polars as pl
-
-    shifted, before = [], 0
-    for each in reads:
-        late = each.frame.with_columns(pl.col("timestamp") + before) if names.timestamp == ROW else each.frame
-        shifted.append(Read(late, each.account, each.rows))
-        before += each.account.records
-    return shifted
+    said = str(error) if isinstance(error, OSError) or not error.args else str(error.args[0])
+    return (said or repr(error)).splitlines()[0].rstrip(".")
 
 
 @hookimpl

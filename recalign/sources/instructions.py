@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 PROSE, LISTS = ("input", "output"), ("historyList", "trueSelection")
+CANDIDATES = "itemList"
 FORMS = f"{' and '.join(PROSE)}, or {' and '.join(LISTS)}"
 DATA = ("*.json", "*.jsonl")
 CATALOGUES = ("*id2name*", "*name2id*", "*id2title*", "movies.dat")
@@ -40,6 +41,9 @@ class InstructionsParams(Params):
     test_share: float = Field(
         0.1, gt=0, lt=0.5, description="share of the rows, the last ones, that tests where there is no file of tests"
     )
+    candidates: bool = Field(
+        True, description=f"take the lists of candidates ({CANDIDATES}) as the sets that rows rank (--task rank)"
+    )
     encoding: str = Field("utf-8", description="of files without a byte order mark, such as latin-1")
 
 
@@ -49,7 +53,8 @@ class Instructions(Source):
     PATH is one JSON file (an array or lines) or a folder with files named after train, valid and test. The history is
     the quoted titles of the input, the target that of the output. A title may hold quotation marks and commas: what
     the catalogue holds is found whole. Rows with a title that the catalogue lacks are left out, counted and shown. Rows
-    have no user and no time: their order is the time. Candidate sets (itemList) are not read: see `--candidates`.
+    have no user and no time: their order is the time. `--task rank` takes S-DPO's lists of candidates (`itemList`):
+    those with the target once, no item twice, no title that the catalogue lacks, and as many items as most have.
     """
 
     Params = InstructionsParams
@@ -86,8 +91,8 @@ class Instructions(Source):
         files, (catalogue, genres) = self._rows(path), self._beside(path)
         ids = read_titles(catalogue, self.params.encoding) if catalogue else {}
         titles = Titles({title: item for item, title in reversed(ids.items())}, fixed=catalogue is not None)
-        read = {split: _windows(file, self.params.encoding, titles) for split, file in files.items()}
-        windows = {split: frame for split, (frame, _) in read.items()}
+        read = {split: _windows(file, self.params, titles) for split, file in files.items()}
+        windows = _of_one_size({split: frame for split, (frame, _) in read.items()})
         if "test" not in windows:
             whole = windows["train"]
             tested = max(1, round(self.params.test_share * whole.height))
@@ -175,20 +180,22 @@ class Titles:
             start = text.find('"', end + 1)
 
 
-def _windows(file: Path, encoding: str, titles: Titles) -> tuple[pl.DataFrame, FileAccount]:
-    """Windows of item ids, and the account of the file."""
+def _windows(file: Path, params: InstructionsParams, titles: Titles) -> tuple[pl.DataFrame, FileAccount]:
+    """Windows of item ids, with candidates where the file has some, and the account of the file."""
     import polars as pl
 
-    table = open_table(file, encoding=encoding, keys=dict.fromkeys((*PROSE, *LISTS), True))
+    keys = (*PROSE, *LISTS, *((CANDIDATES,) if params.candidates else ()))
+    table = open_table(file, encoding=params.encoding, keys=dict.fromkeys(keys, True))
     parse = _parser(table)
     users: list[str] = []
     windows: list[list[str]] = []
+    candidates: list[list[str] | None] = []
     times: list[float] = []
     unknown: list[tuple[int, str]] = []
     refused: dict[str, Refused] = {}
     for batch in table.batches(list(table.schema)):
         for each in batch.refused:
-            first = tuple(f"{table.place} {number}: {said}" for number, said in each.first)
+            first = tuple(f"{table.where(number)}: {said}" for number, said in each.first)
             before = refused.get(each.reason.text, Refused(0, (), each.reason.hint))
             shown = (*before.first, *first)[:NAMED]
             refused[each.reason.text] = Refused(before.count + each.count, shown, each.reason.hint)
@@ -202,14 +209,17 @@ def _windows(file: Path, encoding: str, titles: Titles) -> tuple[pl.DataFrame, F
                 continue
             users.append(f"{file.stem}-{number}")
             windows.append([item for item in items if item is not None])
+            candidates.append(_candidate_set(row.get(CANDIDATES), items[-1], titles))
             times.append(float(number))
     if unknown:
-        first = tuple(f"{table.place} {number}: {said}" for number, said in unknown[:NAMED])
+        first = tuple(f"{table.where(number)}: {said}" for number, said in unknown[:NAMED])
         refused[UNKNOWN] = Refused(len(unknown), first, "Name the catalogue's file with -p titles=FILE.", bool(windows))
+    listed = pl.List(pl.String)
     frame = pl.DataFrame(
-        {"user_id": users, "timestamp": times, "item_ids": windows},
-        schema={"user_id": pl.String, "timestamp": pl.Float64, "item_ids": pl.List(pl.String)},
+        {"user_id": users, "timestamp": times, "item_ids": windows, "candidates": candidates},
+        schema={"user_id": pl.String, "timestamp": pl.Float64, "item_ids": listed, "candidates": listed},
     )
+    frame = frame if CANDIDATES in table.schema else frame.drop("candidates")
     return frame, FileAccount(file, len(windows), refused)
 
 
@@ -234,13 +244,43 @@ def _from_prose(row: Mapping[str, str | None], titles: Titles) -> list[str]:
 
 
 def _from_lists(row: Mapping[str, str | None], titles: Titles) -> list[str]:
-    """Titles of the list, or of the text with `::` between them, and the selection."""
+    """Titles of the history, and the selection."""
+    target = (row["trueSelection"] or "").strip()
+    return [*_listed(row["historyList"]), target] if target else []
+
+
+def _listed(text: str | None) -> list[str]:
+    """Titles of a list, or of text with `::` between them."""
     from recalign.sources.reading.texts import listed
 
-    history: Any = listed(row["historyList"] or "")
-    names = [str(each) for each in history] if isinstance(history, list) else history.split(BETWEEN)
-    target = (row["trueSelection"] or "").strip()
-    return [*(name.strip() for name in names if name.strip()), target] if target else []
+    found: Any = listed(text or "")
+    names = [str(each) for each in found] if isinstance(found, list) else found.split(BETWEEN)
+    return [name.strip() for name in names if name.strip()]
+
+
+def _candidate_set(text: str | None, target: str | None, titles: Titles) -> list[str] | None:
+    """The items of a list of candidates, if it is a set of known ones with the target among them."""
+    items = [titles.item(name) for name in _listed(text)]
+    fits = target in items and None not in items and len(set(items)) == len(items)
+    return [item for item in items if item is not None] if fits else None
+
+
+def _of_one_size(windows: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Windows whose candidate sets have the size that most have; the others are null, and all where a file has none."""
+    import polars as pl
+
+    having = [frame["candidates"].list.len() for frame in windows.values() if "candidates" in frame.columns]
+    if not having:
+        return windows
+    sizes = pl.concat(having).drop_nulls().mode().sort()
+    usual = pl.col("candidates").list.len() == (sizes[-1] if len(sizes) else 0)
+    none = pl.lit(None, dtype=pl.List(pl.String))
+    return {
+        split: frame.with_columns(
+            candidates=pl.when(usual).then("candidates") if "candidates" in frame.columns else none
+        )
+        for split, frame in windows.items()
+    }
 
 
 @hookimpl

@@ -25,7 +25,7 @@ MOVIE = ["movieId", "title", "genres"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class Generation:
     """How a generation is written.
 
     Args:
@@ -58,7 +58,7 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout(
+    Generation(
         "u.data",
         "u.item",
         "\t",
@@ -67,8 +67,8 @@ LAYOUTS = (
         False,
         ["movieId", "title", "release", "video release", "IMDb", *GENRES],
     ),
-    Layout("ratings.dat", "movies.dat", "::", "::", ("utf-8", "latin-1"), False, MOVIE),
-    Layout("ratings.csv", "movies.csv", ",", ",", ("utf-8", "latin-1"), True, MOVIE),
+    Generation("ratings.dat", "movies.dat", "::", "::", ("utf-8", "latin-1"), False, MOVIE),
+    Generation("ratings.csv", "movies.csv", ",", ",", ("utf-8", "latin-1"), True, MOVIE),
 )
 
 
@@ -142,7 +142,7 @@ class MovieLens(Source):
         return folder
 
     @staticmethod
-    def _located(path: Path) -> tuple[Layout, Path, Path]:
+    def _located(path: Path) -> tuple[Generation, Path, Path]:
         """The generation and its files."""
         existing_folder(path)
         for layout in LAYOUTS:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recalign.api import Field, Params, RawData, Source, UserError, hookimpl
 from recalign.sources.dumps import Items, ids_as_titles, matching, together, windows_of
-from recalign.sources.interactions import Names, interactions
+from recalign.sources.interactions import Names, in_order, interactions
 from recalign.sources.reading import Column, Read, Records, choose, existing, existing_file, open_table, require, typed
 from recalign.sources.reading.texts import separator_of
 
@@ -56,8 +56,9 @@ class Recbole(Source):
     """Reads a folder with an `.inter` and an `.item` file; any one of its files stands for the folder.
 
     Without an `.item` file, or without a title in it, an item's title is its id. Benchmark files (`x.train.inter`,
-    `x.valid.inter`, `x.test.inter`) are the windows where they have a list of the items before (`item_id_list`), and
-    one log, of which each user's last interactions are held out, where not.
+    `x.valid.inter`, `x.test.inter`) are the windows where they have a list of the items before (`item_id_list`). Where
+    not, they say which interactions are held out (`--split provided`), each user's last ones or others; they may lack
+    the time.
     """
 
     Params = RecboleParams
@@ -79,12 +80,10 @@ class Recbole(Source):
         return inter + ([item] if item else []) + self._user_files(inter)
 
     def suggestions(self, path: Path | None) -> Mapping[str, Any]:
-        """Benchmark files stay split as they are, as far as their fields tell how."""
+        """Benchmark files stay split as they are."""
         assert path is not None  # `prepare` sees to it: needs_path
         inter, _ = self._located(path)
-        if len(inter) == 1:
-            return {}
-        return {"split": "provided" if self._history(self._open(inter[0])) else "leave-one-out"}
+        return {"split": "provided"} if _split_of(inter[0]) else {}
 
     def read(self, path: Path | None, seed: int) -> RawData:
         """Read all files.
@@ -96,18 +95,18 @@ class Recbole(Source):
 
         assert path is not None  # `prepare` sees to it: needs_path
         inter, item = self._located(path)
-        provided = self.suggestions(path).get("split") == "provided"
-        reads = [self._windows(file) if provided else self._events(file) for file in inter]
+        splits = [SPLITS[split] for file in inter if (split := _split_of(file))]
+        windows = bool(splits) and self._history(self._open(inter[0])) is not None
+        reads = [self._windows(file) for file in inter] if windows else self._events(inter, bool(splits))
         named = [each.frame.select(pl.col("item_id").unique()) for each in reads]
         items, separator = ids_as_titles(pl.concat(named).collect().to_series()), None
         if item is not None:
             items, separator = self._items(item)
         users = [self._profiles(file) for file in self._user_files(inter)]
-        by_split = {SPLITS.get(_split_of(file), ""): each for file, each in zip(inter, reads, strict=True)}
         return RawData(
             items=items.frame,
-            events=None if provided else together(reads),
-            windows={split: windows_of(each) for split, each in by_split.items()} if provided else None,
+            events=None if windows else together(reads, splits),
+            windows={s: windows_of(each) for s, each in zip(splits, reads, strict=True)} if windows else None,
             accounts=[*(each.account for each in [*reads, *users]), *items.accounts],
             genre_separator=separator,
             users=users[0].frame if users else None,
@@ -162,11 +161,13 @@ class Recbole(Source):
         frame = read.rows.select(user_id=pl.col(self.params.user).cast(pl.String), profile=profile)
         return Read(frame, read.account, read.rows)
 
-    def _events(self, file: Path) -> Read:
-        """Interactions of one file."""
-        table = self._open(file)
-        rating = None if self.params.rating == "none" else choose(table, "rating", self.params.rating, ("rating",))
-        return interactions(table, Names(self.params.user, self.params.item, self.params.timestamp, rating))
+    def _events(self, files: list[Path], split: bool) -> list[Read]:
+        """Interactions of each file; what is split already needs no times."""
+        p, tables = self.params, [self._open(file) for file in files]
+        rating = None if p.rating == "none" else choose(tables[0], "rating", p.rating, ("rating",))
+        told = "timestamp" in p.model_fields_set or any(p.timestamp in table.schema for table in tables)
+        names = Names(p.user, p.item, p.timestamp if told or not split else None, rating)
+        return in_order([interactions(table, names) for table in tables], names)
 
     def _windows(self, file: Path) -> Read:
         """Windows of one benchmark file: the items before, and the item itself."""

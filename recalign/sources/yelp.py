@@ -72,6 +72,17 @@ class Yelp(Source):
         ids = events.frame.select("item_id").collect().to_series()
         return raw_events([events], _businesses(businesses[0], ids) if businesses else ids_as_titles(ids))
 
+    def write_example(self, folder: Path, interactions: pl.DataFrame, items: pl.DataFrame) -> Path:
+        """Reviews and businesses."""
+        import polars as pl
+
+        date = pl.from_epoch(pl.col("timestamp").cast(pl.Int64)).dt.strftime("%Y-%m-%d %H:%M:%S")
+        reviews = interactions.select("user_id", business_id="item_id", stars="rating", date=date)
+        reviews.write_ndjson(folder / "yelp_academic_dataset_review.json")
+        businesses = items.select(business_id="item_id", name="title", categories=pl.col("genres").list.join(", "))
+        businesses.write_ndjson(folder / "yelp_academic_dataset_business.json")
+        return folder
+
 
 def _businesses(file: Path, ids: pl.Series) -> Items:
     """Businesses that are reviewed."""

@@ -43,6 +43,7 @@ class RankTask(Task):
     cutoffs = (1, 5, 10)
     asks = True
     shows_events = True
+    ranks_candidates = True
     words = (*PARTS, RATIONALE.opening, *RATIONALE.words, RATIONALE.closing, "Yes", "No", "yes", "no", "\n")
     positives_only = True
 

@@ -61,6 +61,7 @@ class Task(ABC):
         asks: whether rows ask about single candidates (see `questions`).
         shows_events: whether prompts show when an item was consumed and how it was rated.
         words: what its responses have besides titles, which a tokenizer made for the task can write.
+        ranks_candidates: whether what is ranked are candidates that the row names, all of them.
         positives_only: whether a row without a relevant target asks for nothing.
     """
 
@@ -73,6 +74,7 @@ class Task(ABC):
     asks: ClassVar[bool] = False
     shows_events: ClassVar[bool] = False
     words: ClassVar[tuple[str, ...]] = ()
+    ranks_candidates: ClassVar[bool] = False
     positives_only: ClassVar[bool] = False
 
     @property

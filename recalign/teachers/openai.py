@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
-from pydantic import Field as Part
+from pydantic import Field as ReplyField
 
 from recalign.api import Case, Field, Params, Reply, Teacher, TeacherContext, UserError, hookimpl
 
@@ -59,14 +59,14 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = Part(0, ge=0)
-    completion_tokens: int = Part(0, ge=0)
+    prompt_tokens: int = ReplyField(0, ge=0)
+    completion_tokens: int = ReplyField(0, ge=0)
 
 
 class _Completion(BaseModel):
     """What is read of a chat completion; endpoints add more."""
 
-    choices: list[_Choice] = Part(min_length=1)
+    choices: list[_Choice] = ReplyField(min_length=1)
     usage: _Usage | None = None
 
 

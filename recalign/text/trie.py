@@ -21,7 +21,7 @@ class TitleTrie:
     """A prefix tree in CSR form; node 0 is the root.
 
     Nodes are numbered level by level and, within a level, in lexicographic order of their prefix. So the children of a
-    node stand side by side, and the edge `e` leads to node `e + 1`: `child_node` needs no memory. Leaves are ranked in
+    node stand side by side, and the edge `e` leads to node `e + 1`, which needs no memory. Leaves are ranked in
     depth-first order, so that the items below a node are the ranks `[lo, hi)`. A title that is a token prefix of
     another ends at a node that has children; its rank comes before theirs.
 
@@ -60,11 +60,6 @@ class TitleTrie:
             UserError: no titles, a title without tokens, or two items with the same tokens.
         """
         return _build(titles.paths)
-
-    @property
-    def child_node(self) -> torch.Tensor:
-        """[edges] the node that each edge leads to."""
-        return torch.arange(1, self.nodes, device=self.child_token.device)
 
     @property
     def nodes(self) -> int:

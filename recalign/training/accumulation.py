@@ -12,6 +12,7 @@ import torch
 from recalign.api import Objective
 from recalign.plugins.registry import blamed, plugin_error
 from recalign.training.processes import add_up_gradients, process, sum_over_processes
+from recalign.training.speed import Stopwatch
 
 
 class Accumulation:
@@ -25,13 +26,14 @@ class Accumulation:
     Args:
         model: whose parameters have the gradients.
         averaged: the backward passes average gradients over the processes, as DDP does; else `finish` adds them up.
+        watch: charged for the backward passes.
 
     Attributes:
         add_up: adds up the gradients of all processes; returns the parameters that have the sums.
     """
 
-    def __init__(self, model: torch.nn.Module, *, averaged: bool = False) -> None:
-        self.model, self.averaged = model, averaged
+    def __init__(self, model: torch.nn.Module, *, averaged: bool = False, watch: Stopwatch | None = None) -> None:
+        self.model, self.averaged, self.watch = model, averaged, watch or Stopwatch()
         self.add_up: Callable[[], Sequence[torch.nn.Parameter]] = partial(add_up_gradients, model)
         self._unit: float | None = None  # None: no micro-batch of this update was added yet
         self._loss, self._weight = 0.0, 0.0
@@ -45,8 +47,9 @@ class Accumulation:
         """
         if self._unit is None:
             self._unit = sum_over_processes([weight], self._device)[0] / process()[1] or 1.0
-        (loss * (weight / self._unit)).backward()
-        self._loss += weight * loss.item()
+        with self.watch.timing("backward"):
+            (loss * (weight / self._unit)).backward()
+            self._loss += weight * loss.item()
         self._weight += weight
 
     def finish(self) -> torch.Tensor:

@@ -18,6 +18,7 @@ from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy
 from recalign.models.settings import recorded_settings
+from recalign.models.trained_on import noted
 from recalign.models.weights import check_model, find_model, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
@@ -137,7 +138,7 @@ def train_aligned(
 
     return perform(
         RunFolder(out),
-        Asked("align", asdict(options), inputs, MAKES, {"seed": options.training.seed}),
+        Asked("align", asdict(options), inputs, MAKES, noted(dataset, options.training.seed)),
         ready,
         lambda policy: _aligned(policy, dataset, objective, expression, out, options, resume),
         resume=resume,
@@ -174,7 +175,8 @@ def _aligned(
     )
     if before is not None:
         policy.model.eval()
-        table = before_after(dataset, rows, before, task.decode(engine, rows), seed=options.training.seed)
+        after = task.decode(engine, rows)
+        table = before_after(dataset, rows, before, after, seed=options.training.seed, reward=expression)
         _show(table, options, len(rows))
         results = {**results, "report": table.as_dict()}
     if console.speaks():

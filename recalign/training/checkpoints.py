@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import safe_globals
 from recalign import console
 from recalign.errors import UserError
 from recalign.models.weights import ADAPTER_FILE, check_files
-from recalign.reading import Shape, read_object, read_record, reading, sound
+from recalign.reading import FileRecord, read_object, read_record, reading, sound
 
 STATE_FILE, OBJECTIVE_FILE, PROGRESS_FILE = "trainer_state.json", "objective.json", "progress.json"
 OPTIMIZER_FILE, SCHEDULER_FILE, SCALER_FILE = "optimizer.pt", "scheduler.pt", "scaler.pt"
@@ -23,7 +23,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", ADAPTER_FILE)
 OLDER = "Delete this checkpoint to go on from an older one."
 
 
-class Progress(Shape):
+class Progress(FileRecord):
     """What the updates before a checkpoint came to, those before an interruption included.
 
     Args:
@@ -39,20 +39,20 @@ class Progress(Shape):
     rows_per_update: int = 0
 
 
-class ControlRecord(Shape):
+class ControlRecord(FileRecord):
     """What is relied on of transformers' TrainerControl in trainer_state.json."""
 
     args: dict[str, bool]
     attributes: dict[str, Any]
 
 
-class CallbackRecords(Shape):
+class CallbackRecords(FileRecord):
     """What is relied on of the callbacks in trainer_state.json."""
 
     TrainerControl: ControlRecord
 
 
-class StateRecord(Shape):
+class StateRecord(FileRecord):
     """What is relied on in trainer_state.json."""
 
     global_step: int = Field(ge=0)

@@ -44,7 +44,8 @@ class TrainingSetup:
             out,
             self.examples,
             self.collate,
-            self.validation.figures,
+            self.validation.run,
             length_of=self.examples.length_of,
             title=title,
+            before=self.validation.before,
         )

@@ -18,6 +18,7 @@ from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy
+from recalign.models.trained_on import noted
 from recalign.models.weights import check_model, model_hash
 from recalign.plugins import registry
 from recalign.rationales.examples import RationaleRows, rationale_rows
@@ -34,12 +35,13 @@ from recalign.training.rows import VALIDATED, drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
 from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
+from recalign.training.trackers import FOLDER as TENSORBOARD
 from recalign.training.trainer import LOG_FILE
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
 from recalign.workspace import RunFolder, file_hash, home
 
 MODEL_FOLDER = "model"
-MAKES = (MODEL_FOLDER, CHECKPOINTS, LOG_FILE, ROUNDS, CURVES)
+MAKES = (MODEL_FOLDER, CHECKPOINTS, LOG_FILE, ROUNDS, CURVES, TENSORBOARD)
 """What a training run writes, beside run.json."""
 BUILTIN = "builtin:tiny"
 
@@ -137,7 +139,7 @@ def train_supervised(
 
     return perform(
         RunFolder(out),
-        Asked("sft", asdict(options), inputs, MAKES, {"seed": options.training.seed}),
+        Asked("sft", asdict(options), inputs, MAKES, noted(dataset, options.training.seed)),
         ready,
         lambda setup: _trained(setup, out, options, resume),
         resume=resume,

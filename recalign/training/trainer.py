@@ -41,8 +41,10 @@ from recalign.training.flow import Flow, on_signals
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.processes import averaged, process
 from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
-from recalign.training.speed import Meter, Work, cost_line
+from recalign.training.speed import Meter, Work, cost_line, seconds_by_part
+from recalign.training.trackers import TrackedRun, Tracking
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
+from recalign.training.validation import Validated
 from recalign.workspace import write_json
 
 LOG_FILE = "log.jsonl"
@@ -70,7 +72,7 @@ class TrainingStep(Protocol):
 
 
 class RecalignTrainer(Trainer):
-    """transformers.Trainer with our step, validation, log, progress bar and interruption.
+    """transformers.Trainer with our step, validation, log, display and interruption.
 
     Args:
         policy: what is trained.
@@ -79,10 +81,11 @@ class RecalignTrainer(Trainer):
         out: the run folder; checkpoints and `log.jsonl` are written there.
         examples: a dataset indexed by (epoch, index).
         collate: a list of examples -> a batch as the step takes it.
-        validate: returns the validation figures, among them `options.best_metric`.
+        validate: finds the validation figures, among them `options.best_metric`.
         length_of: see EpochSampler.
         batches: of this process, in place of those that an EpochSampler and `options` make.
-        title: what the progress bar calls this.
+        title: what is shown calls this.
+        before: validation of the policy before the first update, where it was made.
     """
 
     def __init__(
@@ -93,17 +96,19 @@ class RecalignTrainer(Trainer):
         out: Path,
         examples: Dataset[Any],
         collate: Callable[[list[Any]], Any],
-        validate: Callable[[], dict[str, float]],
+        validate: Callable[[], Validated],
         *,
         length_of: Callable[[int], int] | None = None,
         batches: Batches | None = None,
         title: str = "training",
+        before: Validated | None = None,
     ) -> None:
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
-        self.validate, self.title = validate, title
+        self.validate, self.title, self.before = validate, title, before
         self.shards: Shards | None = None
         self.sharded = sharded()
-        self.accumulation = Accumulation(policy.model, averaged=step.runs_wrapped and not self.sharded)
+        averaging = step.runs_wrapped and not self.sharded
+        self.accumulation = Accumulation(policy.model, averaged=averaging, watch=step.work.watch)
         self.meter = Meter(policy.device, step.work)
         size: int = len(examples)  # type: ignore[arg-type]
         rank, processes = process()
@@ -119,22 +124,25 @@ class RecalignTrainer(Trainer):
         self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
         mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        self.flow, run = Flow(self), TrackedRun.of(self.out)
         with on_our_own():
             super().__init__(
                 model=policy.model,
-                args=options.arguments(self.out, policy.device, mixed_bfloat16=mixed),
+                args=options.arguments(run, policy.device, mixed_bfloat16=mixed),
                 data_collator=collate,
                 train_dataset=examples,
                 eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
-                callbacks=[Flow(self)],
+                callbacks=[self.flow],
             )
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
+        first = options.report_to if self.is_world_process_zero() else ()
+        self.tracking = Tracking(first, run, self.callback_handler.callbacks)
         if options.patience:
             self.add_callback(EarlyStoppingCallback(options.patience))
 
     def run(self, *, resume: bool = False) -> dict[str, Any]:
-        """Train, with a progress bar; the best checkpoint's weights are in the policy at the end.
+        """Train, showing how it goes; the best checkpoint's weights are in the policy at the end.
 
         Args:
             resume: go on from the newest complete checkpoint, where there is one.
@@ -142,7 +150,7 @@ class RecalignTrainer(Trainer):
         Returns:
             updates, best validation figure and its update, mean loss and seconds of the whole run, what was done
             before an interruption included; `cost`: tokens and rows a second, rows and seconds an update, most memory
-            of an update, since the last interruption.
+            of an update, since the last interruption; `seconds_a_step`: of each part of an update.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM, when the present update is done and a checkpoint is saved.
@@ -151,18 +159,19 @@ class RecalignTrainer(Trainer):
         checkpoint = latest_checkpoint(self.out / CHECKPOINTS) if resume else None
         self._start_log(checkpoint)
         self._started = time.perf_counter()
-        flow = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, Flow))
+        flow = self.flow
         with contextlib.ExitStack() as stack:
             flow.stack = stack
             stack.enter_context(on_signals(flow.stop))
             stack.enter_context(on_our_own())
+            stack.enter_context(self.tracking.running(_update_of(checkpoint)))
             stack.enter_context(prepacked_frozen(self.policy.model))
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt
-        self.meter.report(updates_left=0)  # of those since the last line of the log, too
         cost = self.meter.total.figures()
-        console.say(cost_line(cost))
+        parts = seconds_by_part(read_log(self.out))
+        console.say(cost_line(cost, parts))
         return {
             "updates": self.state.global_step,
             "best_update": self.state.best_global_step,
@@ -170,6 +179,7 @@ class RecalignTrainer(Trainer):
             "train_loss": self.progress.loss / max(self.progress.updates, 1),
             "seconds": self._seconds(),
             "cost": cost,
+            "seconds_a_step": parts,
         }
 
     # ------------------------------------------------------------ what transformers calls
@@ -186,6 +196,7 @@ class RecalignTrainer(Trainer):
             self._figures[name].append(float(value))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.policy.device)
+        self.step.work.watch.switch("optimizer")
         loss = self.accumulation.finish()
         if not bool(torch.isfinite(loss)):
             raise UserError(
@@ -199,9 +210,13 @@ class RecalignTrainer(Trainer):
         """Validate: every figure that `validate` returns, under the name `eval_NAME`."""
         training = self.model.training
         self.model.eval()
-        figures = {f"{metric_key_prefix}_{name}": float(value) for name, value in self.validate().items()}
+        with self.flow.validating():
+            found = self.validate()
+        figures = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.figures.items()}
         self.model.train(training)
         self.log(dict(figures))
+        self.flow.show_validated(found)
+        self.tracking.show(found.samples, self.state.global_step)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
@@ -250,8 +265,9 @@ class RecalignTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
         """Take the batches of an update; what the loss is divided by is for the objective to say."""
-        batches = list(itertools.islice(epoch_iterator, num_batches))
         self.meter.begin()
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        self.step.work.watch.switch("forward")
         self.step.begin(batches)
         return batches, None
 
@@ -347,9 +363,14 @@ class RecalignTrainer(Trainer):
             return
         self.out.mkdir(parents=True, exist_ok=True)
         lines = read_log(self.out) if checkpoint else []
-        last = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        last = _update_of(checkpoint)
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= last]
         (self.out / LOG_FILE).write_text("".join(kept), encoding="utf-8")
+
+
+def _update_of(checkpoint: Path | None) -> int:
+    """Return the update after which a checkpoint was saved; 0: there is none."""
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -11,6 +10,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from transformers.training_args import OptimizerNames
 
 from recalign.errors import UserError, did_you_mean
+from recalign.training.trackers import TrackedRun
 
 CHECKPOINTS = "checkpoints"
 TOKEN_BUDGET = 16384
@@ -41,7 +41,7 @@ class TrainingOptions:
             other the highest value is best.
         log_every: updates between lines of the log.
         keep_checkpoints: how many to keep, the best one besides.
-        report_to: other loggers of transformers, such as tensorboard or wandb.
+        report_to: trackers that transformers knows, such as tensorboard or wandb.
         token_budget: maximum number of tokens per forward and backward pass, padding included; batches that have more
             are cut, and their gradients added up.
         optim: name of one of transformers' optimizers.
@@ -82,7 +82,7 @@ class TrainingOptions:
             )
         for name in self.report_to:
             if name not in INTEGRATION_TO_CALLBACK:
-                raise UserError(f"--report-to '{name}' is no logger.", did_you_mean(name, INTEGRATION_TO_CALLBACK))
+                raise UserError(f"--report-to '{name}' is no tracker.", did_you_mean(name, INTEGRATION_TO_CALLBACK))
             if name not in get_available_reporting_integrations():
                 raise UserError(f"--report-to '{name}' needs a package that is not installed.", f"pip install {name}")
 
@@ -94,12 +94,14 @@ class TrainingOptions:
             f"{processes} processes; a pass has at most {self.token_budget:,} tokens."
         )
 
-    def arguments(self, out: Path, device: torch.device, *, mixed_bfloat16: bool) -> TrainingArguments:
-        """Translate into transformers' arguments, for a model that lies on a device."""
+    def arguments(self, run: TrackedRun, device: torch.device, *, mixed_bfloat16: bool) -> TrainingArguments:
+        """Translate into transformers' arguments, for a run and a model that lies on a device."""
         steps = {"eval_steps": self.eval_every, "save_steps": self.eval_every} if self.eval_every else {}
         strategy = "steps" if self.eval_every else "epoch"
         return TrainingArguments(
-            output_dir=str(out / CHECKPOINTS),
+            output_dir=str(run.folder / CHECKPOINTS),
+            run_name=run.called(self.report_to),
+            project=run.project,
             seed=self.seed,
             num_train_epochs=self.epochs,
             max_steps=self.max_steps or -1,

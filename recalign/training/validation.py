@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 
-from recalign.api import TokenObjective
+from recalign.api import Predictions, TokenObjective
 from recalign.data.dataset import Row
 from recalign.decoding.engine import PolicyEngine
 from recalign.errors import UserError
+from recalign.evaluation.examples import EXAMPLES, example_list
 from recalign.evaluation.per_user import evaluate_lists
 from recalign.metrics.expression import MetricExpression
 from recalign.objectives.sft import Sft
@@ -23,6 +25,24 @@ from recalign.training.accumulation import weighed_loss
 from recalign.training.offline.examples import AnswerExamples, answered_rows, collate
 from recalign.training.offline.token_step import TokenStep
 from recalign.training.processes import process
+from recalign.training.rows import evenly_spaced
+
+REWARD = "reward"
+"""What `align` calls the figure that picks the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a validation found.
+
+    Args:
+        figures: name -> value.
+        samples: a few rows' decoded lists, as `example_list` returns them; none in processes but the first, and where
+            no lists are decoded.
+    """
+
+    figures: Mapping[str, float]
+    samples: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,7 @@ class Validation:
         name: of the metric's figure.
         objective: whose loss on the rows is a figure too, or None.
         answers: rows whose answers the losses are of; None: the same rows.
+        before: what was found before the first update, where somebody looked.
     """
 
     engine: PolicyEngine
@@ -44,19 +65,23 @@ class Validation:
     name: str = "metric"
     objective: TokenObjective | None = None
     answers: Sequence[Row] | None = None
+    before: Validated | None = None
 
-    def figures(self) -> dict[str, float]:
-        """Return the objective's `loss`, the answers' `cross_entropy` over the whole vocabulary, and the metric."""
+    def run(self) -> Validated:
+        """Find the objective's `loss`, the answers' `cross_entropy` over the whole vocabulary, and the metric."""
         step = TokenStep(self.engine.policy, self.objective or Sft(), self.engine)
         loss, cross_entropy = validation_loss(step, self.rows if self.answers is None else self.answers)
         found = {} if self.objective is None else {"loss": loss}
         found["cross_entropy"] = cross_entropy
-        return found if self.metric is None else {**found, self.name: self.score()}
+        if self.metric is None:
+            return Validated(found)
+        decoded = self.decode()
+        return Validated({**found, **decoded.figures}, decoded.samples)
 
-    def score(self) -> float:
-        """Return the metric."""
+    def decode(self) -> Validated:
+        """Find the metric alone."""
         assert self.metric is not None
-        return validation_metric(self.engine, self.metric, self.rows)
+        return validate_lists(self.engine, self.metric, self.rows, self.name)
 
 
 def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) -> tuple[float, float]:
@@ -90,28 +115,36 @@ def validation_loss(step: TokenStep, rows: Sequence[Row], batch_size: int = 64) 
     return float(loss_sum / (weights or 1.0)), float(entropy / tokens)
 
 
-def validation_metric(engine: PolicyEngine, expression: MetricExpression, rows: Sequence[Row]) -> float:
-    """Return the mean of an expression over the lists that the model decodes, as its task says.
+def validate_lists(engine: PolicyEngine, expression: MetricExpression, rows: Sequence[Row], name: str) -> Validated:
+    """Find the mean of an expression over the lists that the model decodes, as its task says.
 
     Args:
         engine: bound to the model as it is now.
         expression: bound to the catalogue.
         rows: those for which it is not defined are left out; every process decodes its share.
+        name: what the figure is called.
 
     Raises:
         UserError: it is defined for none of the rows.
     """
     rank, processes = process()
     rows = rows[rank::processes]
-    values = gather_object(_values(engine, expression, rows) if rows else [])
+    lists = find_task(engine.task).decode(engine, rows) if rows else None
+    mine = [] if lists is None else evaluate_lists(expression, lists.items, lists.lengths, rows).tolist()
+    values = gather_object(mine)
     if not values:
         raise UserError(
             f"The metric {expression.text} is defined for no validation row.",
             "Prepare the dataset with another --relevance or split, or choose another --metric.",
         )
-    return float(np.mean(values))
+    return Validated({name: float(np.mean(values))}, _samples(engine, lists, rows) if rank == 0 else ())
 
 
-def _values(engine: PolicyEngine, expression: MetricExpression, rows: Sequence[Row]) -> list[float]:
-    lists = find_task(engine.task).decode(engine, rows)
-    return evaluate_lists(expression, lists.items, lists.lengths, rows).tolist()
+def _samples(engine: PolicyEngine, lists: Predictions | None, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Show some lists, of the same rows at every validation: they lie evenly among all."""
+    shown = evenly_spaced(range(len(rows)), EXAMPLES)
+    return [
+        example_list(rows[place], lists.items[place, : lists.lengths[place]].tolist(), engine.catalogue)
+        for place in shown
+        if lists is not None
+    ]

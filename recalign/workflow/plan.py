@@ -153,7 +153,7 @@ class _Planner:
             needs.update({step.id: step for step in found})
         out = self.root / identity
         arguments = [*signature.arguments(resolved, where), "--out", str(out)]
-        parsed = signature.parse(arguments, where)
+        parsed = _with_source(signature.parse(arguments, where), where)
         self._check_plugins(parsed, where)
         asked = {
             "command": signature.name,
@@ -236,6 +236,19 @@ class _Planner:
             except UserError as error:
                 raise UserError(f"{where}: {error.what}", error.hint) from None
             self._checked.add(plugin)
+
+
+def _with_source(parsed: dict[str, Any], where: str) -> dict[str, Any]:
+    """Options whose source is a name: where a path stands in its place, the one that recognises it."""
+    from recalign.preparation.guessing import named_source
+
+    if not parsed.get("source"):
+        return parsed
+    try:
+        source, path = named_source(parsed["source"], parsed["path"])
+    except UserError as error:
+        raise UserError(f"{where}: {error.what}", error.hint) from None
+    return {**parsed, "source": source, "path": path}
 
 
 def _axes(matrix: Any, signature: CommandSignature, stated: Mapping[str, Any], where: str) -> _Axes:

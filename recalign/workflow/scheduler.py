@@ -17,7 +17,7 @@ from typing import Any
 from recalign import console
 from recalign.errors import UserError
 from recalign.locks import refuse_if_taken, take
-from recalign.reading import Shape, checked, read_object
+from recalign.reading import FileRecord, checked, read_object
 from recalign.removal import check_run, discard
 from recalign.workflow.plan import RecipeStep
 from recalign.workflow.signatures import signature_of
@@ -42,7 +42,7 @@ class Status:
         return self.state == "done"
 
 
-class Noted(Shape):
+class Noted(FileRecord):
     """What is relied on in the record of a step."""
 
     key: str

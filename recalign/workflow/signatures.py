@@ -176,17 +176,8 @@ class CommandSignature:
         return dict(parsed)
 
     def _in_order(self, positional: Mapping[str, list[str]], where: str) -> list[str]:
-        ordered: list[str] = []
-        missing = ""
-        for key, parameter in self._parameters.items():
-            if parameter.param_type_name != "argument":
-                continue
-            if key not in positional:
-                missing = key
-                continue
-            if missing:
-                raise UserError(f"{where}: '{key}' is stated without '{missing}'.", f"State '{missing}' too.")
-            ordered += positional[key]
+        """What stands without a name, in order; `prepare PATH` is how a path without a source is typed."""
+        ordered = [text for key in self.positional for text in positional.get(key, ())]
         dash = next((text for text in ordered if text.startswith("-")), None)
         if dash:
             raise UserError(f"{where}: {dash!r} starts with a dash.", "Write a path as ./-name.")

@@ -214,3 +214,23 @@ def test_popularity_sees_no_order_and_the_knn_does(dataset, tmp_path):
     assert (told["order"]["spread"]["deviation"], told["order"]["spread"]["row_deviation"]) == (0.0, 0.0)
     assert told["length"]["rows"] == results["metrics"]["ndcg@5"]["n"] == 3  # rows with a relevant target
     assert all(each["moved"] > 0 for each in found["item-knn"]["order"]["values"])
+
+
+def test_sasrecs_spread_over_orders_stands_beside_a_rank_models(tmp_path, capsys):
+    """The same rows in the same permutations: SASRec minds the order of a history, and the table has both."""
+    params = {"users": 60, "events": 16, "items": 40, "genres": 4}
+    options = {"task": "rank", "candidates": 6, "identifier": "atomic"}
+    prepare_dataset("synthetic", None, tmp_path / "data", params=params, options=options)
+    asked = {"data": tmp_path / "data", "vary": ["order=3"], "vary_rows": 4}
+    baseline("sasrec", param=["epochs=2", "hidden=16"], out=tmp_path / "sasrec", **asked)
+    decode(model=MODEL, out=tmp_path / "judge", **asked)
+    for run in ("sasrec", "judge"):
+        evaluate(tmp_path / run, metrics="ndcg@5", baselines=False)
+    capsys.readouterr()
+    told = compare([tmp_path / "judge", tmp_path / "sasrec"], out=tmp_path / "compare")["analyses"]["variations"]
+    found = {each["system"]: each for each in told if each["metric"] == "ndcg@5"}
+    assert [each["variation"] for each in found.values()] == ["order", "order"]
+    assert all(each["spread"]["row_deviation"] > 0 for each in found.values())
+    first, second = ([each["rows"], len(each["values"])] for each in found.values())
+    assert first == second == [4, 3]
+    assert "Order of the history" in capsys.readouterr().out

@@ -75,6 +75,7 @@ def test_what_the_commands_print_fits(printed, workspace, tmp_path):
     printed("sft", "--data", data, "--model", MODEL, "--max-steps", 2)
     printed("align", "--data", data, "--reward", "ndcg@1", "--max-steps", 1, "-p", "group_size=4", "--no-report")
     printed("export", "--model", workspace / "home" / "sft", "--out", workspace / "exported")
+    printed("recommend", "--model", workspace / "home" / "sft", "--history", "i1")
     decoded = printed("decode", "--data", data, "--model", workspace / "home" / "sft", "--size", 3)
     assert len(decoded["examples"]) == 3
     printed("baseline", "popularity", "--data", data, "--size", 3)

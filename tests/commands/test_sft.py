@@ -91,8 +91,11 @@ def test_what_an_update_is_made_of_and_what_it_cost_is_shown_and_recorded(data, 
     assert run("sft", "--data", data, *options) == 0
     told = capsys.readouterr().err
     assert "An update has 8 rows: 4 rows per batch x 2 batches x 1 processes; a pass has at most 60 tokens." in told
-    assert re.search(r"A step: [\d.]+ s, [\d,]+ tokens and [\d,.]+ rows a second, at most [\d,]+ MB of memory", told)
+    parts = r"data .*, forward .*, backward .*, optimizer .*"
+    cost = r"[\d,]+ tokens and [\d,.]+ rows a second, at most [\d,]+ MB of memory"
+    assert re.search(rf"A step: [\d.e-]+ s \({parts}\), {cost}", told)
     record = json.loads((home() / "sft" / "run.json").read_text())
+    assert set(record["results"]["seconds_a_step"]) == {"data", "forward", "backward", "optimizer"}
     cost = record["results"]["cost"]
     assert (record["results"]["updates"], cost["rows_per_update"]) == (2, 8)
     assert cost["tokens_per_second"] > cost["rows_per_second"] > 0 and cost["peak_memory_mb"] > 10

@@ -1,6 +1,8 @@
+import warnings
+
 import pytest
 
-from recalign.comparison.tradeoffs import axes_of, metric_named, pareto_front, tradeoff
+from recalign.comparison.tradeoffs import Axis, _span, axes_of, metric_named, pareto_front, tradeoff
 
 POINTS = {"a": (1.0, 1.0), "b": (2.0, 3.0), "c": (3.0, 2.0), "d": (2.0, 2.0), "e": (3.0, 2.0)}
 
@@ -36,3 +38,21 @@ def test_points_say_what_they_are_and_a_baseline_far_off_stands_at_the_edge(host
     one = next(note for note in drawn.notes.values() if note.startswith("blade 1.0"))
     assert f"ndcg@2 {systems['blade 1.0'].summary['ndcg@2'].mean:.4f}" in one
     assert "on the Pareto front" not in next(note for note in drawn.notes.values() if note.startswith("bon"))  # oracle
+
+
+@pytest.mark.parametrize("shortest", [1e-12, 1e-9, 0.003, 50.0])
+def test_a_time_near_zero_has_its_place_on_a_logarithmic_axis(hostile, shortest):
+    values = {system.name: 100.0 * 2.0**place for place, system in enumerate(hostile.systems)}
+    first = next(system.name for system in hostile.systems if not system.baseline)
+    axis = Axis("seconds", False, {**values, first: shortest}, logarithmic=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib ignores ends that it cannot draw, with a warning
+        drawn = tradeoff(hostile, "ndcg@2", axis, [])
+    assert any(note.startswith(f"{first}: ndcg@2") for note in drawn.notes.values())
+
+
+def test_the_margins_of_a_logarithmic_axis_are_factors(hostile):
+    models = [system for system in hostile.systems if not system.baseline][:2]
+    values = dict(zip([system.name for system in models], [0.01, 100.0], strict=True))
+    low, high = _span(models, values, logarithmic=True)
+    assert (low, high) == pytest.approx((10**-2.4, 10**2.4))  # a tenth of four decades on either side

@@ -22,6 +22,7 @@ from transformers import (
 
 from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
+from recalign.decoding.constraint import ListConstraint, State
 from recalign.decoding.engine import PolicyEngine
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.trie_cache import CachedTrie, cached_trie
@@ -132,3 +133,12 @@ def make_engine(
     titles = TitleTokens(paths=paths, separator=np.array(separator, dtype=np.int64), end=END)
     policy = DirectPolicy(model or tiny_model(kind), titles, DirectPrompter(task=task))
     return PolicyEngine(policy, catalogue_of(paths), exclude_history=exclude_history, token_budget=token_budget)
+
+
+def valid_mask(constraint: ListConstraint, state: State) -> torch.Tensor:
+    """The valid next tokens as a mask: bool [N, V]."""
+    choices = constraint.valid_tokens(state)
+    mask = torch.zeros(len(state), constraint.vocabulary_size, dtype=torch.bool)
+    rows = torch.arange(len(state))[:, None].expand_as(choices.tokens)
+    mask[rows[choices.valid], choices.tokens[choices.valid]] = True
+    return mask

@@ -6,7 +6,7 @@ from recalign.decoding.constraint import ListConstraint
 from recalign.errors import UserError
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.trie import TitleTrie
-from tests.decoding.doubles import END, SEPARATOR, VOCABULARY
+from tests.decoding.doubles import END, SEPARATOR, VOCABULARY, valid_mask
 from tests.decoding.oracle import all_responses, next_tokens
 
 PREFIXED = [[5, 6], [5], [5, 6, 7], [7, 8], [7, 9], [10, 11, 12]]  # items 1 and 0 begin others
@@ -39,7 +39,7 @@ def test_valid_tokens_are_those_that_lead_to_some_list(paths, separator, exclude
     state = constraint.start([np.array(excluded, dtype=np.int64)] * len(tokens))
     for step in range(max(map(len, tokens))):
         wanted = [next_tokens(responses, r[:step]) or [END] for r in tokens]
-        assert tokens_of(constraint.valid_mask(state)) == wanted
+        assert tokens_of(valid_mask(constraint, state)) == wanted
         state = constraint.advance(state, torch.tensor([r[step] if step < len(r) else END for r in tokens]))
     assert state.done.all()
     assert [tuple(items) for items in state.items.tolist()] == list(responses.values())
@@ -63,7 +63,7 @@ def test_forced_runs_are_what_advancing_by_single_choices_gives(paths, separator
                 prefix = (*prefix, token)  # noqa: PLW2901
             assert tokens[row, counts[row] :].tolist() == [END] * (tokens.shape[1] - int(counts[row]))
             if not moved.done[row]:
-                assert tokens_of(constraint.valid_mask(moved.take(torch.tensor([row])))) == [
+                assert tokens_of(valid_mask(constraint, moved.take(torch.tensor([row])))) == [
                     next_tokens(responses, prefix)
                 ]
 
@@ -97,7 +97,7 @@ def test_replay_finds_every_choice_of_known_lists(paths, separator):
 def test_rows_keep_their_own_exclusions():
     titles = layout(FREE_OF_PREFIXES, (SEPARATOR,))
     state = constraint_of(titles, 1).start([np.array([0, 1, 0]), np.array([], dtype=np.int64), np.array([2])])
-    assert tokens_of(constraint_of(titles, 1).valid_mask(state)) == [[8, 9], [5, 8, 9], [5, 9]]
+    assert tokens_of(valid_mask(constraint_of(titles, 1), state)) == [[8, 9], [5, 8, 9], [5, 9]]
 
 
 def test_too_small_catalogues_are_refused_by_number():

@@ -5,6 +5,7 @@ from rich.console import Console
 from recalign.api import Predictions
 from recalign.evaluation.significance import Interval
 from recalign.evaluation.tables import before_after, figure, number, p_text, signed
+from recalign.metrics.expression import parse_expression
 
 
 def lists(items):
@@ -32,6 +33,27 @@ def test_default_metrics_fit_the_lists(small):
     assert list(three.as_dict()) == ["ndcg@3", "recall@3", "mgu", "ild"]
     two = before_after(small, rows, lists([[0, 1]] * 4), lists([[0, 1]] * 4))
     assert list(two.as_dict()) == ["ndcg@2", "recall@2", "mgu", "ild"]
+
+
+def test_the_reward_and_each_of_its_terms_go_first_and_are_named_once(small):
+    rows = list(small.rows("test"))
+    reward = parse_expression("2*recall@1 - 0.5*validity").bind(small.catalogue)
+    before, after = lists([[3], [3], [3], [3]]), lists([[1], [2], [0], [3]])
+    table = before_after(small, rows, before, after, ["recall@1", "mgu"], reward=reward)
+    assert list(table.as_dict()) == ["2*recall@1 - 0.5*validity", "recall@1", "validity", "mgu"]
+    change = table.as_dict()["2*recall@1 - 0.5*validity"]
+    assert change["after"]["mean"] == pytest.approx(2 * (0.5 + 1 + 0) / 3 - 0.5)  # of the rows that have a target
+    console = Console(record=True, width=160)
+    console.print(table.render())
+    lines = [line.split("│")[1].strip() if "│" in line else line[:2] for line in console.export_text().splitlines()]
+    assert lines[lines.index("validity") + 1] == "├─"  # a rule ends what was aligned
+
+
+def test_a_reward_that_looks_beyond_the_lists_is_measured_as_training_did(small):
+    rows = list(small.rows("test"))
+    reward = parse_expression("ndcg@10").bind(small.catalogue)
+    table = before_after(small, rows, lists([[3]] * 4), lists([[1]] * 4), ["validity"], reward=reward)
+    assert list(table.as_dict()) == ["ndcg@10", "validity"]
 
 
 def test_the_table_shows_every_metric_with_its_interval(small):

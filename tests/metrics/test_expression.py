@@ -97,7 +97,7 @@ def test_parameters_stand_in_parentheses_before_or_after_the_cutoff():
 
 def test_the_score_is_the_weighted_sum():
     expression = parse_expression("ndcg@2 - 0.5*mgu + 3*ild").bind(CATALOGUE)
-    parts = expression.score_terms(LISTS)
+    parts = {name: parse_expression(name).bind(CATALOGUE).score(LISTS) for name in ("ndcg@2", "mgu", "ild")}
     assert parts["ndcg@2"] == pytest.approx([1 / np.log2(3), 1.0])
     assert parts["mgu"] == pytest.approx([0.5, 0.5])
     assert expression.score(LISTS) == pytest.approx(parts["ndcg@2"] - 0.5 * parts["mgu"] + 3 * parts["ild"])

@@ -3,6 +3,8 @@ import pytest
 from recalign.data.dataset import PreparedDataset
 from recalign.errors import UserError
 from recalign.preparation.guessing import guess, named_source
+from recalign.workflow.plan import plan
+from recalign.workflow.recipe import load_recipe
 from tests.sources import formats
 
 
@@ -55,3 +57,17 @@ def test_a_source_that_fails_to_recognise_hinders_no_other(monkeypatch, tmp_path
     monkeypatch.setattr(Steam, "recognises", fail)
     assert guess(formats.movielens_32m(tmp_path))[0] == "movielens"
     assert "The source 'steam' cannot say whether" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["source", "path"])
+def test_a_path_without_a_source_is_read_by_the_one_that_recognises_it(call, key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = formats.movielens_1m(tmp_path / "ml") / "ratings.dat"
+    text = f'[[step]]\ncommand = "prepare"\n{key} = "ml"\nsplit = "user"'
+    (tmp_path / "x.toml").write_text(text, "utf-8")
+    (before,) = plan(load_recipe("x.toml"), tmp_path / "root")
+    file.write_bytes(file.read_bytes().replace(b"::5::", b"::4::"))
+    (after,) = plan(load_recipe("x.toml"), tmp_path / "root")
+    assert (before.arguments[0], before.key == after.key) == ("ml", False)
+    assert call("run", "x.toml")[0] == 0
+    assert PreparedDataset(tmp_path / "runs/x/prepare").info["options"]["source"] == "movielens"

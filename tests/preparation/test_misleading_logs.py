@@ -12,6 +12,8 @@ from recalign.data.dataset import SPLITS, PreparedDataset
 from recalign.errors import UserError
 from recalign.preparation.interactions import ORDERS
 from recalign.preparation.pipeline import prepare_dataset
+from tests.sources import formats
+from tests.sources.test_recbole import at_random
 
 START = 1_400_000_000
 CLEAN = [(f"u{n // 5}", f"i{n * 7 % 11}", START + n) for n in range(100)]  # 20 users of 5 interactions
@@ -196,16 +198,23 @@ def test_the_order_of_the_rows_changes_nothing_by_default_but_ties(tmp_path, see
     assert content(tmp_path, rows) == content(tmp_path, shuffled(rows, seed))
 
 
-def test_the_page_of_the_report_names_keys_that_there_are(prepare):
+def test_the_page_of_the_report_names_keys_that_there_are(prepare, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
-    table = page.split("| what | key of `counts` |")[1].split("\n\n")[0]
-    keys = re.findall(r"`([\w.]+)`", " ".join(line.split("|")[2] for line in table.splitlines()[2:]))
+    tables = [table.split("\n\n")[0] for table in page.split("| what | key of `counts` |")[1:]]
+    keys, besides = (
+        re.findall(r"`([\w.]+)`", " ".join(line.split("|")[2] for line in table.splitlines()[2:])) for table in tables
+    )
     _, counts = prepare(CLEAN)
     assert len(keys) > 25
     for key in keys:
         place = counts
         for name in key.replace("SPLIT", "test").split("."):
             place = place[name]
+    split = prepare_dataset("recbole", at_random(tmp_path / "split"), tmp_path / "a")["counts"]
+    ranked = prepare_dataset(
+        "instructions", formats.s_dpo(tmp_path / "s"), tmp_path / "b", options={"task": "rank", "candidates": 4}
+    )
+    assert set(besides) <= {*split, *ranked["counts"]} - counts.keys()
 
 
 def test_windows_of_odd_times_are_told_without_an_option_that_they_refuse(tmp_path):

@@ -96,8 +96,9 @@ def test_candidate_sets_of_another_size_or_task_are_refused(tmp_path):
     path = windows(tmp_path / "w", GOOD)
     with pytest.raises(UserError, match="candidate sets have 3 items, and --candidates is 20"):
         prepared(tmp_path / "d", "windows", path, params={"candidates": "shown"})
-    with pytest.raises(UserError, match="have 3 items, and --candidates is 0"):
-        prepared(tmp_path / "d", "windows", path, params={"candidates": "shown"}, task="next")
+    next_task = prepared(tmp_path / "next", "windows", path, params={"candidates": "shown"}, task="next")
+    assert next_task.rows("test")[0].candidates is None
+    assert any("which --task rank or --candidates takes" in line for line in next_task.info["warnings"])
     with pytest.raises(UserError, match="--drop-cold would leave out"):
         prepared(tmp_path / "d", "windows", path, params={"candidates": "shown"}, candidates=3, drop_cold=True)
 

@@ -19,8 +19,8 @@ def log_of(*lives):
 def shown(windows):
     items = windows.log.item
     return [
-        (items[lo:cut].tolist(), items[cut : cut + windows.targets].tolist())
-        for lo, cut in zip(windows.lo, windows.cut, strict=True)
+        (items[lo:hi].tolist(), items[cut : cut + windows.targets].tolist())
+        for lo, hi, cut in zip(windows.lo, windows.hi, windows.cut, strict=True)
     ]
 
 

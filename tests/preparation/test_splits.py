@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,6 @@ MODES = {
 
 def world(users=30, events=15, seed=0):
     """Users with distinct items at interleaved times."""
-    from dataclasses import replace
-
     random = np.random.default_rng(seed)
     log = log_of(*(random.permutation(40)[: events + user % 3] for user in range(users)))
     time = np.concatenate([np.sort(random.choice(1000, size, replace=False)) for size in np.diff(log.start)])
@@ -137,8 +137,6 @@ def test_the_seed_chooses_the_users():
 
 
 def test_equal_times_cannot_be_split_by_time():
-    from dataclasses import replace
-
     log = world()
     with pytest.raises(UserError, match="1 distinct times"):
         split(replace(log, time=np.zeros(len(log))))
@@ -150,8 +148,6 @@ def test_too_few_users_for_the_folds():
 
 
 def test_given_windows_stay_and_the_latest_training_windows_validate_where_none_do():
-    from dataclasses import replace
-
     log = log_of(*([n, n + 1] for n in range(12)), [3])
     log = replace(log, time=np.repeat(np.arange(13.0), np.diff(log.start)))
     split_of = np.array([0] * 10 + [2, 2] + [0])
@@ -161,3 +157,55 @@ def test_given_windows_stay_and_the_latest_training_windows_validate_where_none_
     assert parts.facts["windows_too_short"] == 1
     with pytest.raises(UserError, match="valid.csv"):
         as_provided(replace(log, time=np.zeros(len(log))), resolve({"split": "provided"}, {}), split_of)
+
+
+def test_files_that_hold_out_the_last_events_split_like_last_n():
+    log = world()
+    number = np.arange(len(log)) - log.start[:-1][log.sequence]
+    left = np.diff(log.start)[log.sequence] - number
+    given = replace(log, split=np.where(left <= 3, 2, np.where(left <= 6, 1, 0)).astype(np.int8))
+    ours, theirs = split(given, split="provided"), split(log, split="last-n", held_out=3)
+    assert ours.facts["files_split_in_time"]
+    assert (ours.training == theirs.training).all()
+    for name in SPLITS:
+        assert shown(ours.windows[name]) == shown(theirs.windows[name])
+
+
+def test_files_of_a_random_split_show_training_events_alone_and_chunks_of_targets():
+    """u0: 1 2 3 trained at 0, 4, 8; 4 5 6 7 8 held out between. u1 has nothing to show."""
+    log = log_of([1, 2, 1, 1, 4, 5, 6, 7], [9, 9])
+    log = replace(
+        log,
+        time=np.array([0.0, 4, 8, 1, 2, 3, 5, 6, 0, 1]),
+        split=np.array([0, 0, 0, 1, 2, 2, 2, 2, 1, 2], np.int8),
+    )
+    parts = split(log, split="provided", history=2)
+    assert shown(parts.windows["train"]) == [([1], [2]), ([1, 2], [1])]
+    assert shown(parts.windows["valid"]) == [([2, 1], [1])]
+    assert shown(parts.windows["test"]) == [([2, 1], [item]) for item in (4, 5, 6, 7)]
+    assert parts.windows["valid"].repeats_past().tolist() == [True]  # behind the history there is another 1
+    assert parts.facts["held_out_without_row"] == {"valid": 1, "test": 1}
+    lists = split(log, split="provided", history=2, task="list", targets=3, list_length=1)
+    assert shown(lists.windows["test"]) == [([2, 1], [5, 6, 7])]
+    assert lists.facts["held_out_without_row"] == {"valid": 2, "test": 2}
+
+
+def test_targets_repeat_the_past_where_it_lies_before_events_that_no_history_shows():
+    log = replace(log_of([1, 2, 1, 1]), time=np.array([5.0, 6, 1, 2]), split=np.array([0, 0, 1, 2], np.int8))
+    parts = split(log, split="provided", history=1)
+    assert shown(parts.windows["test"]) == [([2], [1])]
+    assert (parts.windows["test"].repeats_past().tolist(), parts.windows["test"].repeats_history().tolist()) == (
+        [True],
+        [False],
+    )
+
+
+def test_sequences_without_events_are_no_trouble_of_a_split_by_time():
+    log = world()
+    empty = replace(
+        log,
+        users=[*log.users, "v"],
+        owner=np.append(log.owner, len(log.users)),
+        start=np.append(log.start, len(log)),
+    )
+    assert shown(split(empty).windows["test"]) == shown(split(log).windows["test"])

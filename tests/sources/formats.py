@@ -38,6 +38,15 @@ def title(number: int) -> str:
     return f"Gadget {number}"
 
 
+def nested_rows() -> list[dict]:
+    """A row a user, with a list of structs."""
+    rows: dict[int, dict] = {}
+    for u, i, r, t in log():
+        row = rows.setdefault(u, {"user_id": u, "country": "AU", "history": []})
+        row["history"].append({"item_id": i, "timestamp": t * 1000, "rating": float(r), "title": title(i)})
+    return list(rows.values())
+
+
 def pack(file: Path, data: bytes | str) -> Path:
     """Write a file, packed as its suffix says."""
     data = data.encode() if isinstance(data, str) else data
@@ -183,6 +192,29 @@ def steam(folder: Path) -> Path:
     return pack(folder / "steam_reviews.json.gz", old(reviews))
 
 
+def posted(seconds: int) -> str:
+    """The day of a review as Steam shows it, which leaves out the year in which one looks (2012)."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"Posted {moment:%B} {moment.day}" + (", 2011." if moment.year == 2011 else ".")  # noqa: PLR2004
+
+
+def australian(folder: Path, listed: str) -> Path:
+    """A line a user, a Python literal with a list of `reviews` or of `items`; the last user has none."""
+    rows = {
+        u: {"user_id": f"7656{u}", "user_url": f"http://steamcommunity.com/id/7656{u}", listed: []}
+        for u in range(USERS + 1)
+    }
+    for u, i, r, t in log():
+        rows[u][listed].append(
+            {"funny": "", "posted": posted(t + 260 * DAY), "last_edited": "", "item_id": str(100 + i),
+             "helpful": "No ratings yet", "recommend": r > 2, "review": "it's {épic}"}
+            if listed == "reviews"
+            else {"item_id": str(100 + i), "item_name": f"Game {i}", "playtime_forever": 30 * r, "playtime_2weeks": 0}
+        )  # fmt: skip
+    name = {"reviews": "australian_user_reviews", "items": "australian_users_items"}[listed]
+    return pack(folder / f"{name}.json.gz", literals(rows.values()))
+
+
 def goodreads(folder: Path, *, genres: bool = False) -> Path:
     """Interactions with the dates of Goodreads, books with shelves; books 0 and 1 are editions of one work."""
     interactions = [
@@ -282,11 +314,17 @@ def instructions(folder: Path, *, quoted: bool = True) -> Path:
     return folder
 
 
+def candidates_of(target: str) -> list[str]:
+    """Four titles, the target among them."""
+    place = titles().index(target)
+    return [titles()[(place + step) % 10] for step in (7, 3, 0, 5)]
+
+
 def s_dpo(folder: Path) -> Path:
     """LastFM of S-DPO: history with :: between the titles, candidates, selection; id::name lines."""
     for split, word in {"train": "train", "valid": "val", "test": "test"}.items():
         rows = [
-            {"historyList": "::".join(history), "itemList": ["x", target], "trueSelection": target}
+            {"historyList": "::".join(history), "itemList": candidates_of(target), "trueSelection": target}
             for history, target in rows_of_titles(split)
         ]
         pack(folder / f"lastfm-{word}.json", json.dumps(rows, indent=4))

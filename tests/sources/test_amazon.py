@@ -82,7 +82,7 @@ def test_the_benchmark_without_histories_is_one_log_split_alike(tmp_path):
     path = formats.last_out(tmp_path / "raw", history=False)
     prepare_dataset("amazon", path / "All_Beauty.valid.csv.gz", tmp_path / "out")
     dataset = PreparedDataset(tmp_path / "out")
-    assert dataset.info["options"]["split"] == "leave-one-out"
+    assert dataset.info["options"]["split"] == "provided"
     row = dataset.rows("test")[0]
     assert [dataset.catalogue.item_ids[i] for i in row.targets] == [formats.asin(1)]
     assert [len(dataset.rows(split)) for split in ("train", "valid", "test")] == [36, 12, 12]

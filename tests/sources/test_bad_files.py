@@ -39,6 +39,7 @@ SAMPLES = {
     "windows": (windows, "train.csv"),
     "amazon": (formats.amazon_2023, "All_Beauty.jsonl.gz"),
     "steam": (formats.steam, "steam_reviews.json.gz"),
+    "steam of Australia": (lambda folder: formats.australian(folder, "reviews"), "australian_user_reviews.json.gz"),
     "goodreads": (formats.goodreads, "goodreads_interactions_poetry.json.gz"),
     "movielens": (formats.movielens_1m, "ratings.dat"),
     "yelp": (formats.yelp, "yelp_academic_dataset_review.json"),
@@ -79,7 +80,7 @@ def test_bad_text(call, tmp_path, source, bad):
     text = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     assert len(text) > 500
     formats.pack(file, BAD[bad](text))
-    code, told = call("prepare", source, path)
+    code, told = call("prepare", source.split()[0], path)
     assert (code, file.name in told) == (2, True), told
     assert bad in ("empty", "another format") or WHERE.search(told), told
     assert re.search(r"(Mend|Check|Name|Close|delete|Complete)", told), told
@@ -94,14 +95,14 @@ def test_packed_files_that_are_cut_off_or_unpack_to_one_endless_line(call, tmp_p
     data = file.read_bytes()
     packed = data if file.suffix == ".gz" else gzip.compress(data)
     file.write_bytes(packed[: len(packed) // 2])
-    code, told = call("prepare", source, path)
+    code, told = call("prepare", source.split()[0], path)
     assert (code, "break off after line" in told, "Download it again" in told) == (2, True, True), told
     monkeypatch.setattr(files, "BLOCK", 1 << 16)
     monkeypatch.setattr(files, "LONGEST_LINE", 1 << 20)
     monkeypatch.setattr("recalign.sources.reading.jsonarray.LONGEST_LINE", 1 << 20)
     head = gzip.decompress(packed).split(b"\n")[0] + b"\n" if source in TABLES else b""
     file.write_bytes(gzip.compress(head + b'{"a": "' + b"0" * (4 << 20)))
-    code, told = call("prepare", source, path)
+    code, told = call("prepare", source.split()[0], path)
     assert (code, file.name in told) == (2, True), told
     assert not workspace.home().exists() or not list(workspace.home().iterdir())
 

@@ -42,6 +42,41 @@ def test_lists_of_titles_with_colons_between(tmp_path):
     assert told == WANTED
 
 
+def test_lists_of_candidates_are_what_rows_rank_and_those_that_do_not_fit_are_counted(call, tmp_path):
+    path = formats.s_dpo(tmp_path / "raw")
+    rows = json.loads((path / "lastfm-train.json").read_text())
+    rows[0]["itemList"] = "::".join(rows[0]["itemList"])  # text as the history is
+    rows[1]["itemList"][0] = "a title that nobody knows"
+    rows[2]["itemList"].remove(rows[2]["trueSelection"])
+    rows[3]["itemList"][1] = rows[3]["itemList"][0]
+    rows[4]["itemList"] = rows[4]["itemList"][1:]
+    rows[5]["itemList"] = None
+    (path / "lastfm-train.json").write_text(json.dumps(rows))
+    code, told = call("prepare", "instructions", path, "--task", "rank", "--candidates", 4, "--out", tmp_path / "out")
+    assert (code, "5 windows were left out, whose candidate set" in " ".join(told.split())) == (0, True), told
+    dataset = PreparedDataset(tmp_path / "out")
+    assert [len(dataset.rows(split)) for split in ("train", "valid", "test")] == [5, 10, 10]
+    for split in ("train", "valid", "test"):
+        for row in dataset.rows(split):
+            titles = {dataset.catalogue.titles[item] for item in row.candidates}
+            assert titles == {*formats.candidates_of(dataset.catalogue.titles[row.targets[0]])}
+    code, told = call("prepare", "instructions", path, "--out", tmp_path / "next")
+    assert (code, len(PreparedDataset(tmp_path / "next").rows("train"))) == (0, 10), told
+    assert "candidate sets for 25 windows" in " ".join(told.split())
+
+
+def test_lists_of_candidates_that_fit_nowhere_can_be_left_out(call, tmp_path):
+    path = formats.s_dpo(tmp_path / "raw")
+    for file in path.glob("*.json"):
+        rows = [{**row, "itemList": ["?", row["trueSelection"]]} for row in json.loads(file.read_text())]
+        file.write_text(json.dumps(rows))
+    options = ("--task", "rank", "--candidates", 5, "--out", tmp_path / "out")
+    code, told = call("prepare", "instructions", path, *options)
+    assert (code, "None of the 30 windows" in told, "candidates=false" in told) == (2, True, True), told
+    code, told = call("prepare", "instructions", path, *options, "-p", "candidates=false")
+    assert (code, len(PreparedDataset(tmp_path / "out").rows("test")[0].candidates)) == (0, 5), told
+
+
 def test_without_a_catalogue_the_titles_that_occur_are_it(tmp_path):
     path = formats.instructions(tmp_path)
     (tmp_path / "id2name.json").unlink()

@@ -130,13 +130,92 @@ def test_benchmark_files_with_lists_are_the_windows_whichever_is_named(tmp_path,
     assert [len(dataset.rows(split)) for split in ("train", "valid", "test")] == [16, 8, 8]
 
 
-def test_benchmark_files_without_lists_are_one_log_of_which_the_last_items_are_held_out(tmp_path):
+def test_benchmark_files_without_lists_that_hold_out_the_last_items_are_leave_one_out(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     counts = prepare_dataset("recbole", benchmark(raw, lists=False), tmp_path / "out")["counts"]
     dataset = PreparedDataset(tmp_path / "out")
-    assert (counts["interactions"], dataset.info["options"]["split"]) == (40, "leave-one-out")
-    assert [dataset.catalogue.titles[i] for i in dataset.rows("test")[0].targets] == ["Film 4"]
+    assert (counts["interactions"], dataset.info["options"]["split"]) == (40, "provided")
+    prepare_dataset("recbole", raw, tmp_path / "same", options={"split": "leave-one-out"})
+    for name in ("train", "valid", "test"):
+        assert rows_of(tmp_path / "out", name) == rows_of(tmp_path / "same", name)
+    assert rows_of(tmp_path / "out", "test")[0] == ("u0", "i0 i1 i2 i3", "i4")
+
+
+def rows_of(folder, name):
+    """User, history and targets of each row."""
+    dataset = PreparedDataset(folder)
+    ids = dataset.catalogue.item_ids
+    return [
+        (row.user_id, " ".join(ids[i] for i in row.history), " ".join(ids[i] for i in row.targets))
+        for row in dataset.rows(name)
+    ]
+
+
+TIMES = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}
+AT_RANDOM = {"train": "a c e f|b c|f e a", "valid": "d|a|c", "test": "b|d f|"}
+"""Items of the users u0, u1 and u2 in each file; their letters tell their times."""
+
+
+def at_random(folder, files=AT_RANDOM, *, times=True):
+    """Benchmark files of a random split, rows in the order of their items or against it."""
+    folder.mkdir()
+    for name, users in files.items():
+        rows = "".join(
+            f"u{user}\t{item}" + (f"\t{TIMES[item]}" if times else "") + "\n"
+            for user, items in enumerate(users.split("|"))
+            for item in items.split()
+        )
+        head = "user_id:token\titem_id:token" + ("\ttimestamp:float" if times else "") + "\n"
+        (folder / f"x.{name}.inter").write_text(head + rows)
+    return folder
+
+
+def test_a_random_split_is_reproduced_from_its_files(call, tmp_path):
+    code, told = call("prepare", "recbole", at_random(tmp_path / "raw"), "--out", tmp_path / "out", "--history", 3)
+    assert code == 0, told
+    assert "do not hold out what comes last in time" in " ".join(told.split())
+    assert rows_of(tmp_path / "out", "train") == [
+        *(("u0", "a", "c"), ("u0", "a c", "e"), ("u0", "a c e", "f")),
+        ("u1", "b", "c"),
+        *(("u2", "a", "e"), ("u2", "a e", "f")),
+    ]
+    assert rows_of(tmp_path / "out", "valid") == [("u0", "c e f", "d"), ("u1", "b c", "a"), ("u2", "a e f", "c")]
+    assert rows_of(tmp_path / "out", "test") == [("u0", "c e f", "b"), ("u1", "b c", "d"), ("u1", "b c", "f")]
+    counts = PreparedDataset(tmp_path / "out").info["counts"]
+    assert (counts["training_interactions"], counts["interactions"]) == (9, 15)
+    assert counts["held_out_without_row"] == {"valid": 0, "test": 0}
+    assert [counts["rows"][name]["rows_cut_in_tie"] for name in ("valid", "test")] == [0, 0]
+
+
+def test_a_random_split_without_times_has_the_order_of_its_rows(tmp_path):
+    at_random(tmp_path / "raw", times=False)
+    prepare_dataset("recbole", tmp_path / "raw", tmp_path / "out")
+    assert rows_of(tmp_path / "out", "valid") == [("u0", "a c e f", "d"), ("u1", "b c", "a"), ("u2", "f e a", "c")]
+    assert rows_of(tmp_path / "out", "test") == [("u0", "a c e f", "b"), ("u1", "b c", "d"), ("u1", "b c", "f")]
+    with pytest.raises(UserError, match="no column 'when'"):
+        registry.create("source", "recbole", {"timestamp": "when"}).read(tmp_path / "raw", 0)
+
+
+def test_held_out_interactions_that_are_in_no_row_are_counted_and_another_split_can_be_asked_for(call, tmp_path):
+    files = {**AT_RANDOM, "train": "a c e f||f e a"}
+    raw, options = at_random(tmp_path / "raw", files), ("--out", tmp_path / "out", "--split", "provided")
+    code, told = call("prepare", "recbole", raw / "x.test.inter", *options)
+    assert (code, "1 valid and 2 test interactions are no row's target" in " ".join(told.split())) == (0, True), told
+    assert rows_of(tmp_path / "out", "test") == [("u0", "a c e f", "b")]
+    code, told = call("prepare", "recbole", raw, "--out", tmp_path / "last", "--split", "leave-one-out")
+    assert (code, rows_of(tmp_path / "last", "test")[0]) == (0, ("u0", "a b c d e", "f")), told
+
+
+def test_without_a_file_of_valid_the_latest_training_interactions_validate(call, tmp_path):
+    files = {name: AT_RANDOM[name] for name in ("train", "test")}
+    raw = at_random(tmp_path / "raw", files)
+    code, told = call("prepare", "recbole", raw, "--out", tmp_path / "out", "--valid-share", 0.2)
+    assert code == 0, told
+    assert rows_of(tmp_path / "out", "valid") == [("u0", "a c e", "f"), ("u2", "a e", "f")]
+    assert rows_of(tmp_path / "out", "test") == [("u0", "a c e", "b"), ("u1", "b c", "d"), ("u1", "b c", "f")]
+    code, told = call("prepare", "recbole", at_random(tmp_path / "no", files, times=False), "--out", tmp_path / "2")
+    assert (code, "x.valid.inter" in told) == (2, True), told
 
 
 def test_a_whole_log_goes_before_benchmark_files_beside_it(tmp_path):

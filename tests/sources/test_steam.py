@@ -1,3 +1,5 @@
+import gzip
+
 from recalign.data.dataset import PreparedDataset
 from recalign.preparation.guessing import guess
 from recalign.preparation.pipeline import prepare_dataset
@@ -39,3 +41,41 @@ def test_a_game_without_an_id_stops_nothing_and_hours_are_gains(tmp_path):
 def test_it_is_recognised(tmp_path):
     formats.steam(tmp_path)
     assert guess(tmp_path)[0] == "steam"
+
+
+def test_reviews_of_a_line_a_user_have_the_days_of_their_reviews(tmp_path):
+    path = formats.australian(tmp_path, "reviews")
+    assert guess(tmp_path) == ("steam", "australian_user_reviews.json.gz has the reviews of users")
+    items, first, raw = read_dump("steam", path)
+    assert (first, len(items)) == (("76560", "100", DAY_OF_START + 260 * formats.DAY), 9)  # 2011-11-28
+    events = raw.events.collect().cast({"user_id": str, "item_id": str})
+    asked = [(f"7656{u}", str(100 + i), t + 260 * formats.DAY) for u, i, _, t in formats.log()]
+    hours = formats.START - DAY_OF_START
+    times = events["timestamp"]
+    assert events.rows() == [(user, item, time - hours) for user, item, time in asked]
+    later = read_dump("steam", path, year=2016)[2].events.collect()["timestamp"]
+    assert (times[-1], later[-1]) == (1_328_572_800, 1_454_803_200)  # 2012-02-07 and 2016-02-07, of "February 7."
+    assert (later[0], later.n_unique()) == (times[0], 72)
+
+
+def test_games_beside_them_have_titles_and_a_place_is_named_by_line_and_review(call, tmp_path):
+    formats.steam(tmp_path)
+    (tmp_path / "steam_reviews.json.gz").unlink()
+    path = formats.australian(tmp_path, "reviews")
+    assert read_dump("steam", path)[0]["100"]["title"] == "Game 0"
+    text = gzip.decompress(path.read_bytes()).decode()
+    day = formats.posted(formats.START + (12 + 1 + 260) * formats.DAY)
+    formats.pack(path, text.replace(f"'posted': '{day}'", "'posted': 'lately'", 1))
+    code, told = call("prepare", "steam", path)
+    assert (code, "line 2, element 2 of reviews: posted = 'lately' is not a time" in told) == (2, True), told
+
+
+def test_games_that_users_own_have_hours_and_no_times(call, tmp_path):
+    path = formats.australian(tmp_path, "items")
+    assert guess(path)[0] == "steam"
+    items, first, raw = read_dump("steam", path)
+    assert first == ("76560", "100", 0.5, 0.0)  # 30 minutes
+    assert (items["101"]["title"], raw.events.collect().height) == ("Game 1", 72)
+    code, told = call("prepare", "steam", path, "--split", "user", "--relevance", "rating", "--out", tmp_path / "out")
+    assert code == 0, told
+    assert PreparedDataset(tmp_path / "out").rows("test")[0].gains[0] in {0.5, 1.0, 1.5, 2.0, 2.5}

@@ -19,7 +19,6 @@ def test_a_hand_drawn_tree_has_the_expected_tables():
     assert trie.nodes == 5
     assert trie.child_start.tolist() == [0, 2, 3, 4, 4, 4]
     assert trie.child_token.tolist() == [5, 7, 6, 8]
-    assert trie.child_node.tolist() == [1, 2, 3, 4]
     assert trie.item_at.tolist() == [-1, 2, -1, 0, 1]
     assert list(zip(trie.lo.tolist(), trie.hi.tolist(), strict=True)) == [(0, 3), (0, 2), (2, 3), (1, 2), (2, 3)]
     assert trie.item_of_rank.tolist() == [2, 0, 1]
@@ -37,7 +36,7 @@ def test_every_title_is_a_path_and_every_node_covers_the_titles_below_it(seed):
             edges = slice(int(trie.child_start[node]), int(trie.child_start[node + 1]))
             tokens = trie.child_token[edges].tolist()
             assert tokens == sorted(set(tokens))
-            node = int(trie.child_node[edges][tokens.index(token)])
+            node = 1 + edges.start + tokens.index(token)  # edge e leads to node e + 1
             assert trie.lo[node] <= trie.rank_of_item[item] < trie.hi[node]
         assert trie.item_at[node] == item
         assert trie.path_node[trie.path_start[item] : trie.path_start[item + 1]][-1] == node

@@ -15,6 +15,7 @@ from recalign.training.offline.examples import EpochSampler
 from recalign.training.speed import Work
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
+from recalign.training.validation import Validated
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 
@@ -108,7 +109,7 @@ def make_trainer(tmp_path, out, options=OPTIONS, *, model="builtin:tiny", figure
         prompt = torch.as_tensor(policy.prompter.encode(rows[0]))[None]
         with torch.no_grad():
             loss = policy.model(input_ids=prompt, labels=prompt).loss
-        return {"loss": float(loss), "score": next(values, 0.0)}
+        return Validated({"loss": float(loss), "score": next(values, 0.0)})
 
     step = WholeSequence(policy, fail_at)
     return RecalignTrainer(policy, step, options, tmp_path / out, Examples(policy, rows), collate, validate)

@@ -299,7 +299,12 @@ MISTAKES = {
     "list": ('[[step]]\ncommand = "prepare"\nfold = [1, 2]', "takes one value", "matrix"),
     "table": ('[[step]]\ncommand = "prepare"\nfold = { a = 1 }', "neither text nor a number", ""),
     "missing": ('[[step]]\ncommand = "sft"', "Missing option '--data'", "sft --help"),
-    "argument order": ('[[step]]\ncommand = "prepare"\npath = "x"', "stated without 'source'", "State 'source'"),
+    "path": (
+        '[[step]]\ncommand = "prepare"\npath = "./x.csv"',
+        "Step 'prepare': ./x.csv does not exist",
+        "Check the path",
+    ),
+    "path of no source": (f'[[step]]\ncommand = "prepare"\npath = "{__file__}"', "No source recognises", "SOURCE PATH"),
     "reference": (CHAIN.replace('"@sft"', '"@stf"'), "no earlier step 'stf'", "'sft'"),
     "later": (
         '[[step]]\ncommand = "sft"\ndata = "@data"\n[[step]]\nname = "data"\ncommand = "prepare"',

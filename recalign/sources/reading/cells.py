@@ -104,7 +104,7 @@ def typed(
     needed = list(dict.fromkeys([*named, *beside]))
     tally, parts, without = Tally(table), [], []
     for batch in table.batches(needed):
-        frame, refused, bad = _parse(batch, columns)
+        frame, refused, bad = _parse(batch, columns, table.order)
         tally.add(frame.height, [*batch.refused, *refused])
         parts.append(frame)
         without.append(bad)
@@ -138,7 +138,9 @@ def _empty(columns: Mapping[str, Column]) -> pl.DataFrame:
     return pl.DataFrame(schema={name: dtypes.get(column.kind, pl.Float64) for name, column in columns.items()})
 
 
-def _parse(batch: Batch, columns: Mapping[str, Column]) -> tuple[pl.DataFrame, list[Refusal], np.ndarray]:
+def _parse(
+    batch: Batch, columns: Mapping[str, Column], order: Callable[[np.ndarray], np.ndarray]
+) -> tuple[pl.DataFrame, list[Refusal], np.ndarray]:
     """Parse a batch; returns the typed records, the refusals, and the numbers of the refused records."""
     import polars as pl
 
@@ -147,10 +149,10 @@ def _parse(batch: Batch, columns: Mapping[str, Column]) -> tuple[pl.DataFrame, l
     refusals = []
     for name, column in columns.items():
         if column.kind == "order":
-            parsed[name] = pl.Series(batch.number - 1, dtype=pl.Float64)
+            parsed[name] = pl.Series(order(batch.number), dtype=pl.Float64)
             continue
         cells = batch.frame[column.name]
-        values, bad = {"id": _ids, "list": _lists, "number": _numbers, "time": _times}[column.kind](cells, column)
+        values, bad = {"id": _ids, "list": as_lists, "number": _numbers, "time": _times}[column.kind](cells, column)
         parsed[name] = values
         index = np.flatnonzero(bad & good)
         if len(index):
@@ -181,12 +183,12 @@ def _ids(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
     return text.cast(pl.Categorical), bad
 
 
-def _lists(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
-    """Lists of ids, and where there is none. Lists written as text are split, never evaluated."""
+def as_lists(cells: pl.Series, column: Column) -> tuple[pl.Series, np.ndarray]:
+    """Lists, and where there is none. Lists written as text are split, never evaluated."""
     import polars as pl
 
     if isinstance(cells.dtype, pl.List):
-        return cells.cast(pl.List(pl.String)), cells.is_null().to_numpy()
+        return cells, cells.is_null().to_numpy()
     text = cells.cast(pl.String)
     if column.separator is not None:
         split = text.fill_null("").str.split(column.separator)

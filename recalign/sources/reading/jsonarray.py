@@ -9,7 +9,7 @@ import numpy as np
 
 from recalign.errors import UserError
 from recalign.sources.reading.files import LONGEST_LINE, blocks
-from recalign.sources.reading.jsonlines import JsonLines, Part
+from recalign.sources.reading.jsonlines import JsonChunk, JsonLines
 
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|["\[\]{},]', re.DOTALL)  # a lone quotation mark: its end is still to come
 OPEN, CLOSE = (b"[", b"{"), (b"]", b"}")
@@ -21,7 +21,7 @@ class JsonArray(JsonLines):
 
     place = "record"
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self) -> Iterator[JsonChunk]:
         """Some objects at a time."""
         texts: list[bytes] = []
         lines: list[int] = []
@@ -77,5 +77,5 @@ def _blank_lines(element: bytes) -> int:
     return element.count(b"\n", 0, len(element) - len(element.lstrip()))
 
 
-def _part(texts: list[bytes], lines: list[int], done: int) -> Part:
+def _part(texts: list[bytes], lines: list[int], done: int) -> JsonChunk:
     return b"\n".join(texts), texts, done + 1 + np.arange(len(texts)), np.array(lines, np.int64)

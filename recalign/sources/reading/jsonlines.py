@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE = 2000  # objects
 SCALAR, LIST, NESTED = "scalar", "list", "nested"
 
-Part = tuple[bytes, list[bytes], np.ndarray, np.ndarray]
+JsonChunk = tuple[bytes, list[bytes], np.ndarray, np.ndarray]
 """Text of a file; its n objects; [n] their numbers; [n] the lines that they begin in."""
 
 
@@ -94,7 +94,7 @@ class JsonLines(Records):
         """Keys of the file's first objects, in their order."""
         return dict.fromkeys(chain.from_iterable(islice(self.first_keys(), SAMPLE)))
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self) -> Iterator[JsonChunk]:
         """Blocks, each with its lines that are not blank."""
         done = 0
         for data, _ in whole_lines(self.file, self.encoding):

@@ -93,7 +93,7 @@ class Tally:
         refused = {
             reason.text: Refused(
                 count,
-                tuple(f"{self.records.place} {n}: {said}" for n, said in first),
+                tuple(f"{self.records.where(n)}: {said}" for n, said in first),
                 reason.hint,
                 reason.harmless,
             )
@@ -125,6 +125,22 @@ class Records(ABC):
         Raises:
             UserError: the file cannot be read at all.
         """
+
+    def where(self, number: int) -> str:
+        """Return the place of a record, as messages name it.
+
+        Args:
+            number: of the record, as batches have it.
+        """
+        return f"{self.place} {number}"
+
+    def order(self, number: np.ndarray) -> np.ndarray:
+        """Return the times of records whose order is their time.
+
+        Args:
+            number: [n] of records, as batches have them.
+        """
+        return number - 1
 
     def lazy(self, without: np.ndarray) -> pl.LazyFrame:
         """Return a frame that streams the records that can be read.

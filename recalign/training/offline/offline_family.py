@@ -16,7 +16,7 @@ from recalign.tasks import find_task
 from recalign.training.family import AnObjective, Family
 from recalign.training.processes import process
 from recalign.training.rows import drawn_rows, validation_rows
-from recalign.training.validation import Validation
+from recalign.training.validation import REWARD, Validation
 
 if TYPE_CHECKING:
     from recalign.data.dataset import PreparedDataset
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from recalign.metrics.expression import MetricExpression
     from recalign.training.online.rollout_training import RolloutOptions
     from recalign.training.training_options import TrainingOptions
-
-REWARD = "reward"  # the validation figure that picks the checkpoint
 
 
 class OfflineFamily(Family[AnObjective]):
@@ -63,7 +61,8 @@ class OfflineFamily(Family[AnObjective]):
         )
         valid = validation_rows(engine.policy, dataset.rows("valid"), options.valid_rows)
         validation = Validation(engine, valid, expression, REWARD)
-        start = validation.score()
+        validation = replace(validation, before=validation.decode())
+        start = validation.before.figures[REWARD]
         title = f"{objective.name}, validated by {expression.text}"
         outcome = self.train(objective, validation, rows, out, training, title=title, resume=resume)
         if outcome["best_reward"] is None or outcome["best_reward"] <= start:

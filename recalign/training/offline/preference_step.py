@@ -115,14 +115,15 @@ class PreferenceStep:
         """Return the rows, and the items [B, 1 + D] of each: its target and the rejected ones."""
         examples = [example for _, example in batch]
         rows = [example.row for example in examples]
-        rejected = self.negatives.draw(rows, batch[0][0])
+        with self.work.watch.timing("negatives"):
+            rejected = self.negatives.draw(rows, batch[0][0])
         return examples, np.concatenate([np.array([[row.targets[0]] for row in rows]), rejected], axis=1)
 
     def _scored(self, examples: Sequence[Example], items: np.ndarray) -> PreferenceBatch:
         titles = self._titles(examples, items)
         rank = self.objective.needs.threshold_rank
         scores = self._score(self.policy.model, titles, rank)
-        with torch.no_grad(), self.reference() as reference:
+        with self.work.watch.timing("reference"), torch.no_grad(), self.reference() as reference:
             reference_scores = self._score(reference, titles, 0)
 
         present = torch.from_numpy(items != INVALID).to(scores.logps.device)

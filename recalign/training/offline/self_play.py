@@ -16,7 +16,7 @@ from recalign.api import INVALID, PreferenceObjective, Rounds, Row
 from recalign.models.lora import renew_reference
 from recalign.models.weights import restore_weights
 from recalign.objectives.sft import Sft
-from recalign.reading import Shape, read_arrays, read_record
+from recalign.reading import FileRecord, read_arrays, read_record
 from recalign.removal import discard
 from recalign.training.offline.negatives import Negatives, Rejected
 from recalign.training.offline.setups import preference_setup, token_setup
@@ -33,7 +33,7 @@ DONE, MODEL, REJECTED = "results.json", "model", "rejected.npz"
 GREEDY_ROWS = 256  # decoded at a time, between two movements of the bar
 
 
-class StageResults(Shape):
+class StageResults(FileRecord):
     """What a finished stage of a round reports."""
 
     updates: int

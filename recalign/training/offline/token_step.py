@@ -71,7 +71,7 @@ class TokenStep:
 
     @torch.no_grad()
     def _survey(self, batches: Iterable[AnswerBatch]) -> None:
-        with blamed("objective", self.objective, "survey"):
+        with self.work.watch.timing("survey"), blamed("objective", self.objective, "survey"):
             self.objective.survey(batches)
 
     def answers(self, model: torch.nn.Module, batch: TokenBatch) -> AnswerBatch:
@@ -176,7 +176,8 @@ class TokenStep:
 
     def _beam_thresholds(self, examples: Sequence[Example], valid_tokens: ValidTokens, width: int) -> torch.Tensor:
         """[S] what each answer's prefixes must score to stay in a beam search with the policy as it is now."""
-        search = self.engine.thresholds([example.row for example in examples], width=width)
+        with self.work.watch.timing("search"):
+            search = self.engine.thresholds([example.row for example in examples], width=width)
         thresholds, steps = [], []
         for row, example in enumerate(examples):
             end = len(example.titles) - 1  # the end token competes with all that is decided later, too

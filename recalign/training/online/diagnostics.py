@@ -99,7 +99,7 @@ def ranking_metrics(rollout: RankRollout) -> dict[str, float]:
 
 
 def summarise(log: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """First and last values of each figure (means over a few steps), and the seconds of each part.
+    """First and last values of each figure (means over a few steps).
 
     Args:
         log: records of all steps, in order.
@@ -113,16 +113,7 @@ def summarise(log: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return summary
 
 
-def seconds_by_part(log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean seconds an update spends on rollouts, on the reference policy and on the update itself."""
-    updates = [record for record in log if "seconds_update" in record]
-    parts = ("rollout", "reference", "update")
-    return {
-        part: sum(record.get(f"seconds_{part}", 0.0) for record in updates) / max(len(updates), 1) for part in parts
-    }
-
-
-def line(summary: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> str:
+def line(summary: Mapping[str, Mapping[str, float]]) -> str:
     """Write the summary as one line for people."""
     shares = {"zero_variance", "saturation", "zero_reward", "repeats"}
     names = {"zero_variance": "zero-variance groups", "saturation": "above R_max", "zero_reward": "zero rewards"}
@@ -133,8 +124,7 @@ def line(summary: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float
             form = ".0%" if name in shares else ".3f"
             label = "|advantage|" if name == "advantage" else names.get(name, name)
             parts.append(f"{label} {first:{form}} -> {last:{form}}")
-    spent = ", ".join(f"{part} {value:.2f} s" for part, value in seconds.items() if value)
-    return "; ".join(parts) + f". A step: {spent}."
+    return "; ".join(parts) + "."
 
 
 def plot_curves(log: Sequence[Mapping[str, Any]], reward: str, start: float, file: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -31,7 +30,7 @@ ORDERS = 0x0D0E5
 
 
 @dataclass(frozen=True)
-class Part:
+class RankingPart:
     """Some of the sets of a rollout.
 
     Args:
@@ -106,13 +105,13 @@ class Sets:
         """[U, ...] values of rows, for each of their sets: [S, ...]."""
         return of_rows.repeat_interleave(self.group_size, dim=0)
 
-    def part(self, numbers: torch.Tensor | None = None) -> Part:
+    def part(self, numbers: torch.Tensor | None = None) -> RankingPart:
         """Return some sets (ascending numbers), or all."""
         numbers = torch.arange(len(self)) if numbers is None else numbers
         answers = torch.isin(self.set_of, numbers).nonzero()[:, 0]
         width = self.items.shape[1]
         place = torch.searchsorted(numbers, self.set_of[answers]) * width + self.column[answers]
-        return Part(numbers, answers, place, width)
+        return RankingPart(numbers, answers, place, width)
 
     def noise(self, orders: int, seed: int, step: int) -> torch.Tensor:
         """[S, M, K] uniform numbers in [0, 1), by (seed, step, row, set, order, item) and nothing else."""
@@ -136,7 +135,6 @@ class RankRollout:
         all_rankings: of every process, as the objective saw them.
         credit: of every process's rankings.
         ranked: [S] float64, reward of each set's order by scores.
-        seconds: wall-clock time of generating and scoring.
     """
 
     sets: Sets
@@ -148,7 +146,6 @@ class RankRollout:
     all_rankings: Rankings
     credit: RankCredit
     ranked: torch.Tensor
-    seconds: float
 
 
 def make_rankings(
@@ -173,7 +170,6 @@ def make_rankings(
     Raises:
         UserError: the reward or the objective misbehaves (the plugin and its package are named).
     """
-    started = time.perf_counter()
     needs = objective.needs
     answering = needs.answering
     answers = engine.questions.rationales(
@@ -218,7 +214,6 @@ def make_rankings(
         rankings,
         credit,
         order_rewards(expression, sets, scores, by_score)[:, 0],
-        time.perf_counter() - started,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +16,7 @@ from recalign.decoding.engine import PolicyEngine
 from recalign.tasks.rank import candidates_of
 from recalign.training.accumulation import Accumulation, weighed_loss
 from recalign.training.online import diagnostics
-from recalign.training.online.rank_rollouts import Part, RankRollout, make_rankings
+from recalign.training.online.rank_rollouts import RankingPart, RankRollout, make_rankings
 from recalign.training.processes import averaged, process
 from recalign.training.speed import Work
 
@@ -101,15 +100,13 @@ class RankStep:
         number = int(batch[0])
         figures: dict[str, float] = {}
         if number % self.updates_per_rollout == 0 or self.rollout is None:
-            self.rollout = self._roll_out(number // self.updates_per_rollout)
+            with self.work.watch.timing("rollout"):
+                self.rollout = self._roll_out(number // self.updates_per_rollout)
             self.old = self.reference_logps = None
             figures = diagnostics.ranking_metrics(self.rollout)
-            figures["seconds_rollout"] = self.rollout.seconds
-        started = time.perf_counter()
         needs = self.objective.needs
         measure_kl = needs.responses and (needs.reference_logps or number % self.kl_every == 0)
         figures |= self._backward(self.rollout, measure_kl, update)
-        figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
         return averaged(figures, len(self.rollout.sets))
 
     def _roll_out(self, number: int) -> RankRollout:
@@ -132,10 +129,8 @@ class RankStep:
                 self.old.scores[part.sets] = found.scores.detach().cpu()
                 self.old.logps[part.answers] = found.logps.detach().cpu()
             if asked:
-                started = time.perf_counter()
-                with torch.no_grad(), self.reference() as model:
+                with self.work.watch.timing("reference"), torch.no_grad(), self.reference() as model:
                     self.reference_logps[part.answers] = self._pass(rollout, part, self._bound_to(model)).logps.cpu()
-                figures["seconds_reference"] += time.perf_counter() - started
             batch = self._batch(rollout, part, found, measure_kl)
             loss, weight, metrics = weighed_loss(self.objective, batch)
             update.add(loss, weight)
@@ -145,7 +140,7 @@ class RankStep:
             figures["sampling_gap"] = self._gap(rollout)
         return dict(figures)
 
-    def _pass(self, rollout: RankRollout, part: Part, engine: PolicyEngine) -> PassResult:
+    def _pass(self, rollout: RankRollout, part: RankingPart, engine: PolicyEngine) -> PassResult:
         """Run the model over some sets, as far as the loss reads more than sampling came by; gradients flow."""
         needs, answers = self.objective.needs, take(rollout.answers, part.answers)
         logps, states = torch.zeros_like(answers.logps), answers.states
@@ -165,7 +160,7 @@ class RankStep:
             states = states.detach()
         return PassResult(part.grid(self.objective.scores(states)), logps)
 
-    def _batch(self, rollout: RankRollout, part: Part, found: PassResult, measured_kl: bool) -> RankBatch:
+    def _batch(self, rollout: RankRollout, part: RankingPart, found: PassResult, measured_kl: bool) -> RankBatch:
         device, sets, responses = self.policy.device, rollout.sets, None
         assert self.old is not None, "set before the first loss"
         if self.objective.needs.responses:
@@ -191,7 +186,7 @@ class RankStep:
             responses=responses,
         )
 
-    def _parts(self, rollout: RankRollout) -> tuple[list[Part], int]:
+    def _parts(self, rollout: RankRollout) -> tuple[list[RankingPart], int]:
         """Cut the sets into parts that fit the token budget, a row's next to each other; also the largest in tokens.
 
         What a pass over all of them has to run is counted as work.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -100,20 +99,18 @@ class RolloutStep:
         number = int(batch[0])
         figures: dict[str, float] = {}
         if number % self.updates_per_rollout == 0 or self.rollout is None:
-            self.rollout = self._roll_out(number // self.updates_per_rollout)
+            with self.work.watch.timing("rollout"):
+                self.rollout = self._roll_out(number // self.updates_per_rollout)
             self.old_logps = self.reference_logps = None
             rollout = self.rollout
             figures = diagnostics.rollout_metrics(rollout.all_groups, rollout.credit, rollout.completions)
-            figures["seconds_rollout"] = rollout.seconds
             if "entropy" in figures:  # nats a decision, of the decisions of all processes
                 decisions = int((rollout.completions.logps != 0).sum())
                 figures |= averaged({"entropy": figures["entropy"]}, decisions)
-        started = time.perf_counter()
         measure_kl = self.objective.needs.reference_logps or number % self.kl_every == 0
         figures |= self._backward(self.rollout, measure_kl, update)
         sampled = self.rollout.sampled
         self.work.add(sampled.prompts, int(sampled.lengths.sum()))
-        figures["seconds_update"] = time.perf_counter() - started - figures.get("seconds_reference", 0.0)
         return averaged(figures, len(self.rollout.sampled))
 
     def _roll_out(self, number: int) -> Rollout:
@@ -150,10 +147,8 @@ class RolloutStep:
                 # The first update after a rollout: what sampled is the present policy, and the ratio is exactly 1.
                 old[rows] = logps.detach()
             if asked:
-                started = time.perf_counter()
-                with torch.no_grad(), self.reference() as model:
+                with self.work.watch.timing("reference"), torch.no_grad(), self.reference() as model:
                     referred[rows] = completion_logps(model, part, tree_mask=tree_mask)
-                figures["seconds_reference"] += time.perf_counter() - started
             batch = PolicyBatch(
                 logps=logps,
                 old_logps=old[rows],

@@ -27,7 +27,7 @@ from recalign.training.processes import process
 from recalign.training.rows import validation_rows
 from recalign.training.trainer import RecalignTrainer, TrainingStep, read_log
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
-from recalign.training.validation import validation_metric
+from recalign.training.validation import REWARD, Validated, validate_lists
 
 if TYPE_CHECKING:
     from recalign.api import RolloutObjective
@@ -159,7 +159,12 @@ def train_on_rollouts(
         What `run.json` records, as `Family.align` says.
     """
     valid = validation_rows(engine.policy, dataset.rows("valid"), options.valid_rows)
-    start = validation_metric(engine, expression, valid)
+
+    def validate() -> Validated:
+        return validate_lists(engine, expression, valid, REWARD)
+
+    before = validate()
+    start = before.figures[REWARD]
     _forget_half_rollouts(out / CHECKPOINTS, options.updates_per_rollout)
     outcome = RecalignTrainer(
         engine.policy,
@@ -168,9 +173,10 @@ def train_on_rollouts(
         out,
         Updates(schedule.updates),
         collate=list,
-        validate=lambda: {"reward": validation_metric(engine, expression, valid)},
+        validate=validate,
         batches=SharedUpdates(schedule.updates),
         title=f"{step.objective.name}, reward {expression.text}",
+        before=before,
     ).run(resume=resume)
     engine.policy.prompter.tell()
     if outcome["best_reward"] is None or outcome["best_reward"] <= start:
@@ -230,8 +236,8 @@ def _step(
 def _report(out: Path, reward: str, start: float, device: torch.device, token_budget: int) -> dict[str, Any]:
     """Summarise the log, in lines and in curves."""
     log = read_log(out)
-    summary, seconds = diagnostics.summarise(log), diagnostics.seconds_by_part(log)
-    console.say(diagnostics.line(summary, seconds))
+    summary = diagnostics.summarise(log)
+    console.say(diagnostics.line(summary))
     held = ("peak_memory_mb", "pass_tokens")
     memory = {name: max((record.get(name, 0) for record in log), default=0) for name in held}
     whose = "the GPU" if device.type == "cuda" else "the process"
@@ -241,7 +247,7 @@ def _report(out: Path, reward: str, start: float, device: torch.device, token_bu
     )
     if process()[0] == 0:
         diagnostics.plot_curves(log, reward, start, out / diagnostics.CURVES)
-    return {"diagnostics": summary, "seconds_a_step": seconds, "memory": memory}
+    return {"diagnostics": summary, "memory": memory}
 
 
 def _for_updates(training: TrainingOptions, updates: int, updates_per_rollout: int) -> TrainingOptions:
@@ -253,7 +259,7 @@ def _for_updates(training: TrainingOptions, updates: int, updates_per_rollout: i
         eval_every=min(every, updates),
         batch_size=1,
         gradient_accumulation=1,
-        best_metric="reward",
+        best_metric=REWARD,
         log_every=1,
     )
 

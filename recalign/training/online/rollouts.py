@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,7 +36,6 @@ class Rollout:
         advantages: [N, T] float32.
         all_groups: the same of every process, as the objective saw them.
         credit: of every process's groups.
-        seconds: wall-clock time of generating and scoring.
     """
 
     rows: Sequence[Row]
@@ -47,7 +45,6 @@ class Rollout:
     advantages: torch.Tensor
     all_groups: Groups
     credit: Credit
-    seconds: float
 
     def gap(self, logps: torch.Tensor) -> float:
         """Largest difference of log-probabilities [N, T] to those of generation: of a token; of a title for beams."""
@@ -140,7 +137,6 @@ def make_rollout(
     Raises:
         UserError: the reward or the objective misbehaves (the plugin and its package are named).
     """
-    started = time.perf_counter()
     ranked = objective.needs.rollouts == "beam"
     make = _searched if ranked else _sampled
     completions, sampled, scores = make(engine, rows, objective, list_length=list_length, seed=seed, step=step)
@@ -153,8 +149,7 @@ def make_rollout(
     all_groups, mine = gather_groups(groups)
     credit = checked_credit(objective, all_groups)
     advantages = token_advantages(credit.advantages[mine], completions, engine.policy.titles).float()
-    seconds = time.perf_counter() - started
-    return Rollout(rows, completions, sampled, groups, advantages, all_groups, credit, seconds)
+    return Rollout(rows, completions, sampled, groups, advantages, all_groups, credit)
 
 
 def _sampled(

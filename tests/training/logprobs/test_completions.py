@@ -13,6 +13,7 @@ from recalign.text.item_tokens import TitleTokens
 from recalign.text.trie import TitleTrie
 from recalign.training.logprobs import completions as logps_module
 from recalign.training.logprobs.completions import Sampled, completion_logps
+from tests.decoding.doubles import valid_mask
 
 VOCABULARY, END, SEPARATOR = 24, 1, 2
 PATHS = [[5, 6], [5, 7, 8], [5, 7, 9], [10], [11, 5], [11, 6, 6], [12, 13, 14], [15, 3]]
@@ -80,7 +81,7 @@ def plain_logps(model, sampled, constraint, bars):
             seen[ids[: len(prompt) + step]] = True
             penalty = sampled.repetition_penalty
             scores = torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
-            scores = (scores / sampled.temperature).masked_fill(~constraint.valid_mask(state)[0], -torch.inf)
+            scores = (scores / sampled.temperature).masked_fill(~valid_mask(constraint, state)[0], -torch.inf)
             token = ids[len(prompt) + step]
             values.append(scores.log_softmax(0)[token])
             state = constraint.advance(state, token[None])

@@ -16,6 +16,7 @@ from recalign.tasks import TASKS, Response
 from recalign.tasks.list import ListTask
 from recalign.training.offline.examples import IGNORED, AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
+from tests.decoding.doubles import valid_mask
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 from tests.training.updates import update
@@ -95,7 +96,7 @@ def test_valid_tokens_are_those_of_the_constraint_at_every_choice(tmp_path, iden
         constraint = step.engine.constraint(3)
         state = constraint.start([example.row.history])
         for place, token in enumerate(response):
-            expected = set(torch.nonzero(constraint.valid_mask(state)[0]).flatten().tolist())
+            expected = set(torch.nonzero(valid_mask(constraint, state)[0]).flatten().tolist())
             assert answers.labels[offset + place] == token
             assert int(token) in expected
             assert valid.get(offset + place, expected if len(expected) == 1 else None) == expected

@@ -90,7 +90,7 @@ def test_a_group_as_large_as_what_is_left_is_searched_and_a_larger_one_is_refuse
 
 
 def test_a_row_with_too_few_items_is_found_before_the_first_update(tmp_path, monkeypatch):
-    monkeypatch.setattr(rollout_training, "validation_metric", None)  # not even validation has begun
+    monkeypatch.setattr(rollout_training, "validate_lists", None)  # not even validation has begun
     dataset = write_dataset(tmp_path / "data", identifier="atomic", task="next")
     policy = load_policy("builtin:tiny,hidden=16,heads=2", dataset, trainable=True)
     engine = PolicyEngine(policy, dataset.catalogue, exclude_history=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recalign.api import Completions, Credit, Groups
-from recalign.training.online.diagnostics import line, rollout_metrics, seconds_by_part, summarise
+from recalign.training.online.diagnostics import rollout_metrics, summarise
 
 
 def test_figures_of_a_rollout_by_hand():
@@ -41,14 +41,3 @@ def test_without_reference_lists_there_is_no_saturation():
 def test_summary_compares_the_first_steps_with_the_last():
     log = [{"step": step, "reward": float(step)} for step in range(1, 31)] + [{"step": 30, "eval_reward": 9.0}]
     assert summarise(log) == {"reward": {"first": 3.0, "last": 28.0}}
-
-
-def test_seconds_are_spread_over_all_updates():
-    log = [
-        {"seconds_update": 1.0, "seconds_rollout": 2.0, "seconds_reference": 4.0},
-        {"seconds_update": 3.0},
-        {"eval_reward": 0.5},
-    ]
-    seconds = seconds_by_part(log)
-    assert seconds == {"rollout": 1.0, "reference": 2.0, "update": 2.0}
-    assert "reference 2.00 s" in line({}, seconds)
