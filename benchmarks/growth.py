@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from grpo import our_step
@@ -15,7 +16,6 @@ from machine import gemm_ceiling, generated_paths
 from peers import DictTrie, generate_beams
 from recalign.api import Catalogue, Row
 from recalign.decoding.engine import PolicyEngine
-from recalign.models import prepacked as kernels
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.prompts import Prompter
 from setting import Setting
@@ -25,8 +25,14 @@ from timing import timed
 Table = list[dict[str, Any]]
 
 
-def growth(setting: Setting, plan: Any) -> dict[str, Table]:
-    """Return one table a question: rows of name -> value. What is fixed: ten beams, `plan.prompts` prompts."""
+def growth(setting: Setting, trained: Setting, plan: Any) -> dict[str, Table]:
+    """Return one table a question: rows of name -> value. What is fixed: ten beams, `plan.prompts` prompts.
+
+    Args:
+        setting: model and titles.
+        trained: the same, as it is trained.
+        plan: sizes, as `run.Plan` has them.
+    """
     rows, engine = setting.test[-plan.prompts :], setting.engine()
     sizes = [size for size in (1000, 10_000, 100_000, 1_000_000) if size <= plan.titles] or [plan.titles]
     widths = [width for width in (1, 2, 5, 10, 20, 50) if width <= len(setting.catalogue)]
@@ -42,7 +48,7 @@ def growth(setting: Setting, plan: Any) -> dict[str, Table]:
         ],
         "prompt length": [_prompt_length(setting, tokens, plan) for tokens in (64, 128, 256, 512, 1024)],
         "prompts a batch": [_batch(setting, count) for count in (1, 2, 4, 8, 16) if count <= 2 * plan.prompts],
-        "matrix rate": _rates(setting, plan),
+        **rates(setting, trained, plan),
     }
 
 
@@ -117,8 +123,8 @@ def _prompt_length(setting: Setting, tokens: int, plan: Any) -> dict[str, Any]:
     }
 
 
-def _rates(setting: Setting, plan: Any) -> Table:
-    """Achieved GFLOP/s of whole calls, beside those of bare matrix products of as many rows."""
+def rates(setting: Setting, trained: Setting, plan: Any) -> dict[str, Table]:
+    """Achieved GFLOP/s of whole calls, beside those of bare matrix products of as many rows; arguments as above."""
     engine, rows = setting.engine(), setting.test[-plan.prompts :]
     width, hidden = min(10, len(setting.catalogue)), setting.policy.model.config.hidden_size
     batch = setting.train[: plan.batch]
@@ -128,8 +134,8 @@ def _rates(setting: Setting, plan: Any) -> Table:
         "beam, renormalised": (plan.prompts * width, partial(engine.beam, rows, width=width, size=width)),
         "exact": (plan.prompts * width, partial(engine.exact, rows, size=width)),
         "16 samples": (plan.prompts * 16, partial(engine.sample, rows, group_size=16, list_length=1)),
-        "sft update": (tokens, update(setting, batch, "sft")),
-        "grpo update": (tokens, our_step(setting, rows, plan.group_size, [])),
+        "sft update": (tokens, update(trained, batch, "sft")),
+        "grpo update": (tokens, our_step(trained, rows[: plan.step_prompts], plan.group_size, [])),
     }
     table = []
     for name, (rows_a_call, work) in works.items():
@@ -147,15 +153,15 @@ def _rates(setting: Setting, plan: Any) -> Table:
                 "share of the better": achieved / max(plain, fast),
             }
         )
-    return table
+    return {"matrix rate": table}
 
 
 def _operations(work: Callable[[], Any]) -> float:
-    """GFLOP of some work; the counter does not know our products, so that PyTorch's are used."""
-    most, kernels.MOST = kernels.MOST, 0
-    try:
-        with FlopCounterMode(display=False) as counter:
-            work()
-    finally:
-        kernels.MOST = most
+    """GFLOP of some work; the counter is told what our products are."""
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _of_product}) as counter:
+        work()
     return counter.get_total_flops() / 1e9
+
+
+def _of_product(inputs: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+    return 2 * inputs.numel() * out_shape[-1]

@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from transformers import TrainerCallback
 
+import timing
 from peers import DictTrie, left_padded
 from recalign.api import PolicyBatch, Row
 from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
 from recalign.models.policy import reference_policy
+from recalign.models.prepacked import prepacked_frozen
 from recalign.objectives.grpo import Grpo
 from recalign.training.accumulation import Accumulation
 from recalign.training.logprobs.completions import completion_logps
@@ -57,7 +60,7 @@ def trl_trainer(
     Gradient checkpointing, on by default, is off: it would only slow the peer down.
 
     Args:
-        setting: whose model and tokenizer are copied through `folder`.
+        setting: whose model is copied.
         rows: prompts of one step.
         folder: an empty place.
         group_size: G.
@@ -70,8 +73,11 @@ def trl_trainer(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    setting.policy.model.save_pretrained(folder / "model")
-    setting.policy.tokenizer.save_pretrained(folder / "model")
+    model = copy.deepcopy(setting.policy.model)
+    if not isinstance(model, PeftModel):  # TRL loads the reference policy from where the policy came from
+        setting.policy.model.save_pretrained(folder / "model")
+        setting.policy.tokenizer.save_pretrained(folder / "model")
+        model = str(folder / "model")
     prompter = setting.policy.prompter
     texts = [
         prompter.template.render(
@@ -108,7 +114,7 @@ def trl_trainer(
         dataloader_pin_memory=False,
     )
     trainer = (base or GRPOTrainer)(
-        model=str(folder / "model"),
+        model=model,
         args=arguments,
         reward_funcs=reward,
         train_dataset=Dataset.from_dict({"prompt": texts}),
@@ -146,20 +152,21 @@ class Turns(TrainerCallback):
         self.ours, self.warm_up, self.seconds = ours, warm_up, seconds
         self.mine: list[float] = []
         self.theirs: list[float] = []
-        self.begun = self.started = time.perf_counter()
+        self.begun, self.started = time.perf_counter(), timing.clock()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the time; the peer samples within the step."""
-        self.started = time.perf_counter()
+        self.started = timing.clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Take both times."""
-        theirs = time.perf_counter() - self.started
+        theirs = timing.clock() - self.started
         mine, _result = timed(self.ours)
         if state.global_step > self.warm_up:
             self.mine.append(mine)
             self.theirs.append(theirs)
-            if time.perf_counter() - self.begun + mine + theirs > self.seconds:
+            spent = time.perf_counter() - self.begun
+            if spent * (1 + 1 / len(self.mine)) > self.seconds:
                 control.should_training_stop = True
         return control
 
@@ -213,7 +220,7 @@ def mean_length(setting: Setting, rows: list[Row], group_size: int) -> float:
 
 
 def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[float]) -> Callable[[], None]:
-    """Return one whole update of ours, as `recalign align` runs it."""
+    """Return one whole update of ours, as `recalign align` runs it: with layouts of frozen weights that last."""
     policy = replace(setting.policy, model=copy.deepcopy(setting.policy.model))
     engine = PolicyEngine(policy, setting.catalogue, exclude_history=False)
     step = RolloutStep(
@@ -226,10 +233,11 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
         None,
         reference_policy(policy),
     )
-    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=LEARNING_RATE)
+    trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
     updates = itertools.count()
 
-    def update() -> None:
+    def update(_: object) -> None:
         accumulation = Accumulation(policy.model)
         step.accumulate(policy.model, [next(updates)], accumulation)
         accumulation.finish()
@@ -238,7 +246,9 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
         optimizer.zero_grad(set_to_none=True)
         lengths.append(float(step.rollout.completions.lengths.float().mean()))
 
-    return update
+    layouts = contextlib.ExitStack()
+    layouts.enter_context(prepacked_frozen(policy.model))
+    return functools.partial(update, layouts)
 
 
 def losses_agree(setting: Setting, rows: list[Row], *, group_size: int) -> float:

@@ -3,6 +3,7 @@
 python benchmarks/run.py --quick --json     # three minutes on two cores, one JSON object on stdout
 python benchmarks/run.py                    # more repetitions, and how costs grow
 python benchmarks/run.py --only beam_full --only grpo_real
+python benchmarks/run.py --model smollm2 --quick   # on a pretrained model, adapters where something is trained
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ GOALS = {
     "rollouts": ">= 8",
     "grpo_full": ">= 7",
     "grpo_real": ">= 14",
+    "one_prompt": ">= 12",
+    "sft_step": ">= 1.5",
+    "sft_memory": "<= 0.6",
+    "grpo_memory": "<= 0.6",
     "rank_decode": ">= 6",
     "rank_step": ">= 5",
     "bear_over_sft": "<= 1.05",
@@ -37,9 +42,23 @@ GOALS = {
     "trie_seconds": "<= 20",
     "prepare": "",
 }
+PRETRAINED_GOALS = {"beam_renormalised": ">= 20", "grpo_real": ">= 8"}
+"""Where they are others with a pretrained model."""
+PRETRAINED = (
+    "beam_full",
+    "beam_renormalised",
+    "one_prompt",
+    "rollouts",
+    "grpo_real",
+    "sft_step",
+    "sft_memory",
+    "grpo_memory",
+    "rates",
+)
 QUICK = (
     "beam_full",
     "beam_renormalised",
+    "one_prompt",
     "exact_over_beam",
     "rollouts",
     "grpo_full",
@@ -49,6 +68,9 @@ QUICK = (
     "bear_over_sft",
     "help_seconds",
 )
+TABLES = ("growth", "rates")
+"""What comes as tables: how costs grow, and how much of the machine is used, which is one of those tables too."""
+FULL = (*(name for name in GOALS if name not in ("sft_memory", "grpo_memory")), "growth")
 
 
 @dataclass(frozen=True)
@@ -71,7 +93,7 @@ class Plan:
         titles: of the trie benchmark.
     """
 
-    model: dict[str, int] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
     prompts: int = 8
     few_prompts: int = 8
     step_prompts: int = 8
@@ -87,6 +109,10 @@ class Plan:
 
 
 PLANS = {
+    "smollm2 full": Plan({"pretrained": "builtin:smollm2"}, step_prompts=2, repeats=3, seconds=600.0),
+    "smollm2 quick": Plan(
+        {"pretrained": "builtin:smollm2"}, prompts=2, few_prompts=2, step_prompts=1, batch=4, repeats=1, seconds=60.0
+    ),
     "full": Plan(),
     "quick": Plan({"training": 15}, step_prompts=2, ranked=2, repeats=3, seconds=10.0),
     "smoke": Plan(
@@ -136,9 +162,10 @@ class Bench:
     def __init__(self, plan: Plan, office: Path | None) -> None:
         from setting import OFFICE, Size, make_setting
 
-        self.plan = plan
+        self.plan, self.office = plan, office
         self.setting = make_setting(Size(**plan.model), office or OFFICE)
         self.rows = self.setting.test[-plan.prompts :]
+        self.trained = self.setting.adapted() if plan.model.get("pretrained") else self.setting
 
     def run(self, name: str) -> Result:
         """Run one benchmark."""
@@ -159,6 +186,10 @@ class Bench:
         limits = {"repeats": self.plan.repeats, "seconds": self.plan.seconds}
         pairs = beam(self.setting, rows, scoring=scoring, width=width, **limits)
         return _ratio(pairs, f"{len(rows)} prompts; same items, order and scores")
+
+    def one_prompt(self) -> Result:
+        """Beam search for one prompt alone, as a service would ask, on full-vocabulary scores."""
+        return self._beam("full", self.rows[:1])
 
     def exact_over_beam(self) -> Result:
         """Exact top-10 against our own beam of 10."""
@@ -188,7 +219,7 @@ class Bench:
             return Result(None, note="trl is not installed: pip install recalign[bench]")
         import grpo
 
-        setting = self.setting.for_lists(list_length)
+        setting = self.trained.for_lists(list_length)
         rows, group_size = setting.train[: self.plan.step_prompts], self.plan.group_size
         grpo.losses_agree(setting, rows[:2], group_size=2)
         longest = 96
@@ -203,6 +234,33 @@ class Bench:
             seconds=self.plan.seconds,
         )
         return _ratio(pairs, "tokens a completion: " + ", ".join(f"{who} {mean:.0f}" for who, mean in lengths.items()))
+
+    def sft_step(self) -> Result:
+        """A supervised update against TRL's SFTTrainer."""
+        if find_spec("trl") is None:
+            return Result(None, note="trl is not installed: pip install recalign[bench]")
+        from supervised import update_against_trl
+
+        rows = self.trained.train[: self.plan.batch]
+        pairs = update_against_trl(self.trained, rows, repeats=self.plan.repeats, seconds=self.plan.seconds)
+        return _ratio(pairs, f"{len(rows)} rows; same tokens, same losses")
+
+    def sft_memory(self) -> Result:
+        """Most memory of a supervised update, ours over TRL's, each in a process of its own."""
+        return self._memory("sft")
+
+    def grpo_memory(self) -> Result:
+        """Most memory of a GRPO update, ours over TRL's, each in a process of its own."""
+        return self._memory("grpo")
+
+    def _memory(self, what: str) -> Result:
+        if find_spec("trl") is None:
+            return Result(None, note="trl is not installed: pip install recalign[bench]")
+        from machine import in_fresh_process
+        from memory import peak_memory
+
+        ours, peer = (in_fresh_process(peak_memory, what, who, self.plan, self.office) for who in ("ours", "peer"))
+        return Result(ours / peer, note=f"{ours:,.0f} MB against {peer:,.0f} MB, weights and libraries included")
 
     def rank_decode(self) -> Result:
         """Greedy rationales about the candidates of some rows against `generate`, all in one batch each."""
@@ -278,26 +336,42 @@ def main(arguments: list[str] | None = None) -> None:
     size.add_argument("--quick", action="store_true", help="few repetitions: three minutes on two cores")
     size.add_argument("--smoke", action="store_true", help="toy sizes: does it run at all")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
-    parser.add_argument("--only", action="append", choices=[*GOALS, "growth"], help="run only this one; repeatable")
+    parser.add_argument("--only", action="append", choices=[*GOALS, *TABLES], help="run only this one; repeatable")
+    parser.add_argument("--model", choices=["smollm2"], help="a pretrained model in place of the small one")
+    clocks = ["wall", "processor"]
+    parser.add_argument("--clock", choices=clocks, default="wall", help="processor: for a machine that others use too")
     parser.add_argument("--office", type=Path, help="folder of Amazon Office (else generated titles)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each side")
     options = parser.parse_args(arguments)
     mode = "quick" if options.quick else "smoke" if options.smoke else "full"
-    names = options.only or (QUICK if mode != "full" else [*GOALS, "growth"])
+    if options.model and options.smoke:
+        parser.error("--smoke has a toy model of its own; use --quick with --model")
+    names = options.only or (PRETRAINED if options.model else FULL if mode == "full" else QUICK)
     with _quiet_stdout() as stdout:
-        report = measure(PLANS[mode], names, options.office, options.threads)
+        report = measure(
+            PLANS[f"{options.model} {mode}" if options.model else mode],
+            names,
+            options.office,
+            options.threads,
+            options.clock,
+        )
         if options.json:
             stdout.write(json.dumps(report, allow_nan=False) + "\n")
         else:
             show(report, stdout)
 
 
-def measure(plan: Plan, names: list[str] | tuple[str, ...], office: Path | None, threads: int) -> dict[str, Any]:
+def measure(
+    plan: Plan, names: list[str] | tuple[str, ...], office: Path | None, threads: int, clock: str = "wall"
+) -> dict[str, Any]:
     """Run benchmarks; return their values by name, with seconds, notes and the environment under `details`."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
     from transformers.utils import logging
 
+    from timing import measure_by
+
+    measure_by(clock)
     torch.set_num_threads(threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -307,24 +381,26 @@ def measure(plan: Plan, names: list[str] | tuple[str, ...], office: Path | None,
     _say(f"setting: {bench.setting.source}, {time.perf_counter() - started:.0f} s")
     results: dict[str, Result] = {}
     for name in names:
-        if name == "growth":
+        if name in TABLES:
             continue
         results[name] = bench.run(name)
         value = results[name].value
         _say(f"{name}: {'-' if value is None else f'{value:.2f}'}  ({time.perf_counter() - started:.0f} s)")
     report: dict[str, Any] = {name: result.value for name, result in results.items()}
-    report["details"] = {name: _detail(name, result) for name, result in results.items()}
-    if "growth" in names:
-        from growth import growth
+    goals = GOALS | (PRETRAINED_GOALS if plan.model.get("pretrained") else {})
+    report["details"] = {name: _detail(goals[name], result) for name, result in results.items()}
+    if set(TABLES) & {*names}:
+        from growth import growth, rates
 
-        report["growth"] = growth(bench.setting, plan)
+        table = growth if "growth" in names else rates
+        report["growth"] = table(bench.setting, bench.trained, plan)
     report["environment"] = environment(bench, threads, time.perf_counter() - started)
     return report
 
 
-def _detail(name: str, result: Result) -> dict[str, Any]:
+def _detail(goal: str, result: Result) -> dict[str, Any]:
     return {
-        "goal": GOALS[name],
+        "goal": goal,
         "ours_seconds": result.ours,
         "peer_seconds": result.peer,
         "pairs": result.pairs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import csv
 import html
 import json
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from recalign.api import Catalogue, Row
 from recalign.decoding.engine import PolicyEngine
+from recalign.models.lora import LoraOptions, attach_adapter
 from recalign.models.policy import Policy
 from recalign.models.tokenizers import train_tokenizer
+from recalign.models.weights import load_model, load_tokenizer
 from recalign.text.item_tokens import title_tokens
 from recalign.text.prompts import Prompter, load_template
 
@@ -35,6 +38,8 @@ class Size:
         vocabulary: width of the head, larger than the tokenizer's own.
         titles: most titles of the catalogue.
         training: steps of supervised warm-up, so that the model prefers some titles over others.
+        pretrained: a model to take as it is, such as `builtin:smollm2`, in place of one of this shape.
+        history: most items of a row's history.
     """
 
     hidden: int = 256
@@ -42,6 +47,8 @@ class Size:
     vocabulary: int = 8000
     titles: int = 10**9
     training: int = 30
+    pretrained: str = ""
+    history: int = 10
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,14 @@ class Setting:
         """A new engine that rules nothing out but what is no title."""
         return PolicyEngine(self.policy, self.catalogue, exclude_history=False)
 
+    def adapted(self) -> Setting:
+        """The same with an adapter on every linear layer, the weights below it frozen, as large models are trained."""
+        torch.manual_seed(0)
+        policy = self.policy
+        return replace(
+            self, policy=replace(policy, model=attach_adapter(copy.deepcopy(policy.model), LoraOptions(), []))
+        )
+
     def for_lists(self, list_length: int, task: str = "") -> Setting:
         """The same for responses of several titles, or for another task."""
         task = task or ("next" if list_length == 1 else "list")
@@ -85,6 +100,12 @@ def make_setting(size: Size, office: Path = OFFICE, seed: int = 0) -> Setting:
         catalogue = generated_catalogue(min(size.titles, 2414), seed)
         train, test = generated_rows(len(catalogue), 2000, seed), generated_rows(len(catalogue), 200, seed + 1)
         source = "generated titles"
+    train, test = ([_shortened(row, size.history) for row in rows] for rows in (train, test))
+    if size.pretrained:
+        tokenizer = load_tokenizer(size.pretrained, trust_remote_code=False)
+        return Setting(
+            _bind(load_pretrained(size, tokenizer), tokenizer, catalogue, "next", 1), catalogue, train, test, source
+        )
     template = load_template("alpaca")
     some = template.render(history=catalogue.titles[:2], candidates=[], list_length=1, task="next")
     tokenizer = train_tokenizer([*catalogue.titles, *[some] * 20], "bpe", min(BPE_TOKENS, size.vocabulary))
@@ -119,6 +140,16 @@ def make_model(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
+def load_pretrained(size: Size, tokenizer) -> PreTrainedModel:
+    """A pretrained model in float32; padding, which TRL and `generate` want to know, is the tokenizer's."""
+    model = load_model(
+        size.pretrained, tokenizer, [], dtype=torch.float32, trust_remote_code=False, lora=None, trainable=False
+    ).eval()
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
 def warm_up(setting: Setting, steps: int, seed: int, batch: int = 8, tail: int = 72) -> None:
     """Train a little on the ends of prompts and the answers: the last titles of a history are examples of titles."""
     model, generator = setting.policy.model, np.random.default_rng(seed)
@@ -145,7 +176,7 @@ def read_office(folder: Path, most: int) -> tuple[Catalogue, list[Row], list[Row
     index = {int(item): place for place, item in enumerate(names) if place < most}
     titles: list[str] = []
     for name in list(names.values())[:most]:
-        title = html.unescape(name)
+        title = " ".join(html.unescape(name).split())  # a line's end is what separates titles
         while title in set(titles):
             title += " (2)"
         titles.append(title)
@@ -168,6 +199,11 @@ def _office_rows(file: Path, index: dict[int, int], most: int = 2000) -> list[Ro
 
 def _row(index: int, items: np.ndarray) -> Row:
     return Row(index, str(index), items[:-1], items[-1:], np.ones(1), 0.0)
+
+
+def _shortened(row: Row, history: int) -> Row:
+    """The row with the newest items of its history alone."""
+    return replace(row, history=row.history[-history:])
 
 
 def _catalogue(item_ids: list[str], titles: list[str]) -> Catalogue:

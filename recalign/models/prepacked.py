@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import Linear as LoraLinear
 from torch.autograd.function import once_differentiable
 
 MOST = 2**31
@@ -47,14 +48,18 @@ def prepacked_frozen(model: torch.nn.Module) -> Iterator[None]:
     Both layouts are made when they are first needed, and kept. A layer that is unfrozen within has its own product
     again; weights that are changed have new layouts, if autograd can see the change: adapters, which peft merges by
     way of `weight.data`, are merged outside. Exceptions are those of `prepacked`, which may be used within and leaves
-    these layers as they are.
+    these layers as they are. LoRA's term of such a layer is added where the layer's output lies, in the gradient too.
     """
     layers = [layer for layer in _plain_layers(model) if _is_frozen(layer)]
     if 2 * sum(layer.weight.nbytes for layer in layers) > MOST:
         layers = []
+    products = {layer: _FrozenProduct(layer) for layer in layers}
+    adapted = [layer for layer in model.modules() if type(layer) is LoraLinear and layer.base_layer in products]
     with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(replaced_forward(layer, _FrozenProduct(layer)))
+        for layer, product in products.items():
+            stack.enter_context(replaced_forward(layer, product))
+        for layer in adapted:
+            stack.enter_context(replaced_forward(layer, _AdaptedProduct(layer, products[layer.base_layer])))
         yield
 
 
@@ -86,13 +91,18 @@ class _FrozenProduct:
         self._laid_out: tuple[int, int] | None = None
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        weight, bias = self.layer.weight, self.layer.bias
+        if not self.serves():
+            return F.linear(inputs, self.layer.weight, self.layer.bias)
+        return _FrozenLinear.apply(inputs, self)
+
+    def serves(self) -> bool:
+        """Whether the layer is frozen; layouts of weights that were changed meanwhile are forgotten."""
         if not _is_frozen(self.layer) or torch.is_autocast_enabled("cpu"):
-            return F.linear(inputs, weight, bias)
-        now = weight.data_ptr(), weight._version
+            return False
+        now = self.layer.weight.data_ptr(), self.layer.weight._version
         if self._laid_out != now:
             self._laid_out, self._forward, self._backward = now, None, None
-        return _FrozenLinear.apply(inputs, self)
+        return True
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return x W^T + b."""
@@ -119,6 +129,70 @@ class _FrozenLinear(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return context.product.backward(gradient), None
+
+
+class _AdaptedProduct:
+    """What a frozen linear layer with a LoRA adapter computes: x W^T + b + s (x A^T) B^T.
+
+    Args:
+        layer: peft's; it computes by itself what is not that: several adapters, dropout, other kinds of LoRA.
+        product: of the layer below.
+    """
+
+    def __init__(self, layer: LoraLinear, product: _FrozenProduct) -> None:
+        self.layer, self.product = layer, product
+
+    def __call__(self, inputs: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        layer = self.layer
+        names = [name for name in layer.active_adapters if name in layer.lora_A]
+        if arguments or options or len(names) != 1 or not self._is_plain(names[0]) or not self.product.serves():
+            return LoraLinear.forward(layer, inputs, *arguments, **options)
+        down, up = layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight
+        return _AdaptedLinear.apply(inputs, down, up, layer.scaling[names[0]], self.product)
+
+    def _is_plain(self, name: str) -> bool:
+        layer = self.layer
+        return (
+            not (layer.disable_adapters or layer.merged)
+            and name not in layer.lora_variant
+            and type(layer.lora_dropout[name]) is torch.nn.Identity
+            and layer.lora_B[name].bias is None
+            and layer.lora_A[name].weight.dtype == torch.float32
+        )
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """A frozen linear layer with LoRA's term: no tensor of the output's size is made but the output."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        inputs: torch.Tensor,  # [..., I]
+        down: torch.Tensor,  # A [r, I]
+        up: torch.Tensor,  # B [O, r]
+        scaling: float,
+        product: _FrozenProduct,
+    ) -> torch.Tensor:
+        inner = F.linear(inputs, down)  # [..., r]
+        output = product.forward(inputs)  # [..., O]
+        output.view(-1, output.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up.t(), alpha=scaling)
+        context.save_for_backward(inputs, inner, down, up)
+        context.scaling, context.product = scaling, product
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs, inner, down, up = context.saved_tensors
+        flat = gradient.reshape(-1, gradient.shape[-1])  # [M, O]
+        of_inner = (flat @ up).mul_(context.scaling)  # [M, r]
+        of_up = (flat.t() @ inner.view(-1, inner.shape[-1])).mul_(context.scaling)
+        of_down = of_inner.t() @ inputs.reshape(-1, inputs.shape[-1])
+        of_inputs = None
+        if context.needs_input_grad[0]:
+            of_inputs = context.product.backward(gradient)
+            of_inputs.view(-1, of_inputs.shape[-1]).addmm_(of_inner, down)
+        return of_inputs, of_down, of_up, None, None
 
 
 def _plain_layers(model: torch.nn.Module) -> list[torch.nn.Linear]:

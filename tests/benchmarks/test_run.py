@@ -48,6 +48,23 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed")
+def test_updates_and_their_memory_are_compared_with_trls(tmp_path):
+    names = ("sft_step", "sft_memory", "grpo_memory")
+    chosen = [argument for name in names for argument in ("--only", name)]
+    report = json.loads(run("--json", *chosen, "--clock", "processor", "--office", str(tmp_path / "none")).stdout)
+    assert all(report[name] > 0 for name in names)
+    assert "MB against" in report["details"]["sft_memory"]["note"]
+
+
+def test_toy_sizes_have_a_model_of_their_own():
+    command = [sys.executable, str(SCRIPT), "--smoke", "--model", "smollm2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--quick" in done.stderr
+
+
+@pytest.mark.slow
 def test_growth_tables_are_filled(tmp_path):
     report = json.loads(run("--json", "--only", "growth", "--office", str(tmp_path / "none")).stdout)
     assert set(report["growth"]) == {

@@ -114,10 +114,10 @@ def test_the_engine_uses_them_and_answers_the_same(monkeypatch):
     torch.testing.assert_close(scores, plain_scores, atol=1e-5, rtol=0)
 
 
-def adapted():
+def adapted(**options):
     """A tied Llama with an adapter whose B is not zero, so that every gradient is seen."""
     torch.manual_seed(0)
-    model = attach_adapter(tiny_model("llama", tie_word_embeddings=True), LoraOptions(rank=4), [])
+    model = attach_adapter(tiny_model("llama", tie_word_embeddings=True), LoraOptions(rank=4, **options), [])
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -161,6 +161,31 @@ def test_an_adapter_has_the_losses_and_gradients_of_the_plain_layers(checkpointe
         assert len(used) == (2 * (2 * 7 + 1) - 3 if kernels._available() else 0)
     assert_alike(losses_and_gradients(model), wanted)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_what_peft_does_with_an_adapter_beside_adding_its_term_is_done():
+    tokens = torch.arange(12).view(2, 6)
+    model = adapted(dropout=0.5).train()
+    torch.manual_seed(1)
+    wanted = losses_and_gradients(model)
+    with prepacked_frozen(model):
+        torch.manual_seed(1)
+        assert_alike(losses_and_gradients(model), wanted)
+    model = adapted().eval()
+    with torch.no_grad():
+        with model.disable_adapter():
+            without = model(tokens).logits
+        with prepacked_frozen(model), model.disable_adapter():
+            torch.testing.assert_close(model(tokens).logits, without, rtol=1e-5, atol=1e-5)
+    model.add_adapter("other", model.peft_config["default"])
+    model.base_model.set_adapter(["default", "other"])
+    for name, parameter in model.named_parameters():
+        if "lora_B.other" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    wanted = losses_and_gradients(model)
+    assert len(wanted[1]) == 2 * 2 * 7 * 2
+    with prepacked_frozen(model):
+        assert_alike(losses_and_gradients(model), wanted)
 
 
 def test_a_frozen_bias_is_added_and_inputs_that_lie_otherwise_have_their_gradients():
