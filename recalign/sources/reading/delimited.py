@@ -142,7 +142,7 @@ class Delimited(Records):
         table = arrow.read_csv(
             pa.py_buffer(data),
             read_options=arrow.ReadOptions(
-                column_names=list(self.schema), block_size=max(PIECE, len(data) if several else 0)
+                column_names=list(self.schema), block_size=max(PIECE, len(data) if several else _longest_line(data))
             ),
             parse_options=arrow.ParseOptions(
                 delimiter=self.dialect.mark, quote_char=quote, escape_char=escape, newlines_in_values=several
@@ -188,3 +188,10 @@ class Delimited(Records):
             quoting=quoting,  # type: ignore[arg-type]
         )
         return stop, next(reader)
+
+
+def _longest_line(data: bytes) -> int:
+    """Bytes of the longest line, its end included: Arrow's blocks must hold it."""
+    codes = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero((codes == ord("\n")) | (codes == ord("\r")))
+    return int(np.diff(ends, prepend=-1, append=len(data)).max()) + 1

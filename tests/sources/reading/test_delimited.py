@@ -195,3 +195,14 @@ def test_files_and_dialects_that_cannot_be_used(tmp_path, text, options, said):
 
 def test_a_column_without_a_name_is_kept(tmp_path):
     assert records(open_table(write(tmp_path, ",user\n0,a\n")))[0] == [("0", "a")]
+
+
+@pytest.mark.parametrize("size", [(1 << 20) - 2, 1 << 20, 3 << 20])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_that_is_longer_than_a_block_of_the_parser_is_read(tmp_path, size, end):
+    rows = [["a", "b"], ["1", "x"], ["2", "t" * size], ["3", "y"]]
+    file = tmp_path / "x.csv"
+    file.write_bytes(end.join(map(",".join, rows)).encode())
+    table = open_table(file)
+    parts = [batch.frame for batch in table.batches(["a", "b"])]
+    assert [list(map(str, row)) for part in parts for row in part.iter_rows()] == rows[1:]
