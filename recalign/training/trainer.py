@@ -264,7 +264,12 @@ class RecalignTrainer(Trainer):
         return super()._get_grad_norm(model, grad_norm)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):  # type: ignore[no-untyped-def]
-        """Take the batches of an update; what the loss is divided by is for the objective to say."""
+        """Take the batches of an update; what the loss is divided by is for the objective to say.
+
+        There are none after the last update: transformers asks once more where a run was cut off behind it and resumes.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            return [], None
         self.meter.begin()
         batches = list(itertools.islice(epoch_iterator, num_batches))
         self.step.work.watch.switch("forward")

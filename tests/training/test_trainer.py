@@ -2,7 +2,9 @@
 
 import os
 import signal
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -139,6 +141,21 @@ def test_resume_continues_the_same_loss_curve(tmp_path, stop_at):
         whole.policy.model.named_parameters(), resumed.policy.model.named_parameters(), strict=True
     ):
         assert torch.equal(one, other), name
+
+
+def test_a_run_cut_off_behind_its_last_update_resumes_without_another(tmp_path):
+    options = replace(OPTIONS, max_steps=5)  # within the second epoch of three updates
+    cut = make_trainer(tmp_path, "cut", options)
+    cut.add_callback(SignalAt(5))
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    before = curve(tmp_path / "cut")
+    resumed = make_trainer(tmp_path, "cut", options)
+    results = resumed.run(resume=True)
+    assert results["updates"] == 5
+    assert resumed.step.seen == []
+    assert curve(tmp_path / "cut") == before
+    assert results["train_loss"] == pytest.approx(np.mean(list(before.values())))
 
 
 def test_resume_continues_an_adapter_that_was_trained_further(tmp_path):
