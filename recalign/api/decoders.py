@@ -84,9 +84,17 @@ class Decoder(Plugin, ABC):
     Attributes:
         tasks: the tasks that it serves.
         progress: what the command wants to be told: called with the number of rows just finished.
+        proven: whether no item outside a list has a higher score; other decoders that rank by the same are then
+            measured by what they miss of its lists (pruning rates).
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"next", "list"})
+    proven: ClassVar[bool] = False
+
+    @property
+    def ranks_by(self) -> str | None:
+        """The probability of an item that scores are, in words that all decoders share which rank by it; else None."""
+        return None
 
     @property
     def oracle(self) -> bool:

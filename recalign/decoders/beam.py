@@ -32,6 +32,11 @@ class Beam(Decoder):
 
     Params = BeamParams
 
+    @property
+    def ranks_by(self) -> str | None:
+        """The log-probability that is scored, unless it is divided by a title's length."""
+        return None if self.params.length_penalty else f"{self.params.scoring} log-probability"
+
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Search `size` titles per row; fewer where the beam finds no more."""
         items, scores = engine.beam(

@@ -25,7 +25,14 @@ class Exact(Decoder):
 
     tasks: ClassVar[frozenset[str]] = frozenset({"next"})
 
+    proven = True
+
     Params = ExactParams
+
+    @property
+    def ranks_by(self) -> str:
+        """What a beam ranks by that has no length penalty."""
+        return f"{self.params.scoring} log-probability"
 
     def decode(self, engine: Engine, rows: Sequence[Row], size: int) -> Predictions:
         """Find `size` titles per row; the nodes that it opened are counted in the engine's cost."""

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recalign.api import Catalogue, Predictions, Row
+from recalign.api import Catalogue, Decoder, Predictions, Row
 from recalign.errors import UserError
 from recalign.evaluation.per_user import parse_metrics
 from recalign.metrics.expression import parse_metric
+from recalign.plugins.registry import create
 from recalign.runs.predictions import read_predictions
 from recalign.workspace import RunFolder
 
@@ -40,7 +41,7 @@ def with_pruning_rates(metrics: Sequence[str], catalogue: Catalogue, list_length
 def read_exact(
     folder: Path, other: Path, dataset: PreparedDataset, split: str, rows: Sequence[Row], metrics: Sequence[str]
 ) -> Predictions:
-    """Read the `exact` decoder's predictions that belong to another decoder's.
+    """Read the most probable lists that belong to another decoder's.
 
     Args:
         folder: the exact ones.
@@ -54,7 +55,7 @@ def read_exact(
         U lists, in the order of `rows`.
 
     Raises:
-        UserError: not made by `exact`, or made for another model, dataset, split, scoring; rows left out; too short.
+        UserError: not proven to be those, or made for another model, dataset, split, score; rows left out; too short.
     """
     record = RunFolder(folder).record
     _check_same(folder, record, other, RunFolder(other).record)
@@ -76,28 +77,30 @@ def read_exact(
 def _check_same(folder: Path, exact: Mapping[str, Any], other: Path, measured: Mapping[str, Any]) -> None:
     """Hold the two decode runs against each other: one may only be the other's exact version."""
     one, two = exact.get("options", {}), measured.get("options", {})
-    if one.get("decoder") != "exact":
-        raise UserError(f"{folder} was decoded by {one.get('decoder')!r}, not by 'exact'.", HINT)
-    if two.get("decoder") != "beam":
+    best, found = _decoder(one), _decoder(two)
+    if not best.proven:
+        raise UserError(f"{folder} was decoded by {best.name!r}, whose lists need not be the most probable ones.", HINT)
+    if found.ranks_by is None:
+        params = ", ".join(f"{name}={value}" for name, value in two.get("params", {}).items())
         raise UserError(
-            f"{other} was decoded by {two.get('decoder')!r}, which ranks by something else than probability.",
-            "Decode with --decoder beam.",
-        )
-    if two.get("params", {}).get("length_penalty"):
-        penalty = two["params"]["length_penalty"]
-        raise UserError(
-            f"{other} was decoded with length_penalty={penalty}, which ranks by something else than probability.",
-            "Decode with -p length_penalty=0.",
+            f"{other} was decoded by {found.name!r} ({params}), which ranks by something else than probability.",
+            "Decode with --decoder beam, without a length penalty.",
         )
     pairs = {
         "models": (exact.get("inputs", {}).get("model"), measured.get("inputs", {}).get("model")),
         "datasets": (exact.get("inputs", {}).get("data"), measured.get("inputs", {}).get("data")),
-        "scorings": (one.get("params", {}).get("scoring"), two.get("params", {}).get("scoring")),
+        "scores": (best.ranks_by, found.ranks_by),
         **{name: (one.get(key), two.get(key)) for name, key in _ALIKE.items()},
     }
     for name, (left, right) in pairs.items():
         if left != right:
             raise UserError(f"{folder} and {other} are of different {name}: {left!r} and {right!r}.", HINT)
+
+
+def _decoder(options: Mapping[str, Any]) -> Decoder:
+    """The decoder that a run was decoded by, as the run's options record it."""
+    decoder: Decoder = create("decoder", options.get("decoder", ""), options.get("params", {}))
+    return decoder
 
 
 _ALIKE = {"splits": "split", "rules on history items (exclude_history)": "exclude_history", "dtypes": "dtype"}
