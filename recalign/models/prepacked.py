@@ -53,13 +53,13 @@ def prepacked_frozen(model: torch.nn.Module) -> Iterator[None]:
     layers = [layer for layer in _plain_layers(model) if _is_frozen(layer)]
     if 2 * sum(layer.weight.nbytes for layer in layers) > MOST:
         layers = []
-    products = {layer: _FrozenProduct(layer) for layer in layers}
+    products: dict[torch.nn.Module, _FrozenProduct] = {layer: _FrozenProduct(layer) for layer in layers}
     adapted = [layer for layer in model.modules() if type(layer) is LoraLinear and layer.base_layer in products]
     with contextlib.ExitStack() as stack:
-        for layer, product in products.items():
-            stack.enter_context(replaced_forward(layer, product))
-        for layer in adapted:
-            stack.enter_context(replaced_forward(layer, _AdaptedProduct(layer, products[layer.base_layer])))
+        for frozen, product in products.items():
+            stack.enter_context(replaced_forward(frozen, product))
+        for lora in adapted:
+            stack.enter_context(replaced_forward(lora, _AdaptedProduct(lora, products[lora.base_layer])))
         yield
 
 
