@@ -23,6 +23,8 @@ COLD_LIMIT = 0.05
 """Share of held-out targets that no training interaction contains, above which a warning is due."""
 
 FEW_ROWS = 100
+ROUNDED = 0.005
+"""Share of users by which folds may miss the share that was asked for, above which it is said."""
 LONG_TITLE = 64
 
 
@@ -174,6 +176,12 @@ def _left_out(counts: dict[str, Any], options: PrepareOptions) -> list[str]:
         found.append(
             f"{without['valid']} valid and {without['test']} test interactions are no row's target: their user has "
             "fewer training interactions than --min-history, or they are too few for --targets."
+        )
+    parts = counts.get("folds")
+    if parts and options.folds is None and abs(1 / parts - options.test_share) > ROUNDED:
+        found.append(
+            f"--test-share {options.test_share:g} is rounded to {parts} folds, so that {1 / parts:.1%} of the users "
+            "test; --folds says how many there are."
         )
     if counts.get("files_split_in_time") is False:
         found.append(

@@ -55,6 +55,14 @@ def test_an_unsuspicious_dataset_warns_of_nothing(tmp_path):
     assert prepare_dataset("table", file, tmp_path / "out", options={"split": "leave-one-out"})["warnings"] == []
 
 
+def test_a_share_that_whole_folds_miss_is_told(tmp_path):
+    file = random_world(tmp_path / "raw", users=150, items=40)
+    for share, told in ((0.4, ["--test-share 0.4 is rounded to 2 folds, so that 50.0% of the users test"]), (0.2, [])):
+        options = {"split": "user", "test_share": share}
+        found = prepare_dataset("table", file, tmp_path / "out", options=options, overwrite=True)["warnings"]
+        assert [line.split(";")[0] for line in found if "folds" in line] == told
+
+
 def test_titles_are_measured_by_a_tokenizer_where_one_is_named(tmp_path):
     from recalign.errors import UserError
     from recalign.models.tokenizers import train_tokenizer
