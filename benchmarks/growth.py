@@ -31,7 +31,7 @@ def growth(setting: Setting, trained: Setting, plan: Any) -> dict[str, Table]:
     Args:
         setting: model and titles.
         trained: the same, as it is trained.
-        plan: sizes, as `run.Plan` has them.
+        plan: sizes, as `plans.Plan` has them.
     """
     rows, engine = setting.test[-plan.prompts :], setting.engine()
     sizes = [size for size in (1000, 10_000, 100_000, 1_000_000) if size <= plan.titles] or [plan.titles]

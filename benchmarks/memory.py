@@ -23,7 +23,7 @@ def peak_memory(what: str, who: str, plan: Any, office: Path | None) -> float:
     Args:
         what: `sft` or `grpo`.
         who: `ours` or `peer`.
-        plan: sizes, as `run.Plan` has them.
+        plan: sizes, as `plans.Plan` has them.
         office: folder of Amazon Office.
     """
     torch.set_num_threads(1)

@@ -159,7 +159,7 @@ def checked(
 
 def parse_toml(text: str, path: Path | str, hint: str = "Mend that place.") -> dict[str, Any]:
     """Parse TOML. Arguments and errors: as `parse_json`."""
-    if long := LONG_KEY.search(text):  # tomllib's time grows with the cube of a key's parts
+    if long := LONG_KEY.search(text):  # tomllib's time grows with the square of a key's parts
         line = text.count("\n", 0, long.start()) + 1
         raise UserError(f"{path}, line {line}: a key has more than {MAX_DEPTH} parts.", hint)
     with reading(path, hint, "is no readable TOML"):
