@@ -37,7 +37,8 @@ def beam(setting: Setting, rows: list[Row], *, scoring: str, repeats: int, secon
             lambda: generate_beams(model, trie, prompts, width=width, longest=longest, renormalised=renormalised),
         )
 
-    return compared(setting, works, lambda ours, peer: same_lists(*ours, *peer), repeats, seconds)
+    tolerance = 1e-4 if setting.policy.device.type == "cpu" else 1e-3  # a GPU's kernels differ more from each other
+    return compared(setting, works, lambda ours, peer: same_lists(*ours, *peer, tolerance), repeats, seconds)
 
 
 def compared(

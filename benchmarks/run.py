@@ -294,8 +294,7 @@ def measure(
         if name in TABLES:
             continue
         results[name] = bench.run(name)
-        value, note = results[name].value, results[name].note
-        _say(f"{name}: {'-' if value is None else f'{value:.2f}'}  ({time.perf_counter() - started:.0f} s)  {note}")
+        _say(f"{_line(name, results[name])}  ({time.perf_counter() - started:.0f} s)")
     report: dict[str, Any] = {name: result.value for name, result in results.items()}
     goals = GOALS | (PRETRAINED_GOALS if plan.model.get("adapter") else {})
     report["details"] = {name: _detail(goals[name], result) for name, result in results.items()}
@@ -307,6 +306,13 @@ def measure(
         report["growth"] = table(bench.setting, plan)
     report["environment"] = environment(bench, threads, time.perf_counter() - started)
     return report
+
+
+def _line(name: str, result: Result) -> str:
+    """What is said of a benchmark when it is done, for a run may end before its report."""
+    value = "-" if result.value is None else f"{result.value:.2f}"
+    sides = [f"{seconds:.3f} s" for seconds in (result.ours, result.peer) if seconds is not None]
+    return "  ".join(part for part in (f"{name}: {value}", " against ".join(sides), result.note) if part)
 
 
 def _detail(goal: str, result: Result) -> dict[str, Any]:
