@@ -1,65 +1,58 @@
-"""How costs grow with catalogue, beam, group and prompt; and how near to the machine's matrix rate we are."""
+"""How costs grow with catalogue, beam, group and prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from grpo import our_step
-from machine import gemm_ceiling, generated_paths
+from machine import generated_paths
 from peers import DictTrie, generate_beams
+from rates import Table, rates
 from recalign.api import Catalogue, Row
 from recalign.decoding.engine import PolicyEngine
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.prompts import Prompter
 from setting import Setting
-from supervised import update
-from timing import timed
-
-Table = list[dict[str, Any]]
+from timing import median_seconds, timed
 
 
-def growth(setting: Setting, trained: Setting, plan: Any) -> dict[str, Table]:
+def growth(setting: Setting, plan: Any) -> dict[str, Table]:
     """Return one table a question: rows of name -> value. What is fixed: ten beams, `plan.prompts` prompts.
 
     Args:
         setting: model and titles.
-        trained: the same, as it is trained.
         plan: sizes, as `plans.Plan` has them.
     """
+    shares, setting = rates(setting, plan), setting.as_timed
     rows, engine = setting.test[-plan.prompts :], setting.engine()
     sizes = [size for size in (1000, 10_000, 100_000, 1_000_000) if size <= plan.titles] or [plan.titles]
     widths = [width for width in (1, 2, 5, 10, 20, 50) if width <= len(setting.catalogue)]
     return {
         "catalogue size": [_catalogue_size(setting, size, plan) for size in sizes],
         "beam width": [
-            {"width": width, **_beams(engine, rows, width), "exact s": _median(partial(engine.exact, rows, size=width))}
+            {
+                "width": width,
+                **_beams(engine, rows, width),
+                "exact s": median_seconds(partial(engine.exact, rows, size=width)),
+            }
             for width in widths
         ],
         "group size": [
-            {"G": size, "sample s": _median(partial(engine.sample, rows, group_size=size, list_length=1))}
+            {"G": size, "sample s": median_seconds(partial(engine.sample, rows, group_size=size, list_length=1))}
             for size in (4, 8, 16, 32, 64)
         ],
         "prompt length": [_prompt_length(setting, tokens, plan) for tokens in (64, 128, 256, 512, 1024)],
         "prompts a batch": [_batch(setting, count) for count in (1, 2, 4, 8, 16) if count <= 2 * plan.prompts],
-        **rates(setting, trained, plan),
+        **shares,
     }
-
-
-def _median(work: Callable[[], Any], repeats: int = 3) -> float:
-    work()
-    return float(np.median([timed(work)[0] for _ in range(repeats)]))
 
 
 def _beams(engine: PolicyEngine, rows: list[Row], width: int) -> dict[str, float]:
     return {
-        f"{scoring} s": _median(partial(engine.beam, rows, width=width, size=width, scoring=scoring))
+        f"{scoring} s": median_seconds(partial(engine.beam, rows, width=width, size=width, scoring=scoring))
         for scoring in ("full", "renormalised")
     }
 
@@ -70,7 +63,7 @@ def _batch(setting: Setting, count: int) -> dict[str, float]:
     prompts, longest = setting.prompts(rows), max(map(len, setting.policy.titles.paths))
     width, engine = min(10, len(setting.catalogue)), setting.engine()
     model = setting.policy.model
-    ours = _median(partial(engine.beam, rows, width=width, size=width, scoring="full"))
+    ours = median_seconds(partial(engine.beam, rows, width=width, size=width, scoring="full"))
     peer = timed(lambda: generate_beams(model, trie, prompts, width=width, longest=longest, renormalised=False))[0]
     return {"prompts": count, "full s a prompt": ours / count, "generate s a prompt": peer / count}
 
@@ -97,8 +90,8 @@ def _catalogue_size(setting: Setting, size: int, plan: Any) -> dict[str, Any]:
         "trie s": build,
         "trie MB": engine.trie.bytes / 2**20,
         **_beams(engine, rows, min(10, size)),
-        "exact s": _median(partial(engine.exact, rows, size=min(10, size))),
-        "16 samples s": _median(partial(engine.sample, rows, group_size=16, list_length=1)),
+        "exact s": median_seconds(partial(engine.exact, rows, size=min(10, size))),
+        "16 samples s": median_seconds(partial(engine.sample, rows, group_size=16, list_length=1)),
     }
 
 
@@ -119,49 +112,5 @@ def _prompt_length(setting: Setting, tokens: int, plan: Any) -> dict[str, Any]:
     return {
         "tokens": tokens,
         **_beams(engine, rows, min(10, len(setting.catalogue))),
-        "16 samples s": _median(partial(engine.sample, rows, group_size=16, list_length=1)),
+        "16 samples s": median_seconds(partial(engine.sample, rows, group_size=16, list_length=1)),
     }
-
-
-def rates(setting: Setting, trained: Setting, plan: Any) -> dict[str, Table]:
-    """Achieved GFLOP/s of whole calls, beside those of bare matrix products of as many rows; arguments as above."""
-    engine, rows = setting.engine(), setting.test[-plan.prompts :]
-    width, hidden = min(10, len(setting.catalogue)), setting.policy.model.config.hidden_size
-    batch = setting.train[: plan.batch]
-    tokens = sum(map(len, setting.prompts(batch)))
-    works = {
-        "beam, full": (plan.prompts * width, partial(engine.beam, rows, width=width, size=width, scoring="full")),
-        "beam, renormalised": (plan.prompts * width, partial(engine.beam, rows, width=width, size=width)),
-        "exact": (plan.prompts * width, partial(engine.exact, rows, size=width)),
-        "16 samples": (plan.prompts * 16, partial(engine.sample, rows, group_size=16, list_length=1)),
-        "sft update": (tokens, update(trained, batch, "sft")),
-        "grpo update": (tokens, our_step(trained, rows[: plan.step_prompts], plan.group_size, [])),
-    }
-    table = []
-    for name, (rows_a_call, work) in works.items():
-        operations = _operations(work)
-        plain, fast = gemm_ceiling(rows_a_call, hidden)
-        achieved = operations / _median(work)
-        table.append(
-            {
-                "what": name,
-                "GFLOP": operations,
-                "achieved GFLOP/s": achieved,
-                "rows a call": rows_a_call,
-                "torch's product GFLOP/s": plain,
-                "our product GFLOP/s": fast,
-                "share of the better": achieved / max(plain, fast),
-            }
-        )
-    return {"matrix rate": table}
-
-
-def _operations(work: Callable[[], Any]) -> float:
-    """GFLOP of some work; the counter is told what our products are."""
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _of_product}) as counter:
-        work()
-    return counter.get_total_flops() / 1e9
-
-
-def _of_product(inputs: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    return 2 * inputs.numel() * out_shape[-1]

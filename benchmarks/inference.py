@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from peers import DictTrie, generate_beams, generate_samples
-from recalign.api import Row
+from recalign.api import Completions, Row
 from setting import Setting
 from timing import Pairs, alternate
+
+Works = tuple[Callable[[], Any], Callable[[], Any]]
+"""Ours and the peer's."""
 
 
 def beam(setting: Setting, rows: list[Row], *, scoring: str, repeats: int, seconds: float, width: int = 10) -> Pairs:
@@ -21,18 +27,36 @@ def beam(setting: Setting, rows: list[Row], *, scoring: str, repeats: int, secon
         seconds: begin no further pair after this time.
         width: B.
     """
-    engine, trie = setting.engine(), DictTrie(setting.policy.titles)
+    trie, renormalised = DictTrie(setting.policy.titles), scoring == "renormalised"
     prompts, longest = setting.prompts(rows), max(map(len, setting.policy.titles.paths))
 
-    def ours() -> tuple[np.ndarray, np.ndarray]:
-        return engine.beam(rows, width=width, size=width, scoring=scoring)
-
-    def peer() -> tuple[np.ndarray, np.ndarray]:
-        return generate_beams(
-            setting.policy.model, trie, prompts, width=width, longest=longest, renormalised=scoring == "renormalised"
+    def works(setting: Setting) -> Works:
+        engine, model = setting.engine(), setting.policy.model
+        return (
+            lambda: engine.beam(rows, width=width, size=width, scoring=scoring),
+            lambda: generate_beams(model, trie, prompts, width=width, longest=longest, renormalised=renormalised),
         )
 
-    same_lists(*ours(), *peer())
+    return compared(setting, works, lambda ours, peer: same_lists(*ours, *peer), repeats, seconds)
+
+
+def compared(
+    setting: Setting, works: Callable[[Setting], Works], check: Callable[[Any, Any], None], repeats: int, seconds: float
+) -> Pairs:
+    """Compare the results of ours and of the peer in float32, and time both in the dtype that is timed.
+
+    Args:
+        setting: model and titles.
+        works: what ours and the peer do with a setting.
+        check: raises an AssertionError where their results differ.
+        repeats: pairs of timings.
+        seconds: begin no further pair after this time.
+    """
+    ours, peer = works(setting)
+    check(ours(), peer())
+    if setting.mixed:
+        ours, peer = works(setting.as_timed)
+        ours(), peer()
     return alternate(ours, peer, repeats, seconds)
 
 
@@ -51,7 +75,7 @@ def same_lists(
 
 def exact_over_beam(setting: Setting, rows: list[Row], *, repeats: int, seconds: float, size: int = 10) -> Pairs:
     """Exact top-K (as `ours`) and our own beam search of the same width, both renormalised."""
-    engine = setting.engine()
+    engine = setting.as_timed.engine()
 
     def exact() -> object:
         return engine.exact(rows, size=size)
@@ -68,16 +92,18 @@ def rollouts(setting: Setting, rows: list[Row], *, group_size: int, repeats: int
 
     What both sample are valid titles; that ours follow the constrained distribution is a test of the engine.
     """
-    engine, trie = setting.engine(), DictTrie(setting.policy.titles)
+    trie, seeds = DictTrie(setting.policy.titles), iter(range(10**9))
     prompts, longest = setting.prompts(rows), setting.policy.titles.longest_response(1)
-    seeds = iter(range(10**9))
 
-    def ours() -> np.ndarray:
-        return engine.sample(rows, group_size=group_size, list_length=1, seed=next(seeds)).items.numpy()
+    def works(setting: Setting) -> Works:
+        engine, model = setting.engine(), setting.policy.model
+        return (
+            lambda: engine.sample(rows, group_size=group_size, list_length=1, seed=next(seeds)),
+            lambda: generate_samples(model, trie, prompts, group_size=group_size, longest=longest),
+        )
 
-    def peer() -> np.ndarray:
-        return generate_samples(setting.policy.model, trie, prompts, group_size=group_size, longest=longest)
+    def check(completions: Completions, tokens: np.ndarray) -> None:
+        if (completions.items < 0).any() or any(trie.item(each) < 0 for each in tokens.tolist()):
+            raise AssertionError("a sample is no title of the catalogue")
 
-    if (ours() < 0).any() or any(trie.item(tokens) < 0 for tokens in peer().tolist()):
-        raise AssertionError("a sample is no title of the catalogue")
-    return alternate(ours, peer, repeats, seconds)
+    return compared(setting, works, check, repeats, seconds)

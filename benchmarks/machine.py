@@ -21,7 +21,7 @@ import torch
 from recalign.models.prepacked import prepacked
 from recalign.text.item_tokens import TitleTokens
 from recalign.text.trie import TitleTrie
-from timing import Pairs, alternate
+from timing import Pairs, alternate, timed
 
 
 def help_seconds(repeats: int) -> float:
@@ -49,6 +49,24 @@ def gemm_ceiling(rows: int, width: int = 256, seconds: float = 0.3) -> tuple[flo
                     times.append(time.perf_counter() - started)
             rates.append(2e-9 * rows * layer.weight.numel() / statistics.median(times))
     return rates[0], rates[1]
+
+
+def product_rate(
+    rows: int, inner: int, outer: int, device: torch.device, dtype: torch.dtype, seconds: float = 0.2
+) -> float:
+    """TFLOP/s of the product [rows, inner] x [inner, outer] on a device, the median of its repetitions."""
+    inputs, weight = (torch.randn(size, inner, device=device, dtype=dtype) for size in (rows, outer))
+    repeats = 10  # a call, so that starting them is not what is timed
+
+    def products() -> None:
+        for _ in range(repeats):
+            torch.nn.functional.linear(inputs, weight)
+
+    products()
+    times: list[float] = []
+    while sum(times) * repeats < seconds:
+        times.append(timed(products)[0] / repeats)
+    return 2e-12 * rows * inner * outer / statistics.median(times)
 
 
 def generated_paths(count: int, seed: int = 0, vocabulary: int = 8000) -> list[np.ndarray]:

@@ -1,8 +1,9 @@
-"""Most memory of an update, ours and TRL's: a process cannot forget what it held, so each has one of its own."""
+"""Most memory of an update, ours and TRL's: a process of its own for each on a CPU, counters set back on a GPU."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import tempfile
 import warnings
@@ -28,15 +29,36 @@ def peak_memory(what: str, who: str, plan: Any, office: Path | None) -> float:
     """
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    setting = make_setting(Size(**plan.model), office or OFFICE)
-    if plan.model.get("pretrained"):
-        setting = setting.adapted()
+    setting = make_setting(Size(**plan.model), office or OFFICE).trained_as_timed
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         work = {"sft": _sft, "grpo": _grpo}[what](setting, plan, who, Path(folder))
         copied = sum(parameter.nbytes for parameter in setting.policy.model.parameters()) / 2**20
         watch = MemoryWatch(setting.policy.device)
         work()
         return watch.peak_mb() - copied  # both train a copy, and the setting keeps its model
+
+
+def peak_on_gpu(setting: Setting, what: str, who: str, plan: Any) -> float:
+    """Return the most MB that one update allocates on the GPU, the weights that it trains included.
+
+    Args:
+        setting: as it is trained; what it and others hold before is not counted.
+        what: `sft` or `grpo`.
+        who: `ours` or `peer`.
+        plan: sizes, as `plans.Plan` has them.
+    """
+    before = held(setting.policy.device)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        work = {"sft": _sft, "grpo": _grpo}[what](setting, plan, who, Path(folder))
+        watch = MemoryWatch(setting.policy.device)
+        work()
+        return watch.peak_mb() - before
+
+
+def held(device: torch.device) -> float:
+    """MB that are allocated on a GPU when nothing is left of what is done with; 0 on a CPU."""
+    gc.collect()  # trainers hold themselves
+    return torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
 
 
 def _sft(setting: Setting, plan: Any, who: str, folder: Path) -> Any:
@@ -59,4 +81,5 @@ def _grpo(setting: Setting, plan: Any, who: str, folder: Path) -> Any:
         steps=1,
         reward=grpo.vowels,
         accumulation=max(1, len(rows) * plan.group_size // 32),
+        mixed=setting.mixed,
     ).train

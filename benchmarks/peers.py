@@ -79,15 +79,15 @@ class RenormalisedConstraint(LogitsProcessor):
         return (scores + mask).log_softmax(dim=-1)
 
 
-def left_padded(prompts: Sequence[np.ndarray], pad: int) -> dict[str, torch.Tensor]:
-    """Prompts as `generate` takes them: [P, L] ids and attention mask."""
+def left_padded(prompts: Sequence[np.ndarray], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Prompts as `generate` takes them: [P, L] ids and attention mask, on a device."""
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), pad)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
         mask[row, longest - len(prompt) :] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 @torch.no_grad()
@@ -113,14 +113,14 @@ def generate_beams(
     Returns:
         Items [P, B] and scores [P, B], best first.
     """
-    inputs = left_padded(prompts, model.config.pad_token_id)
+    inputs = left_padded(prompts, model.config.pad_token_id, model.device)
     length = inputs["input_ids"].shape[1]
     if renormalised:
         constraint = {"logits_processor": LogitsProcessorList([RenormalisedConstraint(trie, length)])}
     else:
         constraint = {"prefix_allowed_tokens_fn": trie.after(length)}
     out = model.generate(
-        **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+        **inputs,
         num_beams=width,
         num_return_sequences=width,
         do_sample=False,
@@ -140,10 +140,10 @@ def generate_samples(
     model: PreTrainedModel, trie: DictTrie, prompts: Sequence[np.ndarray], *, group_size: int, longest: int
 ) -> np.ndarray:
     """Sample G completions a prompt with `generate` and a prefix function; return [P * G, T] tokens."""
-    inputs = left_padded(prompts, model.config.pad_token_id)
+    inputs = left_padded(prompts, model.config.pad_token_id, model.device)
     length = inputs["input_ids"].shape[1]
     out = model.generate(
-        **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+        **inputs,
         do_sample=True,
         top_k=0,
         num_return_sequences=group_size,

@@ -37,6 +37,17 @@ PRETRAINED = (
     "grpo_memory",
     "rates",
 )
+LARGE = (
+    "beam_renormalised",
+    "rollouts",
+    "sft_step",
+    "grpo_real",
+    "sft_memory",
+    "grpo_memory",
+    "rates",
+)
+MODELS = {"smollm2": PRETRAINED, "llama-1b": LARGE}
+"""What is measured with the models that are chosen by name."""
 QUICK = (
     "beam_full",
     "beam_renormalised",
@@ -60,7 +71,7 @@ class Plan:
     """How much to run.
 
     Args:
-        model: hidden, layers, vocabulary, titles, training steps of the model (see `setting.Size`).
+        model: hidden, layers, vocabulary, titles, training steps of the model, its device (see `setting.Size`).
         prompts: prompts of the decoding benchmarks, in one batch.
         few_prompts: those of `beam_renormalised`, whose peer is the slowest of all.
         step_prompts: P of a GRPO step.
@@ -90,11 +101,24 @@ class Plan:
     titles: int = 1_000_000
 
 
+SMOLLM2 = {"pretrained": "builtin:smollm2", "adapter": True}
+LLAMA_1B = {
+    "hidden": 2048,
+    "layers": 16,
+    "heads": 32,
+    "kv_heads": 8,
+    "feed_forward": 8192,
+    "vocabulary": 128_256,
+    "tied": True,
+    "training": 0,
+    "adapter": True,
+}
+"""The shape of Llama-3.2-1B."""
 PLANS = {
-    "smollm2 full": Plan({"pretrained": "builtin:smollm2"}, step_prompts=2, repeats=3, seconds=600.0),
-    "smollm2 quick": Plan(
-        {"pretrained": "builtin:smollm2"}, prompts=2, few_prompts=2, step_prompts=1, batch=4, repeats=1, seconds=60.0
-    ),
+    "smollm2 full": Plan(SMOLLM2, step_prompts=2, repeats=3, seconds=600.0),
+    "smollm2 quick": Plan(SMOLLM2, prompts=2, few_prompts=2, step_prompts=1, batch=4, repeats=1, seconds=60.0),
+    "llama-1b full": Plan(LLAMA_1B, prompts=32, few_prompts=32, repeats=5, seconds=600.0),
+    "llama-1b quick": Plan(LLAMA_1B, prompts=16, few_prompts=16, step_prompts=4, repeats=2, seconds=30.0),
     "full": Plan(),
     "quick": Plan({"training": 15}, step_prompts=2, ranked=2, repeats=3, seconds=10.0),
     "smoke": Plan(

@@ -54,7 +54,8 @@ def step_against_padded(setting: Setting, rows: list[Row], *, length: int, repea
     objective.modules = policy.attach(objective.module_makers)
     with torch.no_grad():  # a new head scores everything alike, and passes no gradient on
         for parameter in objective.modules["ranking_head"].parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.05)
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+            parameter.add_(noise.to(parameter.device), alpha=0.05)
     expression = parse_expression("ndcg@10" if len(rows[0].candidates) >= 10 else "ndcg").bind(setting.catalogue)
     order = PromptOrder(np.arange(len(rows)), len(rows), seed=0)
     step = RankStep(
@@ -84,6 +85,7 @@ def padded_update(engine: PolicyEngine, objective: object, rollout: RankRollout)
     policy, sets, answers = engine.policy, rollout.sets, rollout.answers
     form, model = objective.needs.answering.form, policy.model
     choice = torch.tensor(policy.prompter.questions.decision(form).choice)
+    device = model.device
     prompts = []
     for row in sets.rows:
         shared, questions = policy.prompter.questions.encode(row, np.sort(row.candidates), form)
@@ -95,12 +97,13 @@ def padded_update(engine: PolicyEngine, objective: object, rollout: RankRollout)
             mine = torch.nonzero(sets.set_of == number)[:, 0]  # one set a row: prompts are in the order of answers
             logps, states = _padded_pass(model, [prompts[each] for each in mine], mine, answers, choice)
             scores = objective.scores(states)[None]
-            written = torch.arange(logps.shape[1]) < answers.lengths[mine, None]
-            responses = PolicyBatch(logps, logps.detach(), None, rollout.token_advantages[mine], written)
-            batch = RankBatch(
-                scores, rollout.orders[[number]], scores.detach(), rollout.advantages[[number]], sets.gains[[number]],
-                sets.present[[number]], responses,
-            )  # fmt: skip
+            written = (torch.arange(logps.shape[1]) < answers.lengths[mine, None]).to(device)
+            credit = rollout.token_advantages[mine].to(device)
+            responses = PolicyBatch(logps, logps.detach(), None, credit, written)
+            orders, advantages, gains, present = (
+                values[[number]].to(device) for values in (rollout.orders, rollout.advantages, sets.gains, sets.present)
+            )
+            batch = RankBatch(scores, orders, scores.detach(), advantages, gains, present, responses)
             loss, _ = objective.loss(batch)
             (loss / len(sets)).backward()
             total += float(loss) / len(sets)
@@ -115,20 +118,24 @@ def _padded_pass(model, prompts, mine, answers, choice):  # type: ignore[no-unty
         torch.from_numpy(np.concatenate([prompt, answers.tokens[row, : answers.lengths[row]].numpy()]))
         for prompt, row in zip(prompts, mine.tolist(), strict=True)
     ]
-    ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+    device = model.device
+    ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True).to(device)
     inside = torch.nn.utils.rnn.pad_sequence([torch.ones(len(each), dtype=torch.bool) for each in sequences], True)
+    inside = inside.to(device)
     hidden = model.get_decoder()(input_ids=ids, attention_mask=inside.long(), use_cache=False).last_hidden_state
-    begins = torch.tensor(list(map(len, prompts)))
-    lines = torch.arange(len(mine))
-    before = (begins[:, None] - 1 + torch.arange(answers.tokens.shape[1])).clamp(max=ids.shape[1] - 1)
+    begins = torch.tensor(list(map(len, prompts)), device=device)
+    lines, places = torch.arange(len(mine), device=device), torch.arange(answers.tokens.shape[1], device=device)
+    before = (begins[:, None] - 1 + places).clamp(max=ids.shape[1] - 1)
     logits = model.get_output_embeddings()(hidden[lines[:, None], before]).float()  # [K, T, V]
-    tokens, chosen = answers.tokens[mine], answers.chosen[mine]
+    tokens, chosen, opened, decided = (
+        values[mine].to(device) for values in (answers.tokens, answers.chosen, answers.opened, answers.decided)
+    )
     free = logits.log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]
     second = (tokens == choice[1]).long()
     two = logits[..., choice].log_softmax(dim=-1).gather(-1, second[..., None])[..., 0]
-    deciding = torch.arange(tokens.shape[1]) == answers.opened[mine, None] + 1
+    deciding = places == opened[:, None] + 1
     logps = torch.where(deciding, two, free) * chosen
-    return logps, hidden[lines, begins + answers.decided[mine]].detach()
+    return logps, hidden[lines, begins + decided].detach()
 
 
 def _forgetting(model: torch.nn.Module, work: Callable[[], float]) -> Callable[[], float]:

@@ -4,23 +4,25 @@ python benchmarks/run.py --quick --json     # three minutes on two cores, one JS
 python benchmarks/run.py                    # more repetitions, and how costs grow
 python benchmarks/run.py --only beam_full --only grpo_real
 python benchmarks/run.py --model smollm2 --quick   # on a pretrained model, adapters where something is trained
+python benchmarks/run.py --model llama-1b --quick --device cuda --dtype bfloat16
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plans import FULL, GOALS, PLANS, PRETRAINED, PRETRAINED_GOALS, QUICK, TABLES, Plan
+from plans import FULL, GOALS, MODELS, PLANS, PRETRAINED_GOALS, QUICK, TABLES, Plan
 
 if TYPE_CHECKING:
     from recalign.api import Row
@@ -58,10 +60,11 @@ class Bench:
         self.plan, self.office = plan, office
         self.setting = make_setting(Size(**plan.model), office or OFFICE)
         self.rows = self.setting.test[-plan.prompts :]
-        self.trained = self.setting.adapted() if plan.model.get("pretrained") else self.setting
+        self.on_gpu = self.setting.policy.device.type == "cuda"
 
     def run(self, name: str) -> Result:
         """Run one benchmark."""
+        gc.collect()  # a trainer holds its model until then
         return getattr(self, name)()
 
     def beam_full(self) -> Result:
@@ -112,9 +115,9 @@ class Bench:
             return Result(None, note="trl is not installed: pip install recalign[bench]")
         import grpo
 
-        setting = self.trained.for_lists(list_length)
-        rows, group_size = setting.train[: self.plan.step_prompts], self.plan.group_size
-        grpo.losses_agree(setting, rows[:2], group_size=2)
+        setting, group_size = self.setting.trained_as_timed.for_lists(list_length), self.plan.group_size
+        rows = setting.train[: self.plan.step_prompts]
+        grpo.losses_agree(self.setting.trained.for_lists(list_length), rows[:2], group_size=2)
         longest = 96
         if list_length > 1:
             longest = round(grpo.mean_length(setting, rows, group_size))
@@ -125,6 +128,7 @@ class Bench:
             longest=longest,
             repeats=self.plan.repeats,
             seconds=self.plan.seconds,
+            warm_up=int(self.on_gpu),
         )
         return _ratio(pairs, "tokens a completion: " + ", ".join(f"{who} {mean:.0f}" for who, mean in lengths.items()))
 
@@ -134,26 +138,31 @@ class Bench:
             return Result(None, note="trl is not installed: pip install recalign[bench]")
         from supervised import update_against_trl
 
-        rows = self.trained.train[: self.plan.batch]
-        pairs = update_against_trl(self.trained, rows, repeats=self.plan.repeats, seconds=self.plan.seconds)
+        setting, rows = self.setting.trained_as_timed, self.setting.train[: self.plan.batch]
+        pairs = update_against_trl(setting, rows, repeats=self.plan.repeats, seconds=self.plan.seconds)
         return _ratio(pairs, f"{len(rows)} rows; same tokens, same losses")
 
     def sft_memory(self) -> Result:
-        """Most memory of a supervised update, ours over TRL's, each in a process of its own."""
+        """Most memory of a supervised update, ours over TRL's."""
         return self._memory("sft")
 
     def grpo_memory(self) -> Result:
-        """Most memory of a GRPO update, ours over TRL's, each in a process of its own."""
+        """Most memory of a GRPO update, ours over TRL's."""
         return self._memory("grpo")
 
     def _memory(self, what: str) -> Result:
         if find_spec("trl") is None:
             return Result(None, note="trl is not installed: pip install recalign[bench]")
         from machine import in_fresh_process
-        from memory import peak_memory
+        from memory import peak_memory, peak_on_gpu
 
-        ours, peer = (in_fresh_process(peak_memory, what, who, self.plan, self.office) for who in ("ours", "peer"))
-        return Result(ours / peer, note=f"{ours:,.0f} MB against {peer:,.0f} MB, weights and libraries included")
+        if self.on_gpu:
+            setting, included = self.setting.trained_as_timed, "weights"
+            ours, peer = (peak_on_gpu(setting, what, who, self.plan) for who in ("ours", "peer"))
+        else:
+            included = "weights and libraries"
+            ours, peer = (in_fresh_process(peak_memory, what, who, self.plan, self.office) for who in ("ours", "peer"))
+        return Result(ours / peer, note=f"{ours:,.0f} MB against {peer:,.0f} MB, {included} included")
 
     def rank_decode(self) -> Result:
         """Greedy rationales about the candidates of some rows against `generate`, all in one batch each."""
@@ -174,7 +183,8 @@ class Bench:
         rows = ranking_rows(setting, 2, self.plan.candidates, history=self.plan.candidates)
         limits = {"repeats": self.plan.repeats, "seconds": self.plan.seconds}
         pairs = step_against_padded(setting, rows, length=self.plan.rationale, **limits)
-        return _ratio(pairs, f"{self.plan.candidates} candidates, rationales of {self.plan.rationale} tokens")
+        note = f"{self.plan.candidates} candidates, rationales of {self.plan.rationale} tokens; float32"
+        return _ratio(pairs, note)
 
     def bear_over_sft(self) -> Result:
         """A BEAR update against a plain one."""
@@ -230,7 +240,10 @@ def main(arguments: list[str] | None = None) -> None:
     size.add_argument("--smoke", action="store_true", help="toy sizes: does it run at all")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout instead of a table")
     parser.add_argument("--only", action="append", choices=[*GOALS, *TABLES], help="run only this one; repeatable")
-    parser.add_argument("--model", choices=["smollm2"], help="a pretrained model in place of the small one")
+    parser.add_argument("--model", choices=[*MODELS], help="a pretrained or a large model in place of the small one")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where both sides run")
+    dtypes = ["float32", "bfloat16"]
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="what is timed; compared in float32 before")
     clocks = ["wall", "processor"]
     parser.add_argument("--clock", choices=clocks, default="wall", help="processor: for a machine that others use too")
     parser.add_argument("--office", type=Path, help="folder of Amazon Office (else generated titles)")
@@ -239,19 +252,23 @@ def main(arguments: list[str] | None = None) -> None:
     mode = "quick" if options.quick else "smoke" if options.smoke else "full"
     if options.model and options.smoke:
         parser.error("--smoke has a toy model of its own; use --quick with --model")
-    names = options.only or (PRETRAINED if options.model else FULL if mode == "full" else QUICK)
+    names = options.only or (MODELS[options.model] if options.model else FULL if mode == "full" else QUICK)
+    if options.device == "cuda" and not _has_gpu():
+        parser.error("--device cuda: PyTorch finds no GPU here; leave it out to measure on the CPU")
+    plan = PLANS[f"{options.model} {mode}" if options.model else mode]
+    plan = replace(plan, model={**plan.model, "device": options.device, "dtype": options.dtype})
     with _quiet_stdout() as stdout:
-        report = measure(
-            PLANS[f"{options.model} {mode}" if options.model else mode],
-            names,
-            options.office,
-            options.threads,
-            options.clock,
-        )
+        report = measure(plan, names, options.office, options.threads, options.clock)
         if options.json:
             stdout.write(json.dumps(report, allow_nan=False) + "\n")
         else:
             show(report, stdout)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def measure(
@@ -277,16 +294,17 @@ def measure(
         if name in TABLES:
             continue
         results[name] = bench.run(name)
-        value = results[name].value
-        _say(f"{name}: {'-' if value is None else f'{value:.2f}'}  ({time.perf_counter() - started:.0f} s)")
+        value, note = results[name].value, results[name].note
+        _say(f"{name}: {'-' if value is None else f'{value:.2f}'}  ({time.perf_counter() - started:.0f} s)  {note}")
     report: dict[str, Any] = {name: result.value for name, result in results.items()}
-    goals = GOALS | (PRETRAINED_GOALS if plan.model.get("pretrained") else {})
+    goals = GOALS | (PRETRAINED_GOALS if plan.model.get("adapter") else {})
     report["details"] = {name: _detail(goals[name], result) for name, result in results.items()}
     if set(TABLES) & {*names}:
-        from growth import growth, rates
+        from growth import growth
+        from rates import rates
 
         table = growth if "growth" in names else rates
-        report["growth"] = table(bench.setting, bench.trained, plan)
+        report["growth"] = table(bench.setting, plan)
     report["environment"] = environment(bench, threads, time.perf_counter() - started)
     return report
 
@@ -305,12 +323,16 @@ def environment(bench: Bench, threads: int, seconds: float) -> dict[str, Any]:
     """What the figures were measured with."""
     from importlib.metadata import PackageNotFoundError, version
 
+    import torch
+
     versions = {}
     for package in ("torch", "transformers", "trl", "pandas", "polars"):
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     model = bench.setting.policy.model
     return {
+        "device": torch.cuda.get_device_name(model.device) if bench.on_gpu else "cpu",
+        "dtype": str(bench.setting.dtype).removeprefix("torch."),
         "titles": bench.setting.source,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "threads": threads,

@@ -9,10 +9,12 @@ import html
 import json
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from recalign.api import Catalogue, Row
@@ -40,6 +42,13 @@ class Size:
         training: steps of supervised warm-up, so that the model prefers some titles over others.
         pretrained: a model to take as it is, such as `builtin:smollm2`, in place of one of this shape.
         history: most items of a row's history.
+        heads: attention heads; 0: of 64 channels each.
+        kv_heads: heads of keys and values; 0: as many.
+        feed_forward: width of the feed-forward layers; 0: 2.7 times `hidden`.
+        tied: whether embeddings and head are the same weights.
+        adapter: train an adapter on every linear layer in place of the weights.
+        device: where the model lies.
+        dtype: of what is timed; results are compared in float32.
     """
 
     hidden: int = 256
@@ -49,6 +58,13 @@ class Size:
     training: int = 30
     pretrained: str = ""
     history: int = 10
+    heads: int = 0
+    kv_heads: int = 0
+    feed_forward: int = 0
+    tied: bool = False
+    adapter: bool = False
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,8 @@ class Setting:
         train: rows of the training split.
         test: rows of the test split.
         source: where the titles come from.
+        dtype: of what is timed; the policy's weights are float32.
+        adapter: whether an adapter is trained in place of the weights.
     """
 
     policy: Policy
@@ -68,6 +86,41 @@ class Setting:
     train: list[Row]
     test: list[Row]
     source: str
+    dtype: torch.dtype = torch.float32
+    adapter: bool = False
+
+    @property
+    def mixed(self) -> bool:
+        """Whether what is timed computes in bfloat16."""
+        return self.dtype != torch.float32
+
+    @cached_property
+    def as_timed(self) -> Setting:
+        """The same with all weights in the dtype that is timed."""
+        if not self.mixed:
+            return self
+        model = copy.deepcopy(self.policy.model)
+        for parameter in model.parameters():  # not the buffers: positions need float32
+            parameter.data = parameter.data.to(self.dtype)
+        return replace(self, policy=replace(self.policy, model=model))
+
+    @cached_property
+    def trained(self) -> Setting:
+        """The same with the weights that are trained: an adapter's, or all."""
+        return self.adapted() if self.adapter else self
+
+    @property
+    def trained_as_timed(self) -> Setting:
+        """The same as it is trained in the dtype that is timed: frozen weights have it, trained ones stay float32."""
+        return self.as_timed.trained if self.adapter else self
+
+    def mix(self, model: PreTrainedModel) -> None:
+        """Let a copy of the model run under autocast where what is timed is mixed, as accelerate lets it in a trainer.
+
+        Engines and steps are made before, as in a trainer: they try the model in the dtype of its weights.
+        """
+        if self.mixed:
+            model.forward = convert_outputs_to_fp32(torch.autocast(model.device.type, self.dtype)(model.forward))
 
     def prompts(self, rows: list[Row]) -> list[np.ndarray]:
         """Token ids of each row's prompt."""
@@ -101,16 +154,16 @@ def make_setting(size: Size, office: Path = OFFICE, seed: int = 0) -> Setting:
         train, test = generated_rows(len(catalogue), 2000, seed), generated_rows(len(catalogue), 200, seed + 1)
         source = "generated titles"
     train, test = ([_shortened(row, size.history) for row in rows] for rows in (train, test))
+    timed = (getattr(torch, size.dtype), size.adapter)
     if size.pretrained:
         tokenizer = load_tokenizer(size.pretrained, trust_remote_code=False)
-        return Setting(
-            _bind(load_pretrained(size, tokenizer), tokenizer, catalogue, "next", 1), catalogue, train, test, source
-        )
+        policy = _bind(load_pretrained(size, tokenizer), tokenizer, catalogue, "next", 1)
+        return Setting(policy, catalogue, train, test, source, *timed)
     template = load_template("alpaca")
     some = template.render(history=catalogue.titles[:2], candidates=[], list_length=1, task="next")
     tokenizer = train_tokenizer([*catalogue.titles, *[some] * 20], "bpe", min(BPE_TOKENS, size.vocabulary))
     policy = _bind(make_model(size, tokenizer, seed), tokenizer, catalogue, "next", 1)
-    setting = Setting(policy, catalogue, train, test, source)
+    setting = Setting(policy, catalogue, train, test, source, *timed)
     warm_up(setting, size.training, seed)
     return setting
 
@@ -122,32 +175,35 @@ def _bind(model, tokenizer, catalogue: Catalogue, task: str, list_length: int) -
 
 
 def make_model(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
-    """A Llama with weights of standard deviation 1 / sqrt(width)."""
+    """A Llama with weights of standard deviation 1 / sqrt(width), made where it will lie."""
     torch.manual_seed(seed)
+    heads = size.heads or max(1, size.hidden // 64)
     config = LlamaConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,
-        intermediate_size=int(size.hidden * 2.7) // 16 * 16,
+        intermediate_size=size.feed_forward or int(size.hidden * 2.7) // 16 * 16,
         num_hidden_layers=size.layers,
-        num_attention_heads=max(1, size.hidden // 64),
-        num_key_value_heads=max(1, size.hidden // 64),
+        num_attention_heads=heads,
+        num_key_value_heads=size.kv_heads or heads,
+        tie_word_embeddings=size.tied,
         max_position_embeddings=4096,
         initializer_range=1 / math.sqrt(size.hidden),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config).eval()
+    with torch.device(size.device):
+        return LlamaForCausalLM(config).eval()
 
 
 def load_pretrained(size: Size, tokenizer) -> PreTrainedModel:
     """A pretrained model in float32; padding, which TRL and `generate` want to know, is the tokenizer's."""
     model = load_model(
         size.pretrained, tokenizer, [], dtype=torch.float32, trust_remote_code=False, lora=None, trainable=False
-    ).eval()
+    )
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
-    return model
+    return model.to(size.device).eval()
 
 
 def warm_up(setting: Setting, steps: int, seed: int, batch: int = 8, tail: int = 72) -> None:
@@ -163,6 +219,7 @@ def warm_up(setting: Setting, steps: int, seed: int, batch: int = 8, tail: int =
             sequences.append(torch.from_numpy(np.concatenate([prompt[-tail:], answer])))
         ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=end)
         inside = torch.nn.utils.rnn.pad_sequence([torch.ones(len(s), dtype=torch.bool) for s in sequences], True)
+        ids, inside = ids.to(model.device), inside.to(model.device)
         loss = model(input_ids=ids, attention_mask=inside.long(), labels=ids.masked_fill(~inside, -100)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

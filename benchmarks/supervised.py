@@ -27,6 +27,8 @@ from timing import Pairs, alternate
 
 RATE = 1e-4
 """Learning rate of the updates that are compared with TRL's."""
+MIXED = 2e-2
+"""How far their losses may be apart under autocast, which rounds to 8 bits."""
 
 
 def objective_over_sft(setting: Setting, rows: list[Row], objective: str, *, repeats: int, seconds: float) -> Pairs:
@@ -63,6 +65,7 @@ def update(setting: Setting, rows: list[Row], objective: str, rate: float = 1e-6
         optimizer.zero_grad(set_to_none=True)
         return float(loss)
 
+    setting.mix(policy.model)
     layouts = contextlib.ExitStack()
     layouts.enter_context(prepacked_frozen(policy.model))
     return functools.partial(run, layouts)
@@ -90,7 +93,7 @@ def update_against_trl(setting: Setting, rows: list[Row], *, repeats: int, secon
         trainer.add_callback(turns)
         trainer.train()
     peer = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    if not np.allclose(ours, peer, rtol=1e-4, atol=2e-4):  # TRL rounds what it logs
+    if not np.allclose(ours, peer, rtol=MIXED if setting.mixed else 1e-4, atol=2e-4):  # TRL rounds what it logs
         raise AssertionError(f"losses differ: ours {ours}, TRL's {peer}")
     return Pairs(turns.mine, turns.theirs)
 
@@ -122,12 +125,12 @@ def trl_trainer(setting: Setting, rows: list[Row], folder: str, *, steps: int) -
         report_to="none",
         logging_steps=1,
         disable_tqdm=True,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
+        bf16=setting.mixed,
+        use_cpu=setting.policy.device.type == "cpu",
         dataloader_pin_memory=False,
     )
     return SFTTrainer(
-        model=copy.deepcopy(setting.policy.model),
+        model=copy.deepcopy(setting.policy.model),  # its trainer runs it under autocast by itself
         args=arguments,
         train_dataset=Dataset.from_dict(
             {

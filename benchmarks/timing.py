@@ -46,11 +46,22 @@ class Pairs:
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Run once; return the seconds and the result. Waits for the GPU where there is one."""
-    _wait()
-    started = clock()
+    started = now()
     result = work()
-    _wait()
-    return clock() - started, result
+    return now() - started, result
+
+
+def median_seconds(work: Callable[[], Any], repeats: int = 3) -> float:
+    """Median seconds of some work, after a first run that is not counted."""
+    work()
+    return statistics.median(timed(work)[0] for _ in range(repeats))
+
+
+def now() -> float:
+    """The clock's seconds, when the GPU, where there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return clock()
 
 
 def alternate(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, seconds: float = float("inf")) -> Pairs:
@@ -70,8 +81,3 @@ def alternate(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, se
         for times, work in turns if len(mine) % 2 == 0 else reversed(turns):
             times.append(timed(work)[0])
     return Pairs(mine, theirs)
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
