@@ -211,7 +211,8 @@ def shake(module, size):
     generator = torch.Generator().manual_seed(1)
     for weight in module.parameters():
         if weight.requires_grad and weight.dim() > 1:
-            weight += size * (torch.randn(weight.shape, generator=generator) * weight.shape[1] ** -0.5).to(weight)
+            noise = torch.randn(weight.shape, generator=generator) * weight.shape[1] ** -0.5
+            weight.add_(noise.to(weight), alpha=size)
 
 
 def token_step(worlds, objective, **how):
@@ -452,7 +453,7 @@ def test_recommenders_score_as_on_a_cpu(name):
     here = SequentialModel(40, SequentialParams(hidden=16, heads=2, layers=2), masked_share=masked)
     with torch.no_grad():
         for weight in here.parameters():
-            weight += 0.3 * torch.randn(weight.shape)
+            weight.add_(torch.randn(weight.shape), alpha=0.3)
     there = SequentialModel(40, here.params, masked_share=masked)
     there.load_state_dict(here.state_dict())
     there.to(DEVICE)
