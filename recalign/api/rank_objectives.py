@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from recalign.api.objectives import Objective
-from recalign.api.ranking_head import RANKING_HEAD, ranking_head
+from recalign.api.ranking_head import RANKING_HEAD, head_scores, ranking_head
 from recalign.data.questions import DECISION, RATIONALE, Answering, StateAt
 from recalign.params import Params
 
@@ -148,8 +148,7 @@ class RankObjective(Objective):
 
     def scores(self, states: torch.Tensor) -> torch.Tensor:
         """Return the head's scores [N] of hidden states [N, H]; gradients flow."""
-        head = self.modules[RANKING_HEAD]
-        return head(states.to(next(head.parameters()).dtype))[:, 0]  # type: ignore[no-any-return]
+        return head_scores(self.modules[RANKING_HEAD], states)
 
     @abstractmethod
     def orders(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 RANKING_HEAD = "ranking_head"
 """Its name among the modules beside a model; a model that has it ranks by it."""
@@ -28,3 +28,15 @@ def ranking_head(hidden: int) -> nn.Module:
     last = nn.Linear(WIDTH, 1, bias=False)
     nn.init.zeros_(last.weight)
     return nn.Sequential(nn.Linear(hidden, WIDTH), nn.GELU(), last)
+
+
+def head_scores(head: nn.Module, states: Tensor) -> Tensor:
+    """Return a head's scores [N] of hidden states [N, H] in the format of its weights, under autocast too.
+
+    Bfloat16 has 8 bits: candidates with like scores would be tied.
+    """
+    import torch
+
+    weight = next(head.parameters())
+    with torch.autocast(weight.device.type, enabled=False):
+        return head(states.to(weight.device, weight.dtype))[:, 0]  # type: ignore[no-any-return]

@@ -198,11 +198,11 @@ class AnswerWriter:
         """Choose between the two words for some live answers, and write what is left of them."""
         batch, decision = self.batch, self.decision
         rows, choice = batch.live[which], torch.tensor(decision.choice, device=batch.live.device)
-        logits = batch.logits[which][:, choice]  # [R, 2]
+        logits = batch.logits[which][:, choice].float()  # [R, 2]
         step = batch.record.lengths[rows] - self.begins[rows]
         column, logps = batch.choose(rows, logits, torch.ones_like(logits, dtype=torch.bool), step)
         self.opened[rows], self.recommended[rows] = step - 1, column == 0
-        self.log_odds[rows] = (logits[:, 0] - logits[:, 1]).float()
+        self.log_odds[rows] = logits[:, 0] - logits[:, 1]
         self._record(rows, choice[column], logps)
         self.phase[rows] = WORD
         for recommended in (True, False):

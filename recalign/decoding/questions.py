@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from recalign.api import RANKING_HEAD, Rationales, Row, StateAt, ranking_head
+from recalign.api.ranking_head import head_scores
 from recalign.decoding.answer_logps import answer_logps
 from recalign.decoding.answers import AnswerWriter, PosedQuestions, join_answers
 from recalign.decoding.hidden_states import PromptedCompletions, last_hidden_states
@@ -161,9 +162,8 @@ class EngineQuestions:
     def head_scores(self, states: torch.Tensor) -> torch.Tensor:
         """Return the ranking head's scores [N] of hidden states [N, H], without gradients."""
         head = self.engine.policy.attach({RANKING_HEAD: ranking_head})[RANKING_HEAD]
-        weight = next(head.parameters())
         with torch.no_grad():
-            return head(states.to(weight.device, weight.dtype))[:, 0]
+            return head_scores(head, states)
 
     # ------------------------------------------------------------ prompts, batches
 

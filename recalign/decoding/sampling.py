@@ -182,7 +182,7 @@ class CompletionBatch:
         """Choose the next token [A] of each live row, of `choices` or of all; record it with its log-probability."""
         logits = self.logits
         if self.seen is not None:
-            logits = penalise(logits, self.seen[self.live], self.penalty)
+            logits = penalise(logits.float(), self.seen[self.live], self.penalty)
         if choices is not None:
             logits = logits.gather(1, choices.tokens)
         valid = torch.ones_like(logits, dtype=torch.bool) if choices is None else choices.valid

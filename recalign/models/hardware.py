@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -104,6 +105,22 @@ def resolve_dtype(dtype: Dtype, device: torch.device, *, full_training: bool) ->
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if has_bfloat16 and not full_training else torch.float32
     return torch.float32 if dtype == "float32" else torch.bfloat16
+
+
+def mixes_bfloat16(device: torch.device, weights: torch.dtype) -> bool:
+    """Whether products of float32 weights are computed in bfloat16 in training: on a GPU that has it."""
+    return device.type == "cuda" and weights == torch.float32 and torch.cuda.is_bf16_supported()
+
+
+def mixed_precision(device: torch.device, weights: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Compute products in bfloat16 where that is mixed in (autocast), whatever part of a model computes them.
+
+    Weights are cast anew in every forward pass: PyTorch before 2.13 gave a cast that was made without gradients to the
+    passes that follow, whose weights then had none.
+    """
+    if not mixes_bfloat16(device, weights):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 def use_attention(model: PreTrainedModel, name: str | None) -> None:

@@ -48,7 +48,8 @@ class Accumulation:
         if self._unit is None:
             self._unit = sum_over_processes([weight], self._device)[0] / process()[1] or 1.0
         with self.watch.timing("backward"):
-            (loss * (weight / self._unit)).backward()
+            with torch.autocast(loss.device.type, enabled=False):  # gradients take the formats of the forward pass
+                (loss * (weight / self._unit)).backward()
             self._loss += weight * loss.item()
         self._weight += weight
 

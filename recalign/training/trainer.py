@@ -9,6 +9,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
 from recalign.models.fused_lora import training_products
+from recalign.models.hardware import mixed_precision
 from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
@@ -123,12 +125,12 @@ class RecalignTrainer(Trainer):
         self._figures: dict[str, list[float]] = defaultdict(list)
         self.progress, self._started = Progress(), time.perf_counter()
         weights = next(parameter for parameter in policy.model.parameters() if parameter.requires_grad)
-        mixed = policy.device.type == "cuda" and weights.dtype == torch.float32 and torch.cuda.is_bf16_supported()
+        self.precision = partial(mixed_precision, policy.device, weights.dtype)
         self.flow, run = Flow(self), TrackedRun.of(self.out)
         with on_our_own():
             super().__init__(
                 model=policy.model,
-                args=options.arguments(run, policy.device, mixed_bfloat16=mixed),
+                args=options.arguments(run, policy.device),
                 data_collator=collate,
                 train_dataset=examples,
                 eval_dataset=examples,  # `evaluate` reads its own rows; transformers wants to see some
@@ -184,6 +186,10 @@ class RecalignTrainer(Trainer):
 
     # ------------------------------------------------------------ what transformers calls
 
+    def autocast_smart_context_manager(self, cache_enabled=True):  # type: ignore[no-untyped-def]
+        """Mix precisions in every part of a step; accelerate would in the model's own forward alone."""
+        return self.precision()
+
     def training_step(self, model, inputs, num_items_in_batch=None):  # type: ignore[no-untyped-def]
         """Accumulate a batch, remember its figures until the next line of the log; return the loss after the last one.
 
@@ -210,7 +216,7 @@ class RecalignTrainer(Trainer):
         """Validate: every figure that `validate` returns, under the name `eval_NAME`."""
         training = self.model.training
         self.model.eval()
-        with self.flow.validating():
+        with self.flow.validating(), self.compute_loss_context_manager():
             found = self.validate()
         figures = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.figures.items()}
         self.model.train(training)
@@ -273,7 +279,8 @@ class RecalignTrainer(Trainer):
         self.meter.begin()
         batches = list(itertools.islice(epoch_iterator, num_batches))
         self.step.work.watch.switch("forward")
-        self.step.begin(batches)
+        with self.compute_loss_context_manager():
+            self.step.begin(batches)
         return batches, None
 
     def floating_point_ops(self, inputs: Any) -> int:

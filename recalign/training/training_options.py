@@ -94,7 +94,7 @@ class TrainingOptions:
             f"{processes} processes; a pass has at most {self.token_budget:,} tokens."
         )
 
-    def arguments(self, run: TrackedRun, device: torch.device, *, mixed_bfloat16: bool) -> TrainingArguments:
+    def arguments(self, run: TrackedRun, device: torch.device) -> TrainingArguments:
         """Translate into transformers' arguments, for a run and a model that lies on a device."""
         steps = {"eval_steps": self.eval_every, "save_steps": self.eval_every} if self.eval_every else {}
         strategy = "steps" if self.eval_every else "epoch"
@@ -131,5 +131,4 @@ class TrainingOptions:
             remove_unused_columns=False,
             dataloader_pin_memory=device.type == "cuda",
             use_cpu=device.type == "cpu",
-            bf16=mixed_bfloat16,
         )

@@ -11,6 +11,7 @@ import torch
 from recalign.api import Metric, UserError
 from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import MetricExpression, Term, parse_expression
+from recalign.models import hardware
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
 from recalign.objectives.grpo import Grpo
@@ -248,3 +249,19 @@ def test_rows_without_a_relevant_target_are_left_out_and_counted(dataset):
     assert len(some) == 5
     assert set(some) <= set(relevant)
     assert not np.array_equal(some, choose_prompts(rows, expression, 5, 1)[0])
+
+
+def test_bfloat16_is_mixed_into_all_passes_of_an_update(run, dataset, monkeypatch):
+    """Of sampling, and of log-probabilities, which run decoder and head apart; weights stay float32, and all move."""
+    monkeypatch.setattr(hardware, "mixes_bfloat16", lambda *_: True)
+    policy = load_policy("builtin:tiny,hidden=32", dataset, trainable=True)
+    before = {name: value.clone() for name, value in policy.model.named_parameters()}
+    passes = set()
+    for linear in (each for each in policy.model.modules() if isinstance(each, torch.nn.Linear)):
+        linear.register_forward_hook(lambda _, __, out: passes.add((torch.is_grad_enabled(), out.dtype)))
+    _, weights, log = run(objective="grpo", policy=policy, training=replace(TRAINING, max_steps=3, eval_every=3))
+    assert {(True, torch.bfloat16), (False, torch.bfloat16)} <= passes
+    assert (True, torch.float32) not in passes
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert all(not torch.equal(weights[name], value) for name, value in before.items())
+    assert 0 < max(line["sampling_gap"] for line in log if "sampling_gap" in line) < 0.05
