@@ -24,8 +24,8 @@ from peers import DictTrie, left_padded
 from recalign.api import PolicyBatch, Row
 from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
+from recalign.models.fused_lora import training_products
 from recalign.models.policy import reference_policy
-from recalign.models.prepacked import prepacked_frozen
 from recalign.objectives.grpo import Grpo
 from recalign.training.accumulation import Accumulation
 from recalign.training.logprobs.completions import completion_logps
@@ -251,7 +251,7 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
 
     setting.mix(policy.model)
     layouts = contextlib.ExitStack()
-    layouts.enter_context(prepacked_frozen(policy.model))
+    layouts.enter_context(training_products(policy.model))
     return functools.partial(update, layouts)
 
 

@@ -17,7 +17,7 @@ import torch
 from grpo import Turns
 from recalign.api import Row
 from recalign.decoding.engine import PolicyEngine
-from recalign.models.prepacked import prepacked_frozen
+from recalign.models.fused_lora import training_products
 from recalign.plugins import registry
 from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import AnswerExamples, collate
@@ -67,7 +67,7 @@ def update(setting: Setting, rows: list[Row], objective: str, rate: float = 1e-6
 
     setting.mix(policy.model)
     layouts = contextlib.ExitStack()
-    layouts.enter_context(prepacked_frozen(policy.model))
+    layouts.enter_context(training_products(policy.model))
     return functools.partial(run, layouts)
 
 

@@ -44,12 +44,19 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
         return reason("tokens of several prompts in one sequence", error)
     finally:
         model.train(training)
-    tolerance = TOLERANCE.get(wanted.dtype, HALF_TOLERANCE)  # of the logits: under autocast they are not the model's
+    tolerance = HALF_TOLERANCE if _computes_in_half(model, wanted) else TOLERANCE[wanted.dtype]
     wanted, found = wanted.float(), found.float()
     difference = float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1e-6))
     if not difference <= tolerance:
         return f"its logits would differ by {difference:.1e} of the largest"
     return ""
+
+
+def _computes_in_half(model: PreTrainedModel, logits: torch.Tensor) -> bool:
+    """Whether some of the model's products are in half precision, which accelerate hides: its logits are float32."""
+    under_accelerate = "_original_forward" in vars(model)  # what it keeps of a model that it puts under autocast
+    kinds = {logits.dtype, *(parameter.dtype for parameter in model.parameters())}
+    return under_accelerate or not kinds <= TOLERANCE.keys()
 
 
 def attention_window(model: PreTrainedModel) -> int | None:

@@ -26,7 +26,7 @@ from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
 from recalign.decoding.uncached import UncachedPrompts
 from recalign.errors import UserError
-from recalign.models.prepacked import prepacked
+from recalign.models.fused_lora import inference_products
 
 if TYPE_CHECKING:
     from recalign.models.policy import Policy
@@ -315,7 +315,7 @@ class PolicyEngine:
     def inference(self) -> Iterator[None]:
         """Encode and continue prompts within this: no gradients or dropout, other threads wait; the time is counted."""
         model, started = self.policy.model, time.perf_counter()
-        with torch.no_grad(), ALONE if self.obstacle else shared(model), prepacked(model):
+        with torch.no_grad(), ALONE if self.obstacle else shared(model), inference_products(model):
             training = model.training
             model.eval()
             try:

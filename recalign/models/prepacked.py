@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.lora import Linear as LoraLinear
 from torch.autograd.function import once_differentiable
 
 MOST = 2**31
@@ -48,18 +47,14 @@ def prepacked_frozen(model: torch.nn.Module) -> Iterator[None]:
     Both layouts are made when they are first needed, and kept. A layer that is unfrozen within has its own product
     again; weights that are changed have new layouts, if autograd can see the change: adapters, which peft merges by
     way of `weight.data`, are merged outside. Exceptions are those of `prepacked`, which may be used within and leaves
-    these layers as they are. LoRA's term of such a layer is added where the layer's output lies, in the gradient too.
+    these layers as they are.
     """
-    layers = [layer for layer in _plain_layers(model) if _is_frozen(layer)]
+    layers = [layer for layer in _plain_layers(model) if is_frozen(layer)]
     if 2 * sum(layer.weight.nbytes for layer in layers) > MOST:
         layers = []
-    products: dict[torch.nn.Module, _FrozenProduct] = {layer: _FrozenProduct(layer) for layer in layers}
-    adapted = [layer for layer in model.modules() if type(layer) is LoraLinear and layer.base_layer in products]
     with contextlib.ExitStack() as stack:
-        for frozen, product in products.items():
-            stack.enter_context(replaced_forward(frozen, product))
-        for lora in adapted:
-            stack.enter_context(replaced_forward(lora, _AdaptedProduct(lora, products[lora.base_layer])))
+        for layer in layers:
+            stack.enter_context(replaced_forward(layer, FrozenProduct(layer)))
         yield
 
 
@@ -77,7 +72,7 @@ def replaced_forward(module: torch.nn.Module, forward: Product) -> Iterator[None
             module.__dict__["forward"] = before
 
 
-class _FrozenProduct:
+class FrozenProduct:
     """What a frozen linear layer computes, with layouts of its weights that are made when they are first needed.
 
     Args:
@@ -91,13 +86,14 @@ class _FrozenProduct:
         self._laid_out: tuple[int, int] | None = None
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return x W^T + b, with a gradient for the input."""
         if not self.serves():
             return F.linear(inputs, self.layer.weight, self.layer.bias)
         return _FrozenLinear.apply(inputs, self)
 
     def serves(self) -> bool:
         """Whether the layer is frozen; layouts of weights that were changed meanwhile are forgotten."""
-        if not _is_frozen(self.layer) or torch.is_autocast_enabled("cpu"):
+        if not is_frozen(self.layer) or torch.is_autocast_enabled("cpu"):
             return False
         now = self.layer.weight.data_ptr(), self.layer.weight._version
         if self._laid_out != now:
@@ -121,7 +117,7 @@ class _FrozenLinear(torch.autograd.Function):
     """A frozen linear layer; nothing of its input is kept for the backward pass."""
 
     @staticmethod
-    def forward(context: Any, inputs: torch.Tensor, product: _FrozenProduct) -> torch.Tensor:
+    def forward(context: Any, inputs: torch.Tensor, product: FrozenProduct) -> torch.Tensor:
         context.product = product
         return product.forward(inputs)
 
@@ -129,70 +125,6 @@ class _FrozenLinear(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return context.product.backward(gradient), None
-
-
-class _AdaptedProduct:
-    """What a frozen linear layer with a LoRA adapter computes: x W^T + b + s (x A^T) B^T.
-
-    Args:
-        layer: peft's; it computes by itself what is not that: several adapters, dropout, other kinds of LoRA.
-        product: of the layer below.
-    """
-
-    def __init__(self, layer: LoraLinear, product: _FrozenProduct) -> None:
-        self.layer, self.product = layer, product
-
-    def __call__(self, inputs: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        layer = self.layer
-        names = [name for name in layer.active_adapters if name in layer.lora_A]
-        if arguments or options or len(names) != 1 or not self._is_plain(names[0]) or not self.product.serves():
-            return LoraLinear.forward(layer, inputs, *arguments, **options)
-        down, up = layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight
-        return _AdaptedLinear.apply(inputs, down, up, layer.scaling[names[0]], self.product)
-
-    def _is_plain(self, name: str) -> bool:
-        layer = self.layer
-        return (
-            not (layer.disable_adapters or layer.merged)
-            and name not in layer.lora_variant
-            and type(layer.lora_dropout[name]) is torch.nn.Identity
-            and layer.lora_B[name].bias is None
-            and layer.lora_A[name].weight.dtype == torch.float32
-        )
-
-
-class _AdaptedLinear(torch.autograd.Function):
-    """A frozen linear layer with LoRA's term: no tensor of the output's size is made but the output."""
-
-    @staticmethod
-    def forward(
-        context: Any,
-        inputs: torch.Tensor,  # [..., I]
-        down: torch.Tensor,  # A [r, I]
-        up: torch.Tensor,  # B [O, r]
-        scaling: float,
-        product: _FrozenProduct,
-    ) -> torch.Tensor:
-        inner = F.linear(inputs, down)  # [..., r]
-        output = product.forward(inputs)  # [..., O]
-        output.view(-1, output.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up.t(), alpha=scaling)
-        context.save_for_backward(inputs, inner, down, up)
-        context.scaling, context.product = scaling, product
-        return output
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        inputs, inner, down, up = context.saved_tensors
-        flat = gradient.reshape(-1, gradient.shape[-1])  # [M, O]
-        of_inner = (flat @ up).mul_(context.scaling)  # [M, r]
-        of_up = (flat.t() @ inner.view(-1, inner.shape[-1])).mul_(context.scaling)
-        of_down = of_inner.t() @ inputs.reshape(-1, inputs.shape[-1])
-        of_inputs = None
-        if context.needs_input_grad[0]:
-            of_inputs = context.product.backward(gradient)
-            of_inputs.view(-1, of_inputs.shape[-1]).addmm_(of_inner, down)
-        return of_inputs, of_down, of_up, None, None
 
 
 def _plain_layers(model: torch.nn.Module) -> list[torch.nn.Linear]:
@@ -203,7 +135,8 @@ def _plain_layers(model: torch.nn.Module) -> list[torch.nn.Linear]:
     return [layer for layer in layers if layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32]
 
 
-def _is_frozen(layer: torch.nn.Linear) -> bool:
+def is_frozen(layer: torch.nn.Linear) -> bool:
+    """Whether none of a layer's weights is trained."""
     return not any(parameter.requires_grad for parameter in layer.parameters())
 
 

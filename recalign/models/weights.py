@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -31,6 +29,7 @@ from recalign.models.gguf import PACKAGED, SUFFIX, check_gguf, is_gguf
 from recalign.models.hardware import ANY, Hardware, keep_differentiable
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
 from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
+from recalign.models.unpacked import unpacked
 from recalign.reading import read_object, reading
 from recalign.workspace import RUN_FILE, RunFolder
 
@@ -142,16 +141,16 @@ def load_tokenizer(source: str, trust_remote_code: bool) -> PreTrainedTokenizerB
     Raises:
         UserError: there is none, or it is broken.
     """
-    place, arguments = _place(source)
+    with _loading(source, "tokenizer"):
+        place = _place(source)
     files = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
     if Path(source).is_dir() and not any((Path(source) / file).is_file() for file in files):
         raise UserError(
             f"{source} has no tokenizer.", "Copy the tokenizer's files (tokenizer.json ...) into the folder."
         )
-    if not arguments:  # a GGUF file may lie anywhere
-        check_files(Path(place))
+    check_files(Path(place))
     with _loading(source, "tokenizer"):
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **arguments)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
 
 
 def load_model(
@@ -243,41 +242,36 @@ def check_model(name: str, trust_remote_code: bool = False) -> None:
     if is_from_scratch(name):
         parse_builtin(name)
         return
-    place, arguments = _place(name)
-    if arguments:
+    found = find_model(name)
+    if found is not None and found.is_file():
+        check_gguf(found)
         return
+    place = str(found or name)
     check_files(Path(place))
     if not (Path(place) / "adapter_config.json").is_file():
         with _loading(name, "configuration"):
             AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
 
 
-def _place(source: str) -> tuple[str, dict[str, Any]]:
-    """Return what `from_pretrained` takes first: a folder or hub name; and which of its files, where that is GGUF."""
+def _place(source: str) -> str:
+    """Return what `from_pretrained` takes first: a folder, that of an unpacked GGUF file too, or a hub name."""
     found = find_model(source)
-    if found is None or found.is_dir():
-        return str(found or source), {}
-    check_gguf(found)
-    return str(found.parent), {"gguf_file": found.name}
+    if found is None:
+        return source
+    return str(found if found.is_dir() else unpacked(found))
 
 
 def _load_weights(
     source: str, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool, hardware: Hardware
 ) -> PreTrainedModel:
-    place, arguments = _place(source)
-    if arguments:
-        arguments["quantization_config"] = GgufConfig(dequantize=True)
-        dtype = torch.float32 if dtype == "auto" else dtype
     quantized = hardware.quantized_loading(torch.float32 if dtype == "auto" else dtype)
-    if arguments and quantized:
-        with tempfile.TemporaryDirectory() as folder:  # of whole weights, which are quantised anew
-            _from_files(source, place, arguments, dtype, trust_remote_code).save_pretrained(folder)
-            model = _from_files(source, folder, quantized, dtype, trust_remote_code)
-    else:
-        model = _from_files(source, place, arguments or quantized, dtype, trust_remote_code)
+    with _loading(source, "model"):
+        place = _place(source)
+    model = _from_files(source, place, quantized, dtype, trust_remote_code)
     if quantized:
         keep_differentiable(model)
-    if arguments:  # what an adapter's files will call its base
+    found = find_model(source)
+    if found is not None and found.is_file():  # what an adapter's files will call its base
         model.name_or_path = model.config._name_or_path = source
     return model
 

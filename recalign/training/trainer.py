@@ -22,10 +22,10 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
+from recalign.models.fused_lora import training_products
 from recalign.models.hardware import mixed_precision
 from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
-from recalign.models.prepacked import prepacked_frozen
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
 from recalign.training.batches import Batches, DealtBatches
@@ -167,7 +167,7 @@ class RecalignTrainer(Trainer):
             stack.enter_context(on_signals(flow.stop))
             stack.enter_context(on_our_own())
             stack.enter_context(self.tracking.running(_update_of(checkpoint)))
-            stack.enter_context(prepacked_frozen(self.policy.model))
+            stack.enter_context(training_products(self.policy.model))
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if flow.stopped:
             raise KeyboardInterrupt

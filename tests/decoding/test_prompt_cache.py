@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from recalign.decoding import shared_attention as attention
 from recalign.decoding.compatibility import obstacle_to_sharing
@@ -105,6 +106,15 @@ def test_known_models_share_prompts(kind):
     assert obstacle_to_sharing(tiny_model(kind)) == ""
     with torch.autocast("cpu", torch.bfloat16):
         assert obstacle_to_sharing(tiny_model(kind)) == ""
+    assert obstacle_to_sharing(mixed(tiny_model(kind))) == ""
+
+
+def mixed(model):
+    """A model as accelerate leaves it in a trainer with bfloat16: it hides that its logits were rounded."""
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    model = accelerator.prepare_model(model)
+    assert model(torch.ones(1, 2, dtype=torch.long)).logits.dtype == torch.float32
+    return model
 
 
 @torch.no_grad()

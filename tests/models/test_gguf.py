@@ -6,10 +6,11 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaForCausalLM
 
 from recalign.errors import UserError
 from recalign.models import gguf as gguf_files
+from recalign.models import unpacked as unpacked_files
 from recalign.models.export import export_model
 from recalign.models.gguf import PACKAGED, check_gguf
 from recalign.models.lora import LoraOptions
@@ -141,6 +142,88 @@ def test_without_the_reading_package_the_command_that_installs_it_is_named(monke
     with pytest.raises(UserError) as caught:
         check_gguf(file)
     assert caught.value.hint == "pip install --no-deps gguf"
+
+
+# ---------------------------------------------------------------- the cache
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The GGUF files that were read."""
+    seen = []
+    unpack = unpacked_files._unpack
+    monkeypatch.setattr(unpacked_files, "_unpack", lambda file, folder: seen.append(file) or unpack(file, folder))
+    return seen
+
+
+def test_a_file_is_read_once_and_again_when_it_changes(tmp_path, dataset, file, reads, capsys):
+    first = load_policy(file, dataset)
+    assert "unpacked once" in capsys.readouterr().err
+    again = load_policy(file, dataset, dtype="bfloat16")
+    assert reads == [file]
+    tokens = torch.arange(20)[None]
+    torch.testing.assert_close(logits(again.model, tokens).float(), logits(first.model, tokens), atol=0.3, rtol=0)
+    assert again.model.dtype == torch.bfloat16 and first.model.dtype == torch.float32
+    assert again.model.name_or_path == str(file)
+    save_gguf(file, *source(tmp_path / "other", seed=1))
+    assert not torch.equal(logits(load_policy(file, dataset).model, tokens), logits(first.model, tokens))
+    assert reads == [file, file]
+
+
+def test_what_is_unpacked_is_what_transformers_reads(dataset, file):
+    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    whole = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
+    model = AutoModelForCausalLM.from_pretrained(**place, **whole)
+    policy = load_policy(file, dataset)
+    weights = policy.model.state_dict()
+    assert weights.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(weights[name][: len(value)], value), name  # the embeddings grew by an unknown token
+    found = policy.tokenizer
+    for text in ("Robot Iron\n", "  Ünï → 12,345\t", "<end>", "a<|user|>b"):
+        assert found(text).input_ids == tokenizer(text).input_ids
+        assert found.decode(found(text).input_ids) == tokenizer.decode(tokenizer(text).input_ids)
+    assert found.get_vocab() == tokenizer.get_vocab()
+    assert found.special_tokens_map == tokenizer.special_tokens_map and found.chat_template == tokenizer.chat_template
+    assert policy.model.generation_config.to_dict() == model.generation_config.to_dict()
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path, dataset, file, reads, capsys, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert load_policy(file, dataset).model.name_or_path == str(file)
+    assert reads == [file]
+    told = " ".join(capsys.readouterr().err.split())
+    assert "for this process alone" in told and "RECALIGN_CACHE" in told
+
+
+def test_a_process_that_was_slower_uses_what_the_faster_one_wrote(file, monkeypatch):
+    unpack, rival = unpacked_files._unpack, []
+
+    def slowly(read, folder):
+        unpack(read, folder)
+        if not rival:
+            rival.append(folder)
+            unpacked_files.unpacked(file)
+
+    monkeypatch.setattr(unpacked_files, "_unpack", slowly)
+    folder = unpacked_files.unpacked(file)
+    assert (folder / "model.safetensors").is_file() and not [each for each in folder.parent.glob(".*.tmp")]
+
+
+def test_half_of_a_model_is_not_used(dataset, file, reads, monkeypatch):
+    def killed(read, folder):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(unpacked_files, "_unpack", killed)
+        load_policy(file, dataset)
+    load_policy(file, dataset)
+    assert reads == [file]
 
 
 # ---------------------------------------------------------------- packages

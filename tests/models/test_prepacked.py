@@ -2,11 +2,8 @@ import copy
 
 import pytest
 import torch
-from peft import load_peft_weights
 
 from recalign.models import prepacked as kernels
-from recalign.models.checkpointing import checkpoint_gradients
-from recalign.models.lora import LoraOptions, attach_adapter
 from recalign.models.prepacked import prepacked, prepacked_frozen
 from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
 
@@ -114,80 +111,6 @@ def test_the_engine_uses_them_and_answers_the_same(monkeypatch):
     torch.testing.assert_close(scores, plain_scores, atol=1e-5, rtol=0)
 
 
-def adapted(**options):
-    """A tied Llama with an adapter whose B is not zero, so that every gradient is seen."""
-    torch.manual_seed(0)
-    model = attach_adapter(tiny_model("llama", tie_word_embeddings=True), LoraOptions(rank=4, **options), [])
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-def losses_and_gradients(model, batches=2):
-    """Of an update that accumulates batches, with a padded row each; gradients are cleared."""
-    losses = []
-    for number in range(batches):
-        tokens = torch.arange(12).add(5 * number).view(2, 6) % 41
-        mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
-        loss = model(tokens, attention_mask=mask, labels=tokens).loss
-        loss.backward()
-        losses.append(loss.item())
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad(set_to_none=True)
-    return losses, found
-
-
-def assert_alike(found, wanted):
-    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
-    assert found[1].keys() == wanted[1].keys()
-    for name, gradient in wanted[1].items():
-        torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
-
-
-@pytest.mark.parametrize("checkpointed", [False, True])
-def test_an_adapter_has_the_losses_and_gradients_of_the_plain_layers(checkpointed, monkeypatch):
-    model = adapted().train()
-    wanted = losses_and_gradients(model)
-    assert len(wanted[1]) == 2 * 7 * 2 and all(gradient.any() for gradient in wanted[1].values())
-    if checkpointed:
-        checkpoint_gradients(model)
-    used = []
-    product = kernels._product
-    monkeypatch.setattr(kernels, "_product", lambda *arguments: used.append(1) or product(*arguments))
-    with prepacked_frozen(model):
-        assert_alike(losses_and_gradients(model), wanted)
-        # the first layer's query, key and value need no gradient of the embeddings
-        assert len(used) == (2 * (2 * 7 + 1) - 3 if kernels._available() else 0)
-    assert_alike(losses_and_gradients(model), wanted)
-    assert not any("forward" in vars(module) for module in model.modules())
-
-
-def test_what_peft_does_with_an_adapter_beside_adding_its_term_is_done():
-    tokens = torch.arange(12).view(2, 6)
-    model = adapted(dropout=0.5).train()
-    torch.manual_seed(1)
-    wanted = losses_and_gradients(model)
-    with prepacked_frozen(model):
-        torch.manual_seed(1)
-        assert_alike(losses_and_gradients(model), wanted)
-    model = adapted().eval()
-    with torch.no_grad():
-        with model.disable_adapter():
-            without = model(tokens).logits
-        with prepacked_frozen(model), model.disable_adapter():
-            torch.testing.assert_close(model(tokens).logits, without, rtol=1e-5, atol=1e-5)
-    model.add_adapter("other", model.peft_config["default"])
-    model.base_model.set_adapter(["default", "other"])
-    for name, parameter in model.named_parameters():
-        if "lora_B.other" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    wanted = losses_and_gradients(model)
-    assert len(wanted[1]) == 2 * 2 * 7 * 2
-    with prepacked_frozen(model):
-        assert_alike(losses_and_gradients(model), wanted)
-
-
 def test_a_frozen_bias_is_added_and_inputs_that_lie_otherwise_have_their_gradients():
     layer = torch.nn.Linear(33, 17).requires_grad_(False)
     for inputs in (torch.randn(2, 33, 3).transpose(1, 2), torch.randn(1, 0, 33), torch.randn(5, 33)):
@@ -225,22 +148,6 @@ def test_weights_that_change_within_are_laid_out_anew():
         check()
         layer.weight.data = torch.randn(4, 8)
         check()
-
-
-def test_a_model_is_saved_and_copied_within_as_without_and_merged_afterwards(tmp_path):
-    model = adapted()
-    tokens = torch.arange(12).view(2, 6)
-    with prepacked_frozen(model), torch.no_grad():
-        wanted = model(tokens).logits
-        model.save_pretrained(tmp_path)
-        assert not [name for name in model.state_dict() if "forward" in name]
-        torch.testing.assert_close(copy.deepcopy(model)(tokens).logits, wanted)
-        with prepacked(model):
-            torch.testing.assert_close(model(tokens).logits, wanted, rtol=1e-4, atol=1e-4)
-    assert len(load_peft_weights(str(tmp_path))) == 2 * 7 * 2
-    merged = model.merge_and_unload()
-    with prepacked_frozen(merged):
-        torch.testing.assert_close(merged(tokens).logits, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_layouts_of_frozen_weights_need_room_for_two(monkeypatch):

@@ -54,6 +54,17 @@ def test_the_questions_of_a_row_begin_alike_and_read_as_the_template(models, dat
     assert policy.prompter.encode(asked).tolist() == [*shared, *questions[1]]
 
 
+@pytest.mark.parametrize("name", ["alpaca", "chat"])
+def test_histories_may_be_titles_and_ratings_alone(models, dataset, name):
+    policy = policy_of(models, dataset, name, template_vars={"titles_only": True})
+    row = dataset.rows("test")[2]
+    shared, questions = policy.prompter.questions.encode(row, row.candidates, RATIONALE)
+    text = policy.tokenizer.decode(shared)
+    assert '- "Robot Iron", rated 5' in text
+    assert not any(part in text for part in ("2020-09-13", "A tale of", "(Robot)"))
+    assert TEXTS[row.candidates[0]] in policy.tokenizer.decode(questions[0])
+
+
 def test_compact_questions_are_titles_in_the_layout_of_responses(dataset):
     policy = load_policy("builtin:tiny", dataset)
     row = dataset.rows("test")[0]
