@@ -161,7 +161,7 @@ class AnswerWriter:
             self._decide(opening)
         if len(writing):
             self._go_on(writing)
-        batch.retain(phase != WORD if self.states == "decision" else phase == TEXT)
+        batch.retain(torch.nonzero(phase != WORD if self.states == "decision" else phase == TEXT).flatten())
 
     def _go_on(self, which: torch.Tensor) -> None:
         """Write a token of free text to some live answers; open the decision of those that come to it, or to an end."""

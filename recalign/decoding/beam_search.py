@@ -155,8 +155,8 @@ class _Search:
         self.beams = replace(beams, node=torch.where(best > -torch.inf, moved, 0))
         length = self.trie.depth[self.beams.node[:, 0]].double()
         hope = best[:, 0] / length**self.how.length_penalty
-        alive = (best[:, 0] > -torch.inf) & (hope > self.finished[self.live, -1])
-        if not alive.all():
+        alive = torch.nonzero((best[:, 0] > -torch.inf) & (hope > self.finished[self.live, -1])).flatten()
+        if len(alive) < len(self.live):
             self.live, self.beams = self.live[alive], self.beams.take(alive)
             self.scorer.retain(alive)
         if len(self.live):

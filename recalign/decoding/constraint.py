@@ -43,7 +43,7 @@ class State:
         return len(self.node)
 
     def take(self, rows: torch.Tensor) -> State:
-        """Return the state of some rows (indices, repeats allowed, or a bool mask)."""
+        """Return the state of some rows (indices, repeats allowed)."""
         return State(*(tensor[rows] for tensor in self._tensors()))
 
     def put(self, rows: torch.Tensor, other: State) -> State:
@@ -73,9 +73,9 @@ class ValidNext:
         return self.valid.sum(dim=1)
 
     def take(self, rows: torch.Tensor) -> ValidNext:
-        """Return the choices of some rows (indices or a bool mask), no wider than they need."""
+        """Return the choices of some rows (indices), no wider than they need."""
         valid = self.valid[rows]
-        used = valid.any(dim=0)
+        used = torch.nonzero(valid.any(dim=0)).flatten()
         return ValidNext(self.tokens[rows][:, used], valid[:, used])
 
 
@@ -354,7 +354,7 @@ class ListConstraint:
         while len(rows):
             state, _, counts = self.forced(state)
             position = position + counts
-            alive = ~state.done & (position < lengths[rows])
+            alive = torch.nonzero(~state.done & (position < lengths[rows])).flatten()
             state, rows, position = state.take(alive), rows[alive], position[alive]
             choices = self.valid_tokens(state)
             token = tokens[rows, position]

@@ -16,6 +16,7 @@ import torch
 
 from recalign.api import INVALID, Rescorer, Scoring
 from recalign.decoding.hypotheses import Hypotheses, HypothesisScorer
+from recalign.decoding.shared_attention import group_sizes
 
 if TYPE_CHECKING:
     from recalign.data.dataset import Row
@@ -105,8 +106,8 @@ class _Frontier:
         merged = replace(merged, score=merged.score.masked_fill(~hope, -torch.inf))
         width = max(1, int(hope.sum(dim=1).max()))
         self.open = merged.gather(merged.score.topk(width).indices)
-        alive = hope.any(dim=1)
-        if not alive.all():
+        alive = torch.nonzero(hope.any(dim=1)).flatten()
+        if len(alive) < len(self.live):
             self.live, self.open = self.live[alive], self.open.take(alive)
             self.scorer.retain(alive)
         if len(self.live):
@@ -115,14 +116,15 @@ class _Frontier:
 
 def _by_prompt(hypotheses: Hypotheses, owner: torch.Tensor, mine: torch.Tensor, count: int) -> Hypotheses:
     """Lay some of A prefixes (bool [A]) out as rows of P prompts, [P, widest]; owners [A] ascend."""
-    owner = owner[mine]
-    sizes = torch.bincount(owner, minlength=count)
+    chosen = torch.nonzero(mine).flatten()
+    owner = owner[chosen]
+    sizes = group_sizes(owner, count)
     width = int(sizes.max())
     place = owner * width + torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
 
     def padded(tensor: torch.Tensor, fill: float) -> torch.Tensor:
         empty = torch.full((count * width,), fill, dtype=tensor.dtype, device=tensor.device)
-        return empty.index_copy(0, place, tensor[mine]).view(count, width)
+        return empty.index_copy(0, place, tensor[chosen]).view(count, width)
 
     fills = (0, -torch.inf, -1, 0)
     return Hypotheses(*(padded(tensor, fill) for tensor, fill in zip(hypotheses.tensors(), fills, strict=True)))

@@ -90,7 +90,7 @@ class HypothesisScorer:
         self.forced_weight = rescorer.forced_weight if rescorer is not None else 1.0
 
     def retain(self, prompts: torch.Tensor) -> None:
-        """Forget all prompts but these (bool [P]); the cache, which has to copy, only once the others are many."""
+        """Forget all prompts but these (indices); the cache, which has to copy, only once the others are many."""
         self.state, self.prompt_logits, self.rows = (
             self.state.take(prompts),
             self.prompt_logits[prompts],
@@ -175,8 +175,9 @@ class HypothesisScorer:
     ) -> tuple[torch.Tensor, Hypotheses]:
         """As `_forward`, `counts` [R] tokens each, in one pass."""
         node, cached, slot = hypotheses.node[rows], hypotheses.cached[rows], hypotheses.slot[rows]
-        tokens = self.trie.child_token[self.path(node, cached, int(counts.max())) - 1].long()
-        every = self.full and bool((counts > 1).any())
+        longest = int(counts.max())
+        tokens = self.trie.child_token[self.path(node, cached, longest) - 1].long()
+        every = self.full and longest > 1
         columns, wanted = (None, wanted) if self.full else _columns(wanted, self.prompt_logits.shape[1])
         segments = self.segments[prompt[rows]]
         logits, slots = self.cache.extend(segments, slot, tokens, counts, every=every, columns=columns)

@@ -20,6 +20,7 @@ from recalign.decoding.shared_attention import (
     PromptPass,
     SiblingPass,
     Stored,
+    group_sizes,
 )
 from recalign.models.prepacked import replaced_forward
 
@@ -166,14 +167,13 @@ class SharedPromptCache(PromptCache):
         columns: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the tokens of all completions as one sequence."""
-        column = torch.arange(tokens.shape[1], device=self.device)
         owner = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts)  # [M]
         step = torch.arange(len(owner), device=self.device) - (counts.cumsum(0) - counts)[owner]
         segment = segments[owner]
         grid = PaddedGrid.of(segment, self.segments)
         slots = self._slots(segment, grid)
         depth = self._depths(segments, parents)[owner] + step
-        visible = self._visible(segments, parents, owner, step, slots)
+        visible = self._visible(segments, parents, owner, step, slots, tokens.shape[1])
         prompt = self.prompt_of[segment]
         attention: AttentionPass
         if self.branching:
@@ -187,8 +187,7 @@ class SharedPromptCache(PromptCache):
             attention = ContinuationPass(self.prompts, self.own, by_prompt, grid, segment, slots, self.bias, bias)
         ends = counts.cumsum(0) - 1
         wanted = torch.arange(len(owner), device=self.device) if every else ends
-        flat = tokens[column < counts[:, None]]
-        return self._forward(attention, flat, self.lengths[prompt] + depth, wanted, columns), slots[ends]
+        return self._forward(attention, tokens[owner, step], self.lengths[prompt] + depth, wanted, columns), slots[ends]
 
     def prune(self, slots: torch.Tensor) -> None:
         """Free slots; nothing is moved."""
@@ -261,7 +260,7 @@ class SharedPromptCache(PromptCache):
 
     def _slots(self, segment: torch.Tensor, grid: PaddedGrid) -> torch.Tensor:
         """[M] a free slot for each token of some segments, in ascending order."""
-        counts = torch.bincount(segment, minlength=self.segments)
+        counts = group_sizes(segment, self.segments)
         rank = grid.back - segment * grid.index.shape[1]
         if not self.branching:
             slots = self.filled[segment] + rank
@@ -282,13 +281,14 @@ class SharedPromptCache(PromptCache):
         owner: torch.Tensor,
         step: torch.Tensor,
         slots: torch.Tensor,
+        width: int,
     ) -> torch.Tensor:
-        """[M, slots] which slots of its segment each token sees."""
+        """[M, slots] which slots of its segment each token sees; no completion has more than `width` tokens."""
         if not self.branching:
             return torch.arange(int(self.filled.max()), device=self.device) <= slots[:, None]
         seen = self.ancestors[segments, parents.clamp_min(0)] & (parents >= 0)[:, None]  # [A, slots]
         seen = seen[owner]
-        mine = torch.zeros(len(segments), int(step.max()) + 1, dtype=torch.long, device=self.device)  # [A, R]
+        mine = torch.zeros(len(segments), width, dtype=torch.long, device=self.device)  # [A, R]
         mine[owner, step] = slots
         earlier = torch.arange(mine.shape[1], device=self.device) <= step[:, None]
         return seen.scatter_(1, torch.where(earlier, mine[owner], mine[owner, :1]), True)
@@ -296,8 +296,8 @@ class SharedPromptCache(PromptCache):
 
 def _last_used(taken: torch.Tensor) -> int:
     """How many columns of [S, slots] there are up to the last one that any row uses."""
-    used = torch.nonzero(taken.any(dim=0))
-    return int(used[-1]) + 1 if len(used) else 0
+    column = torch.arange(1, taken.shape[1] + 1, device=taken.device)
+    return int((taken.any(dim=0) * column).max()) if taken.shape[1] else 0
 
 
 def _in_passes(sizes: Sequence[int], maximum: int) -> Iterator[tuple[int, int]]:

@@ -44,25 +44,29 @@ def join(parts: Sequence[Completions], order: Sequence[int], group_size: int, en
 
 
 class Record:
-    """What the rows of a batch have written so far, in buffers that grow."""
+    """What the rows of a batch have written so far, in buffers that grow; writing waits for no GPU."""
 
     def __init__(self, count: int, end: int, device: torch.device) -> None:
         self.end = end
         self.tokens = torch.full((count, 64), end, dtype=torch.long, device=device)
         self.logps = torch.zeros(count, 64, device=device)
         self.lengths = torch.zeros(count, dtype=torch.long, device=device)
+        self.bound = 0  # no row is longer
 
     def write(self, rows: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor) -> None:
         """Append `counts` [A] of the tokens [A, R] to some rows [A]."""
-        column = torch.arange(tokens.shape[1], device=rows.device)
-        mine = column < counts[:, None]
-        place = self.lengths[rows, None] + column
-        grow = int(place.max()) + 1 - self.tokens.shape[1] if place.numel() else 0
-        if grow > 0:
-            grow = max(grow, self.tokens.shape[1])
-            self.tokens = torch.nn.functional.pad(self.tokens, (0, grow), value=self.end)
-            self.logps = torch.nn.functional.pad(self.logps, (0, grow))
-        self.tokens[rows[:, None].expand_as(place)[mine], place[mine]] = tokens[mine]
+        width = tokens.shape[1]
+        if self.bound + width > self.tokens.shape[1]:
+            self.bound = int(self.lengths.max())
+            grow = self.bound + width - self.tokens.shape[1]
+            if grow > 0:
+                grow = max(grow, self.tokens.shape[1])
+                self.tokens = torch.nn.functional.pad(self.tokens, (0, grow), value=self.end)
+                self.logps = torch.nn.functional.pad(self.logps, (0, grow))
+        self.bound += width
+        column = torch.arange(width, device=rows.device)
+        place = (rows[:, None], self.lengths[rows, None] + column)
+        self.tokens[place] = torch.where(column < counts[:, None], tokens, self.tokens[place])
         self.lengths[rows] += counts
 
     def completions(self, items: torch.Tensor) -> Completions:
@@ -153,8 +157,8 @@ class CompletionBatch:
             self.seen[self.live[:, None].expand_as(tokens)[mine], tokens[mine]] = True
 
     def retain(self, alive: torch.Tensor) -> None:
-        """Go on with some of the live rows (bool [A]); the KV cache lets go of the others once they are many."""
-        if alive.all():
+        """Go on with some of the live rows (their numbers); the KV cache lets go of the others once they are many."""
+        if len(alive) == len(self.live):
             return
         self.live, self.cached, self.slots = self.live[alive], self.cached[alive], self.slots[alive]
         self.segments, self.logits = self.segments[alive], self.logits[alive]
@@ -205,7 +209,8 @@ class CompletionBatch:
         if self.temperature is None:
             column = logps.argmax(dim=1)
         else:
-            numbers = uniforms(self.keys[rows.cpu().numpy()], steps.cpu().numpy())
+            owners, places = torch.stack([rows, steps]).cpu().numpy()
+            numbers = uniforms(self.keys[owners], places)
             column = draw(logps, torch.from_numpy(numbers).to(logps.device))
         return column, logps.gather(1, column[:, None])[:, 0]
 
@@ -219,8 +224,8 @@ def _write_lists(batch: CompletionBatch, constraint: ListConstraint, excluded: S
     items = torch.full((len(state), constraint.list_length), INVALID, dtype=torch.long, device=device)
     while len(batch.live):
         state, choices = _follow(batch, constraint, state)
-        items[batch.live[state.done]] = state.items[state.done]
-        alive = ~state.done
+        items[batch.live] = state.items
+        alive = torch.nonzero(~state.done).flatten()
         batch.retain(alive)
         if len(batch.live):
             batch.encode()
@@ -235,11 +240,11 @@ def _follow(batch: CompletionBatch, constraint: ListConstraint, state: State) ->
         batch.write(tokens, counts)
         choices = constraint.valid_tokens(state)
         single = (choices.counts == 1) & ~state.done
-        if not single.any():
+        rows = torch.nonzero(single).flatten()
+        if not len(rows):
             return state, choices
         token = choices.tokens.gather(1, choices.valid.int().argmax(dim=1, keepdim=True))
         batch.write(token, single.long())
-        rows = torch.nonzero(single).flatten()
         state = state.put(rows, constraint.advance(state.take(rows), token[rows, 0]))
 
 
@@ -257,7 +262,8 @@ def _write_text(batch: CompletionBatch, titles: TitleTokens, list_length: int) -
                 0
             )
             named[batch.live] += (batch.record.tokens[batch.live[:, None], back] == separator).all(dim=1)
-        batch.retain((tokens != titles.end) & (lengths < limit) & (named[batch.live] < list_length))
+        unended = (tokens != titles.end) & (lengths < limit) & (named[batch.live] < list_length)
+        batch.retain(torch.nonzero(unended).flatten())
     texts = zip(batch.record.tokens.tolist(), batch.record.lengths.tolist(), strict=True)
     lists = [titles.parse(tokens[:length])[:list_length] for tokens, length in texts]
     padded = [items + [INVALID] * (list_length - len(items)) for items in lists]

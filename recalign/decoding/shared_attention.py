@@ -49,7 +49,7 @@ class PaddedGrid:
     def of(cls, rows: torch.Tensor, count: int) -> PaddedGrid:
         """Lay out tokens by the row [M] that each belongs to, of `count` rows, in their order."""
         order = torch.argsort(rows, stable=True)
-        sizes = torch.bincount(rows, minlength=count)
+        sizes = group_sizes(rows, count)
         width = int(sizes.max())
         column = torch.arange(len(rows), device=rows.device) - (sizes.cumsum(0) - sizes)[rows[order]]
         place = rows[order] * width + column
@@ -70,6 +70,11 @@ class PaddedGrid:
         bias = torch.zeros(self.index.numel(), mask.shape[1], device=mask.device)
         bias[self.back] = _bias(mask)
         return bias.view(*self.index.shape, -1)
+
+
+def group_sizes(groups: torch.Tensor, count: int) -> torch.Tensor:
+    """[count] how many of [M] belong to each group; `torch.bincount` would wait for a GPU."""
+    return torch.zeros(count, dtype=torch.long, device=groups.device).index_add_(0, groups, torch.ones_like(groups))
 
 
 class AttentionPass(Protocol):
@@ -164,7 +169,7 @@ class SiblingPass:
     def _spans(self) -> list[tuple[int, int, int, int, int]]:
         """Of each row with tokens: which, where its tokens begin and end, how much all see, how much any sees."""
         count = len(self.lengths)
-        sizes = torch.bincount(self.rows, minlength=count)
+        sizes = group_sizes(self.rows, count)
         last = (F.pad(self.seen, (1, 0)) * torch.arange(self.seen.shape[1] + 1, device=self.seen.device)).amax(dim=1)
         ends = self.lengths + torch.zeros_like(self.lengths).scatter_reduce(0, self.rows, last, "amax")
         facts = torch.stack([torch.arange(count), sizes.cumsum(0) - sizes, sizes.cumsum(0), self.lengths, ends], dim=1)
