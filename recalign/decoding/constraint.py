@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +96,10 @@ class Decisions:
     starts: torch.Tensor
     tokens: torch.Tensor
     chosen: torch.Tensor
+
+    def to(self, device: torch.device) -> Decisions:
+        """The same on a device."""
+        return Decisions(*(getattr(self, each.name).to(device) for each in fields(self)))
 
 
 class ListConstraint:

@@ -17,7 +17,7 @@ from recalign.data.dataset import Row
 from recalign.decoding.beam_search import BeamSearch
 from recalign.decoding.beam_thresholds import Thresholds, ThresholdSearch
 from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, tell
-from recalign.decoding.constraint import ListConstraint
+from recalign.decoding.constraint import Decisions, ListConstraint
 from recalign.decoding.exact_search import ExactSearch
 from recalign.decoding.hidden_states import follow, last_hidden_states, takes_tree_mask
 from recalign.decoding.prompt_cache import CHAIN, TREE, Cost, PromptCache, SharedPromptCache, room
@@ -88,6 +88,27 @@ class PolicyEngine:
         device = self.policy.model.device
         titles, width = self.policy.titles, self.vocabulary_size
         return ListConstraint(self.trie, titles, width, list_length=list_length, device=device)
+
+    def replay(
+        self, tokens: torch.Tensor, lengths: torch.Tensor, excluded: Sequence[np.ndarray], *, list_length: int
+    ) -> Decisions:
+        """Find where known completions had a choice, and between which tokens (see `ListConstraint.replay`).
+
+        It runs on the CPU, wherever the model lies: each of its many small steps would wait for a GPU.
+
+        Args:
+            tokens: [N, T] int64 completions that obey the constraint.
+            lengths: [N] their lengths, the end token included.
+            excluded: [N] items that each must not have.
+            list_length: K titles of each.
+
+        Returns:
+            The decisions, on the model's device.
+        """
+        here, titles = torch.device("cpu"), self.policy.titles
+        trie = self.policy.cached_trie.trie
+        constraint = ListConstraint(trie, titles, self.vocabulary_size, list_length=list_length, device=here)
+        return constraint.replay(tokens.to(here), lengths.to(here), excluded).to(self.policy.device)
 
     @property
     def vocabulary_size(self) -> int:

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from recalign.decoding.compatibility import KEEPS_STATES, UNSUPPORTED, beyond_window, keeps_states, reason, tell
 from recalign.decoding.microbatches import microbatches
 from recalign.decoding.prefix_tree import PrefixTrees, prefix_trees
-from recalign.decoding.scoring import logits_of
 from recalign.decoding.shared_attention import own
 from recalign.decoding.shared_prompt import hidden_beside_prompts, sharing_is_cheaper, tokens_needed
 

@@ -93,8 +93,13 @@ def keep_differentiable(model: PreTrainedModel) -> None:
 
 
 def default_device() -> torch.device:
-    """Return this process's GPU, or the CPU."""
+    """Return this process's GPU, or the CPU.
+
+    cuDNN's attention is turned off for the process: it gives keys NaN as their gradient where a token sees nothing, as
+    padding on the left does, and the sequence is a multiple of 64 long (PyTorch 2.11, cuDNN 9.19, bfloat16, H100).
+    """
     if torch.cuda.is_available():
+        torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 

@@ -184,7 +184,8 @@ def load_policy(
     titles = title_tokens(dataset.catalogue, tokenizer, dataset.identifier, chosen.separator)
     if not is_transfer(recorded, dataset):
         _check_titles(recorded, titles, name)
-    weights_dtype = resolve_dtype(dtype, device, full_training=trainable and lora is None)
+    adapted = lora is not None or (Path(source) / "adapter_config.json").is_file()
+    weights_dtype = resolve_dtype(dtype, device, full_training=trainable and not adapted)
     if scratch:
         _check_scratch(name, lora, hardware)
         model = builtin_model(params, tokenizer, seed).to(weights_dtype)

@@ -190,11 +190,6 @@ def load_model(
         model = _load_weights(source, dtype, trust_remote_code, hardware)
         _grow_embeddings(model, tokenizer, new_tokens)
         return model if lora is None else attach_adapter(model, lora, new_tokens)
-    if lora is not None:
-        raise UserError(
-            f"{source} has an adapter already, which would be trained further.",
-            "Leave --lora out, or merge it first: recalign export --model MODEL --out FOLDER.",
-        )
     check_files(Path(source))
     if not (Path(source) / ADAPTER_FILE).is_file():
         raise UserError(
@@ -202,6 +197,8 @@ def load_model(
             "read.",
             "Save the adapter again as safetensors.",
         )
+    if lora is not None:
+        _check_alike(source, read_object(adapter), lora)
     base = read_object(adapter).get("base_model_name_or_path")
     if not isinstance(base, str):
         raise UserError(f"{adapter}: base_model_name_or_path is {base!r}, no model.", "Mend the file.")
@@ -209,6 +206,22 @@ def load_model(
     _grow_embeddings(model, tokenizer, [])
     with _loading(source, "adapter"):
         return load_adapter(model, Path(source), trainable=trainable)
+
+
+def _check_alike(source: str, saved: dict[str, Any], wanted: LoraOptions) -> None:
+    """Refuse to go on with an adapter as if it were another one.
+
+    Raises:
+        UserError: rank, alpha or dropout differ.
+    """
+    options = {"rank": (saved.get("r"), wanted.rank), "alpha": (saved.get("lora_alpha"), wanted.alpha)}
+    other = [f"{name} {is_} and not {asked:g}" for name, (is_, asked) in options.items() if is_ != asked]
+    if other:
+        raise UserError(
+            f"{source} has an adapter already, with {' and '.join(other)}.",
+            "Leave --lora-rank and --lora-alpha out to train it further, or merge it first: recalign export --model "
+            "MODEL --out FOLDER.",
+        )
 
 
 def check_files(folder: Path) -> None:

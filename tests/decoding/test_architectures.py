@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from recalign.decoding import hidden_states
 from recalign.decoding.compatibility import obstacle_to_sharing
 from recalign.decoding.hidden_states import obstacle_to_tree_mask
 from tests.decoding.architectures import ARCHITECTURES, Architecture
-from tests.decoding.doubles import make_engine, random_paths, row
+from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
 from tests.decoding.test_beam_search import generate
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -81,6 +83,28 @@ def test_a_fallback_says_its_reason_in_words(name, decoding, training):
     said = (obstacle_to_sharing(model), obstacle_to_tree_mask(model))
     assert decoding in said[0] and training in said[1]
     assert not any("Error" in each for each in said)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mask_that_is_read_otherwise_is_noticed_and_rounding_is_not(dtype, monkeypatch):
+    model = tiny_model("llama").to(dtype)
+    run = hidden_states._hidden_of_trees
+    assert obstacle_to_tree_mask(model) == ""
+    if dtype == torch.bfloat16:
+        noise = torch.Generator().manual_seed(0)
+
+        def rounded(model, trees):
+            hidden = run(model, trees)
+            return hidden * (1 + 0.03 * torch.randn(hidden.shape, generator=noise)).to(dtype)
+
+        monkeypatch.setattr(hidden_states, "_hidden_of_trees", rounded)
+        assert obstacle_to_tree_mask(model) == ""
+
+    def causal(model, trees):
+        return run(model, replace(trees, visible=torch.ones_like(trees.visible).tril()))
+
+    monkeypatch.setattr(hidden_states, "_hidden_of_trees", causal)
+    assert obstacle_to_tree_mask(model) == "it reads a tree mask as something else"
 
 
 if __name__ == "__main__":

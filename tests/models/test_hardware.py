@@ -43,6 +43,17 @@ def test_a_device_that_is_not_there_is_refused(dataset):
     assert "cpu" in caught.value.hint
 
 
+def test_on_a_gpu_attention_is_not_left_to_cudnn(monkeypatch):
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    monkeypatch.setattr(hardware_module.torch.cuda, "is_available", lambda: True)
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        assert Hardware().place().type == "cuda"
+        assert not torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def test_the_processor_may_be_asked_for(dataset):
     assert load_policy("builtin:tiny", dataset, hardware=Hardware("cpu")).device.type == "cpu"
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -254,10 +255,18 @@ def test_lora_on_unknown_layers_names_the_known_ones(dataset, downloaded):
         load_policy(downloaded, dataset, lora=LoraOptions(target=("query",)), trainable=True)
 
 
-def test_lora_on_an_adapter_is_refused(tmp_path, dataset, downloaded):
-    load_policy(downloaded, dataset, lora=LORA, trainable=True).save(tmp_path / "adapted")
-    with pytest.raises(UserError, match="recalign export"):
-        load_policy(tmp_path / "adapted", dataset, lora=LORA, trainable=True)
+def test_lora_on_an_adapter_trains_it_further_and_another_one_is_refused(tmp_path, dataset, downloaded):
+    row = dataset.rows("train")[0]
+    first = load_policy(downloaded, dataset, lora=LORA, trainable=True)
+    one_update(first, row)
+    first.save(tmp_path / "adapted")
+    again = load_policy(tmp_path / "adapted", dataset, lora=LORA, trainable=True)
+    assert torch.allclose(logits(again, row), logits(first, row), atol=1e-6)
+    assert len(again.model.peft_config) == 2  # the adapter and its frozen copy
+    other = replace(LORA, rank=LORA.rank + 1, alpha=7.5)
+    with pytest.raises(UserError, match=f"rank {LORA.rank} and not {LORA.rank + 1} and alpha .* not 7.5") as caught:
+        load_policy(tmp_path / "adapted", dataset, lora=other, trainable=True)
+    assert "recalign export" in caught.value.hint
 
 
 def test_a_builtin_name_cannot_be_exported(tmp_path):

@@ -163,9 +163,8 @@ class PreferenceStep:
     def _decisions(self, tokens: np.ndarray, lengths: np.ndarray, excluded: Sequence[np.ndarray]) -> Decisions:
         """Which tokens count, and against which others: the constraint's choices, or every token against all."""
         if self.objective.needs.constrained:
-            device = self.policy.device
-            known = torch.from_numpy(tokens).to(device), torch.from_numpy(lengths).to(device)
-            return self.engine.constraint(1).replay(*known, excluded)
+            known = torch.from_numpy(tokens), torch.from_numpy(lengths)
+            return self.engine.replay(*known, excluded, list_length=1)
         rows, positions = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
         own = torch.from_numpy(tokens[rows, positions])
         nothing = torch.zeros(0, dtype=torch.int64)

@@ -143,11 +143,9 @@ class TokenStep:
             tokens = np.full((len(members), int(lengths[members].max())), titles.end, dtype=np.int64)
             for place, member in enumerate(members):
                 tokens[place, : lengths[member]] = responses[member]
-            constraint = self.engine.constraint(int(count))
             excluded = [self._excluded(examples[member].row, int(count)) for member in members]
-            found = constraint.replay(
-                torch.from_numpy(tokens).to(device), torch.from_numpy(lengths[members]).to(device), excluded
-            )
+            known = torch.from_numpy(tokens), torch.from_numpy(lengths[members])
+            found = self.engine.replay(*known, excluded, list_length=int(count))
             base = torch.from_numpy(offsets[members]).to(device)
             parts.append((base[found.rows] + found.positions, found.starts.diff(), found.tokens))
         positions, sizes, tokens_ = (torch.cat([part[i] for part in parts]) for i in range(3))

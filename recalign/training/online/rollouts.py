@@ -249,11 +249,9 @@ def as_sampled(
 ) -> Sampled:
     """Replay the constraint over completions, so that their log-probabilities can be computed again."""
     group_size = len(completions.tokens) // len(rows)
-    constraint = engine.constraint(completions.items.shape[1])
     excluded = [items for items in engine.excluded_by(rows) for _ in range(group_size)]
-    decisions = constraint.replay(
-        completions.tokens.to(constraint.device), completions.lengths.to(constraint.device), excluded
-    )
+    list_length = completions.items.shape[1]
+    decisions = engine.replay(completions.tokens, completions.lengths, excluded, list_length=list_length)
     return Sampled(
         prompts=[engine.policy.prompter.encode(row) for row in rows],
         tokens=completions.tokens.numpy(),
