@@ -242,14 +242,14 @@ def our_step(setting: Setting, rows: list[Row], group_size: int, lengths: list[f
 
     def update(_: object) -> None:
         accumulation = Accumulation(policy.model)
-        step.accumulate(policy.model, [next(updates)], accumulation)
+        with setting.precision():
+            step.accumulate(policy.model, [next(updates)], accumulation)
         accumulation.finish()
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         lengths.append(float(step.rollout.completions.lengths.float().mean()))
 
-    setting.mix(policy.model)
     layouts = contextlib.ExitStack()
     layouts.enter_context(training_products(policy.model))
     return functools.partial(update, layouts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import csv
 import html
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils import convert_outputs_to_fp32
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from recalign.api import Catalogue, Row
@@ -114,13 +114,11 @@ class Setting:
         """The same as it is trained in the dtype that is timed: frozen weights have it, trained ones stay float32."""
         return self.as_timed.trained if self.adapter else self
 
-    def mix(self, model: PreTrainedModel) -> None:
-        """Let a copy of the model run under autocast where what is timed is mixed, as accelerate lets it in a trainer.
-
-        Engines and steps are made before, as in a trainer: they try the model in the dtype of its weights.
-        """
-        if self.mixed:
-            model.forward = convert_outputs_to_fp32(torch.autocast(model.device.type, self.dtype)(model.forward))
+    def precision(self) -> contextlib.AbstractContextManager[None]:
+        """Autocast where what is timed is mixed, as our trainer has it around the passes of an update."""
+        if not self.mixed:
+            return contextlib.nullcontext()
+        return torch.autocast(self.policy.device.type, self.dtype, cache_enabled=False)
 
     def prompts(self, rows: list[Row]) -> list[np.ndarray]:
         """Token ids of each row's prompt."""

@@ -58,14 +58,14 @@ def update(setting: Setting, rows: list[Row], objective: str, rate: float = 1e-6
     def run(_: object) -> float:
         batch = collate([examples[0, index] for index in range(len(rows))], pad=policy.titles.end, all_tokens=False)
         accumulation = Accumulation(policy.model)
-        step.accumulate(policy.model, batch, accumulation)
+        with setting.precision():
+            step.accumulate(policy.model, batch, accumulation)
         loss = accumulation.finish()
         torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(loss)
 
-    setting.mix(policy.model)
     layouts = contextlib.ExitStack()
     layouts.enter_context(training_products(policy.model))
     return functools.partial(run, layouts)

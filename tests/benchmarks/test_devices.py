@@ -73,13 +73,13 @@ def test_results_are_compared_in_float32_and_timed_in_bfloat16(modules, toy):
     assert len(pairs.ours) == 2
 
 
-def test_a_mixed_model_computes_in_bfloat16_and_answers_in_float32(toy):
+def test_what_is_mixed_computes_in_bfloat16(toy):
     model = copy.deepcopy(toy.policy.model)
-    ids, seen = torch.tensor([[1, 2, 3]]), []
-    model.model.layers[0].mlp.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
-    toy.mix(model)
-    assert model(input_ids=ids).logits.dtype == torch.float32
-    assert seen == [torch.bfloat16]
+    assert model.dtype == torch.float32
+    with toy.precision():
+        assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.dtype == torch.bfloat16
+    with replace(toy, dtype=torch.float32).precision():
+        assert model(input_ids=torch.tensor([[1, 2, 3]])).logits.dtype == torch.float32
 
 
 @trl
