@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate.utils import convert_outputs_to_fp32
 
 from recalign.decoding import shared_attention as attention
 from recalign.decoding.compatibility import obstacle_to_sharing
@@ -110,9 +110,9 @@ def test_known_models_share_prompts(kind):
 
 
 def mixed(model):
-    """A model as accelerate leaves it in a trainer with bfloat16: it hides that its logits were rounded."""
-    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
-    model = accelerator.prepare_model(model)
+    """A model as accelerate leaves it where a launcher asks for bfloat16: it hides that its logits were rounded."""
+    model._original_forward = model.forward
+    model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.forward))
     assert model(torch.ones(1, 2, dtype=torch.long)).logits.dtype == torch.float32
     return model
 
