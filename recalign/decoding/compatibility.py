@@ -44,7 +44,7 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
         return reason("tokens of several prompts in one sequence", error)
     finally:
         model.train(training)
-    tolerance = HALF_TOLERANCE if _computes_in_half(model, wanted) else TOLERANCE[wanted.dtype]
+    tolerance = HALF_TOLERANCE if computes_in_half(model) else TOLERANCE[wanted.dtype]
     wanted, found = wanted.float(), found.float()
     difference = float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1e-6))
     if not difference <= tolerance:
@@ -52,11 +52,11 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
     return ""
 
 
-def _computes_in_half(model: PreTrainedModel, logits: torch.Tensor) -> bool:
-    """Whether some of the model's products are in half precision, which accelerate hides: its logits are float32."""
+def computes_in_half(model: PreTrainedModel) -> bool:
+    """Whether some of a model's products are in half precision; what it returns may be float32 all the same."""
     under_accelerate = "_original_forward" in vars(model)  # what it keeps of a model that it puts under autocast
-    kinds = {logits.dtype, *(parameter.dtype for parameter in model.parameters())}
-    return under_accelerate or not kinds <= TOLERANCE.keys()
+    mixed = under_accelerate or torch.is_autocast_enabled(model.device.type)
+    return mixed or any(parameter.dtype not in TOLERANCE for parameter in model.parameters())
 
 
 def attention_window(model: PreTrainedModel) -> int | None:

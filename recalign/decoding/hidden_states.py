@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from recalign.decoding.compatibility import KEEPS_STATES, UNSUPPORTED, beyond_window, keeps_states, reason, tell
+from recalign.decoding.compatibility import (
+    KEEPS_STATES,
+    UNSUPPORTED,
+    beyond_window,
+    computes_in_half,
+    keeps_states,
+    reason,
+    tell,
+)
 from recalign.decoding.microbatches import microbatches
 from recalign.decoding.prefix_tree import PrefixTrees, prefix_trees
 from recalign.decoding.shared_attention import own
@@ -202,10 +210,9 @@ def obstacle_to_tree_mask(model: PreTrainedModel) -> str:
         separate = hidden[site_of].float()
         try:
             in_trees = _hidden_of_trees(model, trees).flatten(0, 1)[trees.sites.to(model.device)]
-            beside, place_of = hidden_beside_prompts(model, *layout)
         except UNSUPPORTED as error:
             return reason("a mask of what each token sees", error)
-    found = torch.stack([in_trees[trees.site_of.to(model.device)].float(), beside[place_of].float()])
-    apart = (found - separate).norm(dim=2) / separate.norm(dim=1).clamp_min(1e-6)  # [2, 12]; logits may be any size
-    same = bool((apart <= (1e-3 if model.dtype == torch.float32 else HALF_APART)).all())
+    found = in_trees[trees.site_of.to(model.device)].float()
+    apart = (found - separate).norm(dim=1) / separate.norm(dim=1).clamp_min(1e-6)  # [12]; logits may be any size
+    same = bool((apart <= (HALF_APART if computes_in_half(model) else 1e-3)).all())
     return "" if same else "it reads a tree mask as something else"
