@@ -32,6 +32,8 @@ from recalign.removal import (
 OTHER_FOLDER = "Choose another --out."
 ABANDONED = 24 * 3600.0
 """Seconds after which a half-written file of a process that is not on this machine is nobody's."""
+ENDS = 1 << 20
+"""Bytes that count at each end of a large file."""
 CLAIM = "RECALIGN_CLAIM"
 """Environment variable by which a recipe tells the command that it runs, in whatever process, what to claim and how."""
 
@@ -147,6 +149,15 @@ def file_hash(path: Path) -> str:
             digest.update(f"\x1f{facts.st_mtime_ns if large else 0}\x1f{facts.st_size}".encode())
             digest.update(b"" if large else file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def file_ends(file: Path) -> bytes:
+    """Return what tells a large file from others without reading it: its name, size and ends."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        first = stream.read(ENDS)
+        stream.seek(max(0, size - ENDS))
+        return f"{file.name} {size}".encode() + first + stream.read(ENDS)
 
 
 class RunFolder:

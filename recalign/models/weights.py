@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -29,11 +30,10 @@ from recalign.models.gguf import PACKAGED, SUFFIX, check_gguf, is_gguf
 from recalign.models.hardware import ANY, Hardware, keep_differentiable
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
 from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
-from recalign.models.unpacked import unpacked
+from recalign.models.unpacked import VARIABLE, is_unpacked, unpacked
 from recalign.reading import read_object, reading
-from recalign.workspace import RUN_FILE, RunFolder
+from recalign.workspace import RUN_FILE, RunFolder, file_ends
 
-ENDS = 1 << 20
 KINDS = "a run folder, a Hugging Face folder or hub name, a .gguf file, builtin:smollm2 or builtin:tiny"
 SMALL = 2_000_000
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -107,11 +107,7 @@ def model_hash(name: str) -> str:
     digest = hashlib.sha256()
     weights, settings = found.glob("*.safetensors"), set(found.glob("*.json")) - {found / RUN_FILE}
     for file in sorted([*weights, *settings]) if found.is_dir() else [found]:
-        digest.update(f"{file.name} {file.stat().st_size}".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(ENDS))
-            stream.seek(max(0, file.stat().st_size - ENDS))
-            digest.update(stream.read(ENDS))
+        digest.update(file_ends(file))
     return digest.hexdigest()[:16]
 
 
@@ -142,15 +138,16 @@ def load_tokenizer(source: str, trust_remote_code: bool) -> PreTrainedTokenizerB
         UserError: there is none, or it is broken.
     """
     with _loading(source, "tokenizer"):
-        place = _place(source)
+        place, arguments = _place(source)
     files = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
     if Path(source).is_dir() and not any((Path(source) / file).is_file() for file in files):
         raise UserError(
             f"{source} has no tokenizer.", "Copy the tokenizer's files (tokenizer.json ...) into the folder."
         )
-    check_files(Path(place))
+    if not arguments:  # a GGUF file may lie anywhere
+        check_files(Path(place))
     with _loading(source, "tokenizer"):
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **arguments)
 
 
 def load_model(
@@ -257,7 +254,8 @@ def check_model(name: str, trust_remote_code: bool = False) -> None:
         return
     found = find_model(name)
     if found is not None and found.is_file():
-        check_gguf(found)
+        if not is_unpacked(found):
+            check_gguf(found)
         return
     place = str(found or name)
     check_files(Path(place))
@@ -266,12 +264,16 @@ def check_model(name: str, trust_remote_code: bool = False) -> None:
             AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
 
 
-def _place(source: str) -> str:
-    """Return what `from_pretrained` takes first: a folder, that of an unpacked GGUF file too, or a hub name."""
+def _place(source: str) -> tuple[str, dict[str, Any]]:
+    """Return what `from_pretrained` takes first: a folder, that of an unpacked GGUF file too, or a hub name.
+
+    Also which of the folder's files to read, where that is a GGUF file which cannot be unpacked.
+    """
     found = find_model(source)
-    if found is None:
-        return source
-    return str(found if found.is_dir() else unpacked(found))
+    if found is None or found.is_dir():
+        return str(found or source), {}
+    folder = unpacked(found)
+    return (str(found.parent), {"gguf_file": found.name}) if folder is None else (str(folder), {})
 
 
 def _load_weights(
@@ -279,8 +281,16 @@ def _load_weights(
 ) -> PreTrainedModel:
     quantized = hardware.quantized_loading(torch.float32 if dtype == "auto" else dtype)
     with _loading(source, "model"):
-        place = _place(source)
-    model = _from_files(source, place, quantized, dtype, trust_remote_code)
+        place, arguments = _place(source)
+    if arguments and quantized:
+        raise UserError(
+            f"{source} is quantised anew from the folder that it is unpacked into, which cannot be written.",
+            f"Let {VARIABLE} name a folder that can be written and has room.",
+        )
+    if arguments:
+        arguments["quantization_config"] = GgufConfig(dequantize=True)
+        dtype = torch.float32 if dtype == "auto" else dtype
+    model = _from_files(source, place, arguments or quantized, dtype, trust_remote_code)
     if quantized:
         keep_differentiable(model)
     found = find_model(source)

@@ -3,6 +3,10 @@
 import importlib.machinery
 import importlib.util
 import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +17,10 @@ from recalign.models import gguf as gguf_files
 from recalign.models import unpacked as unpacked_files
 from recalign.models.export import export_model
 from recalign.models.gguf import PACKAGED, check_gguf
+from recalign.models.hardware import Hardware
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
-from recalign.models.weights import find_model, model_hash
+from recalign.models.weights import _load_weights, check_model, find_model, model_hash
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_gguf import save_gguf
 from tests.fake_models import byte_level_tokenizer, save_model
@@ -194,28 +199,85 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path, dataset, file
     monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
         assert load_policy(file, dataset).model.name_or_path == str(file)
-    assert reads == [file]
+    assert reads == []
     told = " ".join(capsys.readouterr().err.split())
-    assert "for this process alone" in told and "RECALIGN_CACHE" in told
+    assert told.count("warning:") == 1 and "File exists" in told and "RECALIGN_CACHE" in told
+    check_model(str(file))
 
 
-def test_a_process_that_was_slower_uses_what_the_faster_one_wrote(file, monkeypatch):
-    unpack, rival = unpacked_files._unpack, []
+def test_a_disk_that_is_full_costs_time_alone(tmp_path, dataset, file, reads, capsys, monkeypatch):
+    resource = pytest.importorskip("resource")
+    expected = load_policy(file, dataset)
+    monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "cache"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        policy = load_policy(file, dataset, dtype="bfloat16"), load_policy(file, dataset)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert policy[0].model.dtype == torch.bfloat16 and policy[1].model.name_or_path == str(file)
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(policy[1].model.state_dict()[name], value), name
+    assert reads == [file, file]  # once for what was expected, once in vain
+    assert capsys.readouterr().err.count("File too large") == 1
+    assert list((tmp_path / "cache").iterdir()) == []
 
-    def slowly(read, folder):
-        unpack(read, folder)
-        if not rival:
-            rival.append(folder)
-            unpacked_files.unpacked(file)
 
-    monkeypatch.setattr(unpacked_files, "_unpack", slowly)
+def test_weights_that_cannot_be_quantised_from_the_cache_are_refused(tmp_path, file, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Hardware, "quantized_loading", lambda *_: {"quantization_config": None})
+    with pytest.raises(UserError, match="quantised anew") as caught:
+        _load_weights(str(file), "auto", False, Hardware(quantization="4bit"))
+    assert "RECALIGN_CACHE" in caught.value.hint
+
+
+def test_of_several_that_ask_at_once_one_reads(file, reads):
+    with ThreadPoolExecutor(2) as pool:
+        folders = set(pool.map(unpacked_files.unpacked, [file, file]))
+    assert reads == [file] and len(folders) == 1
+    folder = folders.pop()
+    assert (folder / "model.safetensors").is_file() and not list(folder.parent.glob(".*.tmp"))
+
+
+def test_a_copy_of_the_file_is_the_same_and_its_content_counts(tmp_path, file, reads):
+    (tmp_path / "elsewhere").mkdir()
+    copy = Path(shutil.copy2(file, tmp_path / "elsewhere"))
+    assert unpacked_files.unpacked(copy) == unpacked_files.unpacked(file) and reads == [copy]
+    facts, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert not unpacked_files.is_unpacked(file)
+
+
+def test_what_is_unpacked_needs_the_reading_package_no_longer(dataset, file, monkeypatch):
+    load_policy(file, dataset)
+    monkeypatch.setattr(gguf_files.importlib.util, "find_spec", lambda _: None)
+    check_model(str(file))
+    load_policy(file, dataset)
+    os.utime(file, ns=(0, 0))
+    with pytest.raises(UserError, match="needs the package gguf"):
+        check_model(str(file))
+    with pytest.raises(UserError, match="needs the package gguf"):
+        load_policy(file, dataset)
+
+
+@pytest.mark.parametrize("damaged", ["model.safetensors", "tokenizer.json", "config.json", unpacked_files.LISTING])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_folder_that_lost_something_is_made_again(file, reads, damaged, cut):
     folder = unpacked_files.unpacked(file)
-    assert (folder / "model.safetensors").is_file() and not [each for each in folder.parent.glob(".*.tmp")]
+    whole = (folder / damaged).read_bytes()
+    if cut:
+        (folder / damaged).write_bytes(whole[:10])
+    else:
+        (folder / damaged).unlink()
+    assert unpacked_files.unpacked(file) == folder and reads == [file, file]
+    assert (folder / damaged).read_bytes() == whole
 
 
 def test_half_of_a_model_is_not_used(dataset, file, reads, monkeypatch):
     def killed(read, folder):
-        folder.mkdir()
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
