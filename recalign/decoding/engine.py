@@ -105,10 +105,9 @@ class PolicyEngine:
         Returns:
             The decisions, on the model's device.
         """
-        here, titles = torch.device("cpu"), self.policy.titles
-        trie = self.policy.cached_trie.trie
-        constraint = ListConstraint(trie, titles, self.vocabulary_size, list_length=list_length, device=here)
-        return constraint.replay(tokens.to(here), lengths.to(here), excluded).to(self.policy.device)
+        trie, titles = self.policy.cached_trie.trie, self.policy.titles
+        constraint = ListConstraint(trie, titles, self.vocabulary_size, list_length=list_length, device="cpu")
+        return constraint.replay(tokens, lengths, excluded).to(self.policy.device)
 
     @property
     def vocabulary_size(self) -> int:

@@ -183,7 +183,7 @@ def _one_per_row(completions: PromptedCompletions, rows: np.ndarray, positions: 
 
 
 HALF_APART = 0.1
-"""Relative difference of hidden states in half precision; a model that reads masks otherwise is at half or more."""
+"""Relative difference of hidden states in half precision; trees that were read causally differed by more."""
 
 
 def takes_tree_mask(model: PreTrainedModel) -> bool:

@@ -120,8 +120,7 @@ def mixes_bfloat16(device: torch.device, weights: torch.dtype) -> bool:
 def mixed_precision(device: torch.device, weights: torch.dtype) -> contextlib.AbstractContextManager[Any]:
     """Compute products in bfloat16 where that is mixed in (autocast), whatever part of a model computes them.
 
-    Weights are cast anew in every forward pass: PyTorch before 2.13 gave a cast that was made without gradients to the
-    passes that follow, whose weights then had none.
+    Weights are cast anew in every forward pass, so that none that learns is given a cast made without gradients.
     """
     if not mixes_bfloat16(device, weights):
         return contextlib.nullcontext()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from recalign.models.gguf import PACKAGED, SUFFIX, check_gguf, is_gguf
 from recalign.models.hardware import ANY, Hardware, keep_differentiable
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
 from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
-from recalign.models.unpacked import VARIABLE, is_unpacked, unpacked
+from recalign.models.unpacked import is_unpacked, unpacked
 from recalign.reading import read_object, reading
 from recalign.workspace import RUN_FILE, RunFolder, file_ends
 
@@ -194,9 +195,10 @@ def load_model(
             "read.",
             "Save the adapter again as safetensors.",
         )
+    saved = read_object(adapter)
     if lora is not None:
-        _check_alike(source, read_object(adapter), lora)
-    base = read_object(adapter).get("base_model_name_or_path")
+        _check_alike(source, saved, lora)
+    base = saved.get("base_model_name_or_path")
     if not isinstance(base, str):
         raise UserError(f"{adapter}: base_model_name_or_path is {base!r}, no model.", "Mend the file.")
     model = _load_weights(base, dtype, trust_remote_code, hardware)
@@ -209,15 +211,17 @@ def _check_alike(source: str, saved: dict[str, Any], wanted: LoraOptions) -> Non
     """Refuse to go on with an adapter as if it were another one.
 
     Raises:
-        UserError: rank, alpha or dropout differ.
+        UserError: rank, alpha or the layers that are named differ.
     """
     options = {"rank": (saved.get("r"), wanted.rank), "alpha": (saved.get("lora_alpha"), wanted.alpha)}
     other = [f"{name} {is_} and not {asked:g}" for name, (is_, asked) in options.items() if is_ != asked]
+    layers = saved.get("target_modules") or []
+    if wanted.target != ("all-linear",) and sorted(wanted.target) != sorted(layers):
+        other.append(f"the layers {', '.join(sorted(layers))} and not {', '.join(sorted(wanted.target))}")
     if other:
         raise UserError(
             f"{source} has an adapter already, with {' and '.join(other)}.",
-            "Leave --lora-rank and --lora-alpha out to train it further, or merge it first: recalign export --model "
-            "MODEL --out FOLDER.",
+            "Leave --lora out to train it further, or merge it first: recalign export --model MODEL --out FOLDER.",
         )
 
 
@@ -282,15 +286,15 @@ def _load_weights(
     quantized = hardware.quantized_loading(torch.float32 if dtype == "auto" else dtype)
     with _loading(source, "model"):
         place, arguments = _place(source)
-    if arguments and quantized:
-        raise UserError(
-            f"{source} is quantised anew from the folder that it is unpacked into, which cannot be written.",
-            f"Let {VARIABLE} name a folder that can be written and has room.",
-        )
     if arguments:
         arguments["quantization_config"] = GgufConfig(dequantize=True)
         dtype = torch.float32 if dtype == "auto" else dtype
-    model = _from_files(source, place, arguments or quantized, dtype, trust_remote_code)
+    if arguments and quantized:
+        with tempfile.TemporaryDirectory() as folder:  # of whole weights, which are quantised anew
+            _from_files(source, place, arguments, dtype, trust_remote_code).save_pretrained(folder)
+            model = _from_files(source, folder, quantized, dtype, trust_remote_code)
+    else:
+        model = _from_files(source, place, arguments or quantized, dtype, trust_remote_code)
     if quantized:
         keep_differentiable(model)
     found = find_model(source)

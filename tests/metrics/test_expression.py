@@ -155,7 +155,9 @@ def test_bad_expressions_are_refused_with_their_place(text, message):
 
 
 def test_the_advice_on_expressions_names_metrics_that_are_there():
-    for example in re.findall("'([^']*)'", GRAMMAR):
+    examples = re.findall("'([^']*)'", GRAMMAR)
+    assert examples
+    for example in examples:
         parse_expression(example)
 
 

@@ -15,12 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaF
 from recalign.errors import UserError
 from recalign.models import gguf as gguf_files
 from recalign.models import unpacked as unpacked_files
+from recalign.models import weights
 from recalign.models.export import export_model
 from recalign.models.gguf import PACKAGED, check_gguf
 from recalign.models.hardware import Hardware
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
-from recalign.models.weights import _load_weights, check_model, find_model, model_hash
+from recalign.models.weights import check_model, find_model, model_hash
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_gguf import save_gguf
 from tests.fake_models import byte_level_tokenizer, save_model
@@ -223,13 +224,17 @@ def test_a_disk_that_is_full_costs_time_alone(tmp_path, dataset, file, reads, ca
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_weights_that_cannot_be_quantised_from_the_cache_are_refused(tmp_path, file, monkeypatch):
+def test_weights_are_quantised_from_whole_ones_without_a_cache_too(tmp_path, file, monkeypatch):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Hardware, "quantized_loading", lambda *_: {"quantization_config": None})
-    with pytest.raises(UserError, match="quantised anew") as caught:
-        _load_weights(str(file), "auto", False, Hardware(quantization="4bit"))
-    assert "RECALIGN_CACHE" in caught.value.hint
+    monkeypatch.setattr(Hardware, "quantized_loading", lambda *_: {"torch_dtype": torch.float32})  # as if it were one
+    monkeypatch.setattr(weights, "keep_differentiable", lambda _: None)
+    read, calls = weights._from_files, []
+    monkeypatch.setattr(weights, "_from_files", lambda *given: calls.append(given[1:3]) or read(*given))
+    model = weights._load_weights(str(file), "auto", False, Hardware(quantization="4bit"))
+    assert [place == str(file.parent) for place, _ in calls] == [True, False]
+    assert [list(options) for _, options in calls] == [["gguf_file", "quantization_config"], ["torch_dtype"]]
+    assert model.name_or_path == str(file)
 
 
 def test_of_several_that_ask_at_once_one_reads(file, reads):

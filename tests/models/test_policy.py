@@ -267,6 +267,8 @@ def test_lora_on_an_adapter_trains_it_further_and_another_one_is_refused(tmp_pat
     with pytest.raises(UserError, match=f"rank {LORA.rank} and not {LORA.rank + 1} and alpha .* not 7.5") as caught:
         load_policy(tmp_path / "adapted", dataset, lora=other, trainable=True)
     assert "recalign export" in caught.value.hint
+    with pytest.raises(UserError, match="layers q_proj, v_proj and not k_proj"):
+        load_policy(tmp_path / "adapted", dataset, lora=replace(LORA, target=("k_proj",)), trainable=True)
 
 
 def test_a_builtin_name_cannot_be_exported(tmp_path):
