@@ -24,8 +24,8 @@ from peers import DictTrie, left_padded
 from recalign.api import PolicyBatch, Row
 from recalign.decoding.engine import PolicyEngine
 from recalign.metrics.expression import parse_expression
-from recalign.models.fused_lora import training_products
 from recalign.models.policy import reference_policy
+from recalign.models.products import training_products
 from recalign.objectives.grpo import Grpo
 from recalign.training.accumulation import Accumulation
 from recalign.training.logprobs.completions import completion_logps

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plans import FULL, GOALS, MODELS, PLANS, PRETRAINED_GOALS, QUICK, TABLES, Plan
+from recalign import huge_pages
 
 if TYPE_CHECKING:
     from recalign.api import Row
@@ -234,6 +235,7 @@ def _ratio(pairs: Any, note: str = "", *, inverse: bool = False) -> Result:
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, run, print."""
+    huge_pages.ask()  # both sides have them
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="few repetitions: three minutes on two cores")

@@ -17,7 +17,7 @@ import torch
 from grpo import Turns
 from recalign.api import Row
 from recalign.decoding.engine import PolicyEngine
-from recalign.models.fused_lora import training_products
+from recalign.models.products import training_products
 from recalign.plugins import registry
 from recalign.training.accumulation import Accumulation
 from recalign.training.offline.examples import AnswerExamples, collate

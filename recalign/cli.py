@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from recalign import __version__, console
+from recalign import __version__, console, huge_pages
 from recalign.errors import LONGEST, TAIL, UserError, advice_on, shortened, wants_memory
 from recalign.invocation import invoking
 from recalign.workflow.signatures import UsageError, command_function, signature_of, usage_text, with_signature_of
@@ -106,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     Exit codes: 0; 1 a fault of ours (traceback); 2 the user's input; 130 interrupted. With --json an error is one JSON
     object on stdout too: {"error": ..., "hint": ...}.
     """
+    huge_pages.ask()
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     with _terminated_as_interrupted(), console.results_apart(as_json):

@@ -35,6 +35,7 @@ ORDER = [
     "removal",
     "console",
     "threads",
+    "huge_pages",
     "invocation",
     "workspace",
     "data",

@@ -26,7 +26,7 @@ from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
 from recalign.decoding.uncached import UncachedPrompts
 from recalign.errors import UserError
-from recalign.models.fused_lora import inference_products
+from recalign.models.products import inference_products
 
 if TYPE_CHECKING:
     from recalign.models.policy import Policy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 
 import torch
 from torch.nn.functional import linear
@@ -56,3 +58,29 @@ def selects_logits(model: torch.nn.Module) -> bool:
     """Whether a model's forward takes `logits_to_keep`, the places whose logits are wanted."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
     return "logits_to_keep" in inspect.signature(inner.forward).parameters
+
+
+@contextlib.contextmanager
+def logits_at(model: torch.nn.Module, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+    """Let forward passes compute the logits of some places alone, [1, S, V], where the head is a module that they call.
+
+    Unlike `logits_to_keep`, which takes the same columns of all rows.
+
+    Args:
+        model: whatever wraps it may be called.
+        rows: [S] of the batch.
+        columns: [S] of the sequence.
+    """
+
+    def pick(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return arguments[0][rows, columns][None], *arguments[1:]
+
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -16,37 +16,26 @@ import torch.nn.functional as F
 from peft.tuners.lora import Linear as LoraLinear
 from torch.autograd.function import once_differentiable
 
-from recalign.models.prepacked import FrozenProduct, is_frozen, prepacked, prepacked_frozen, replaced_forward
+from recalign.models.prepacked import FrozenProduct, is_frozen, replaced_forward
 
 
 @contextlib.contextmanager
-def training_products(model: torch.nn.Module) -> Iterator[None]:
-    """Let a model's linear layers compute as fast as they can while its weights, or an adapter's, are trained."""
-    with prepacked_frozen(model), _fused(model, still=False):
-        yield
+def fused_adapters(model: torch.nn.Module, *, still: bool) -> Iterator[None]:
+    """Let a model's LoRA layers add their term into what their bases compute.
 
-
-@contextlib.contextmanager
-def inference_products(model: torch.nn.Module) -> Iterator[None]:
-    """Let a model's linear layers compute as fast as they can; no weight may change within, and there are no gradients.
-
-    It may be used within `training_products`.
+    Args:
+        model: those of its layers that are not peft's plain ones compute as ever.
+        still: whether no weight changes within, so that the adapter's are cast once.
     """
-    with prepacked(model), _fused(model, still=True):
-        yield
-
-
-@contextlib.contextmanager
-def _fused(model: torch.nn.Module, *, still: bool) -> Iterator[None]:
     layers = [layer for layer in model.modules() if type(layer) is LoraLinear]
-    own = [layer for layer in layers if isinstance(vars(layer).get("forward"), (type(None), _FusedLora))]
+    own = [layer for layer in layers if isinstance(vars(layer).get("forward"), (type(None), FusedLora))]
     with contextlib.ExitStack() as stack:
         for layer in own:
-            stack.enter_context(replaced_forward(layer, _FusedLora(layer, still)))
+            stack.enter_context(replaced_forward(layer, FusedLora(layer, still)))
         yield
 
 
-class _FusedLora:
+class FusedLora:
     """What a frozen linear layer with a LoRA adapter computes: x W^T + b + s (x A^T) B^T.
 
     Args:
@@ -56,21 +45,28 @@ class _FusedLora:
 
     def __init__(self, layer: LoraLinear, still: bool) -> None:
         self.layer, self.still = layer, still
-        self._cast: dict[tuple[str, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._cast: dict[tuple[int, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def __call__(self, inputs: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:  # noqa: D102
         layer = self.layer
-        names = [name for name in layer.active_adapters if name in layer.lora_A]
-        if arguments or options or len(names) != 1 or not (self._is_plain(names[0]) and self._serves(inputs)):
+        adapter = None if arguments or options else self.adapter(inputs)
+        if adapter is None:
             return LoraLinear.forward(layer, inputs, *arguments, **options)
-        down, up = layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight
-        scaling = layer.scaling[names[0]]
+        down, up, scaling = adapter
         if torch.is_grad_enabled():
             return _FusedLinear.apply(inputs, down, up, scaling, layer.base_layer)
         output = layer.base_layer(inputs)
-        down, up = self._cast_to(output.dtype, names[0], down, up)
+        down, up = self._cast_to(output.dtype, down, up)
         _add(output, F.linear(inputs, down), up, scaling)
         return output
+
+    def adapter(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+        """Return A [r, I], B [O, r] and the scale of the one adapter of such inputs, if it is a plain one."""
+        layer = self.layer
+        names = [name for name in layer.active_adapters if name in layer.lora_A]
+        if len(names) != 1 or not (self._is_plain(names[0]) and self._serves(inputs)):
+            return None
+        return layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight, layer.scaling[names[0]]
 
     def _is_plain(self, name: str) -> bool:
         layer = self.layer
@@ -91,14 +87,13 @@ class _FusedLora:
         known = isinstance(vars(base).get("forward"), (type(None), FrozenProduct))
         return not torch.is_grad_enabled() or (known and is_frozen(base))
 
-    def _cast_to(
-        self, dtype: torch.dtype, name: str, down: torch.Tensor, up: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _cast_to(self, dtype: torch.dtype, down: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.still:
             return down.to(dtype), up.to(dtype)
-        if (name, dtype) not in self._cast:
-            self._cast[name, dtype] = down.to(dtype), up.to(dtype)
-        return self._cast[name, dtype]
+        key = id(down), dtype
+        if key not in self._cast:
+            self._cast[key] = down.to(dtype), up.to(dtype)
+        return self._cast[key]
 
 
 class _FusedLinear(torch.autograd.Function):
@@ -113,11 +108,8 @@ class _FusedLinear(torch.autograd.Function):
         scaling: float,
         base: torch.nn.Linear,
     ) -> torch.Tensor:
-        output = base(inputs)  # [..., O]
-        down, up = down.to(output.dtype), up.to(output.dtype)
-        inner = F.linear(inputs, down)  # [..., r]
-        _add(output, inner, up, scaling)
-        context.save_for_backward(inputs, inner, down, up)
+        output, *kept = adapted_product(inputs, down, up, scaling, base)
+        context.save_for_backward(inputs, *kept)
         context.scaling, context.base = scaling, base
         return output
 
@@ -125,16 +117,44 @@ class _FusedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, inner, down, up = context.saved_tensors
-        flat = gradient.reshape(-1, gradient.shape[-1])  # [M, O]
-        of_inner = (flat @ up).mul_(context.scaling)  # [M, r]
-        of_up = (flat.t() @ inner.view(-1, inner.shape[-1])).mul_(context.scaling)
-        of_down = of_inner.t() @ inputs.reshape(-1, inputs.shape[-1]).to(of_inner.dtype)
-        of_inputs = None
-        if context.needs_input_grad[0]:
-            of_inputs = _of_input(context.base, gradient)
-            of_inputs.view(-1, of_inputs.shape[-1]).addmm_(of_inner, down)
-            of_inputs = of_inputs.to(inputs.dtype)
+        of_inputs, of_down, of_up = adapted_gradients(
+            gradient, inputs, inner, down, up, context.scaling, context.base, context.needs_input_grad[0]
+        )
         return of_inputs, of_down, of_up, None, None  # autograd casts those of the adapter to its dtype
+
+
+def adapted_product(
+    inputs: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scaling: float, base: torch.nn.Linear
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return x W^T + b + s (x A^T) B^T [..., O], and what its gradients need: x A^T, A and B in the product's dtype."""
+    output = base(inputs)
+    down, up = down.to(output.dtype), up.to(output.dtype)
+    inner = F.linear(inputs, down)  # [..., r]
+    _add(output, inner, up, scaling)
+    return output, inner, down, up
+
+
+def adapted_gradients(
+    gradient: torch.Tensor,
+    inputs: torch.Tensor,
+    inner: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    scaling: float,
+    base: torch.nn.Linear,
+    of_input: bool = True,
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Return the gradients of an adapted product's input, where it is asked for, of A and of B."""
+    flat = gradient.reshape(-1, gradient.shape[-1])  # [M, O]
+    of_inner = (flat @ up).mul_(scaling)  # [M, r]
+    of_up = (flat.t() @ inner.view(-1, inner.shape[-1])).mul_(scaling)
+    of_down = of_inner.t() @ inputs.reshape(-1, inputs.shape[-1]).to(of_inner.dtype)
+    of_inputs = None
+    if of_input:
+        of_inputs = _of_input(base, gradient)
+        of_inputs.view(-1, of_inputs.shape[-1]).addmm_(of_inner, down)
+        of_inputs = of_inputs.to(inputs.dtype)
+    return of_inputs, of_down, of_up
 
 
 def _add(output: torch.Tensor, inner: torch.Tensor, up: torch.Tensor, scaling: float) -> None:

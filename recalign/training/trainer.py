@@ -22,10 +22,10 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
-from recalign.models.fused_lora import training_products
 from recalign.models.hardware import mixed_precision
 from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
+from recalign.models.products import training_products
 from recalign.reading import MAX_BYTES, parse_json, read_object, read_record, read_text, reading
 from recalign.training.accumulation import Accumulation
 from recalign.training.batches import Batches, DealtBatches

@@ -6,8 +6,8 @@ from peft import load_peft_weights
 
 from recalign.models import prepacked as kernels
 from recalign.models.checkpointing import checkpoint_gradients
-from recalign.models.fused_lora import inference_products, training_products
 from recalign.models.lora import LoraOptions, attach_adapter
+from recalign.models.products import inference_products, training_products
 from tests.decoding.doubles import tiny_model
 
 

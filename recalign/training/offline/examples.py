@@ -41,29 +41,28 @@ class Example:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """B sequences padded on the left to L tokens, so that the responses end together.
+    """B sequences padded on the right to L tokens.
+
+    A causal model needs no mask then: what follows a token cannot change it, and attention takes its fastest kernel.
 
     Args:
         input_ids: [B, L] int64.
-        attention_mask: [B, L] int64, or None where nothing is padded.
-        position_ids: [B, L] int64, or None likewise.
         keep: [C] int64, the columns whose logits predict a labelled token in some row.
         labels: [B, C] int64, the tokens that those logits predict; IGNORED where there is none to learn.
         examples: [B].
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor | None
-    position_ids: torch.Tensor | None
     keep: torch.Tensor
     labels: torch.Tensor
     examples: Sequence[Example]
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the batch on a device."""
-        tensors = (self.input_ids, self.attention_mask, self.position_ids, self.keep, self.labels)
-        moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in tensors)
-        return TokenBatch(*moved, self.examples)  # type: ignore[arg-type, call-arg]
+        ids, keep, labels = (
+            tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.keep, self.labels)
+        )
+        return TokenBatch(ids, keep, labels, self.examples)
 
     def parts(self, budget: int) -> list[TokenBatch]:
         """Cut the batch into parts of rows that follow each other, each within a budget; a longer row is one by itself.
@@ -83,18 +82,10 @@ class TokenBatch:
 
     def _rows(self, begin: int, end: int) -> TokenBatch:
         """Return the batch of some of the rows, without the padding that they do not need."""
-        examples = self.examples[begin:end]
-        spare = self.input_ids.shape[1] - max(len(example.tokens) for example in examples)
-        padded = any(len(example.tokens) < self.input_ids.shape[1] - spare for example in examples)
-        mask, positions = (
-            tensor[begin:end, spare:] if padded and tensor is not None else None
-            for tensor in (self.attention_mask, self.position_ids)
-        )
-        labels = self.labels[begin:end]
+        examples, labels = self.examples[begin:end], self.labels[begin:end]
+        longest = max(len(example.tokens) for example in examples)
         used = (labels != IGNORED).any(dim=0)
-        return TokenBatch(
-            self.input_ids[begin:end, spare:], mask, positions, self.keep[used] - spare, labels[:, used], examples
-        )
+        return TokenBatch(self.input_ids[begin:end, :longest], self.keep[used], labels[:, used], examples)
 
 
 @dataclass(frozen=True)
@@ -206,25 +197,16 @@ def collate(examples: Sequence[Example], *, pad: int, all_tokens: bool) -> Token
         pad: any token id.
         all_tokens: learn the prompts' tokens too, not the responses' alone.
     """
-    lengths = np.array([len(example.tokens) for example in examples])
-    longest = int(lengths.max())
+    longest = max(len(example.tokens) for example in examples)
     tokens = np.full((len(examples), longest), pad, dtype=np.int64)
     labels = np.full((len(examples), longest), IGNORED, dtype=np.int64)
     for row, example in enumerate(examples):
-        start = longest - len(example.tokens)
-        first = start + (1 if all_tokens else example.prompt)  # nothing predicts the very first token
-        tokens[row, start:] = example.tokens
-        labels[row, first:] = tokens[row, first:]
+        end, first = len(example.tokens), 1 if all_tokens else example.prompt  # nothing predicts the very first token
+        tokens[row, :end] = example.tokens
+        labels[row, first:end] = tokens[row, first:end]
     columns = np.flatnonzero((labels != IGNORED).any(axis=0))
-    mask = positions = None
-    if (lengths < longest).any():
-        present = np.arange(longest) >= (longest - lengths)[:, None]  # [B, L]
-        mask = torch.from_numpy(present.astype(np.int64))
-        positions = torch.from_numpy(np.maximum(present.cumsum(axis=1) - 1, 0))
     return TokenBatch(
         input_ids=torch.from_numpy(tokens),
-        attention_mask=mask,
-        position_ids=positions,
         keep=torch.from_numpy(columns - 1),
         labels=torch.from_numpy(labels[:, columns]),
         examples=examples,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
 from recalign.decoding.engine import PolicyEngine
-from recalign.decoding.scoring import selects_logits
+from recalign.decoding.scoring import logits_at
 from recalign.models.policy import Policy
 from recalign.plugins.registry import blamed
 from recalign.training.accumulation import Accumulation, weighed_loss
@@ -101,31 +100,24 @@ class TokenStep:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Logits [S, V] before the labelled tokens, those tokens [S], their rows [S]; hidden states [S, H] or None."""
         wanted = self.objective.needs.hidden_states
-        chosen = {"logits_to_keep": batch.keep} if self._selects_logits else {}
-        output = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            **({"output_hidden_states": True} if wanted else {}),
-            **chosen,
-        )
-        logits = output.logits
-        if not chosen:
-            logits = logits[:, batch.keep]
         rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
-        hidden = output.hidden_states[-1][rows, batch.keep[columns]] if wanted else None
-        return logits[rows, columns].float(), batch.labels[rows, columns], rows, hidden
+        before = batch.keep[columns]  # [S]
+        with logits_at(self.policy.model, rows, before):
+            output = model(
+                input_ids=batch.input_ids,
+                use_cache=False,
+                **({"output_hidden_states": True} if wanted else {}),
+            )
+        logits = output.logits
+        logits = logits[0] if logits.shape[:2] == (1, len(rows)) else logits[rows, before]
+        hidden = output.hidden_states[-1][rows, before] if wanted else None
+        return logits.float(), batch.labels[rows, columns], rows, hidden
 
     def _without_history(self, example: Example) -> Example:
         """Return the same answer after the prompt of a user without history."""
         prompt = self.policy.prompter.encode(example.row.recalling(slice(0)))
         answer = example.tokens[example.prompt :]
         return Example(np.concatenate([prompt, answer]).astype(np.int32), len(prompt), example.row, example.text)
-
-    @cached_property
-    def _selects_logits(self) -> bool:
-        return selects_logits(self.policy.model)
 
     def _valid_tokens(self, examples: Sequence[Example]) -> ValidTokens:
         """Find where the responses had a choice, and between which tokens; S counts their tokens end to end."""

@@ -53,7 +53,7 @@ def test_loss_of_a_padded_batch_is_that_of_its_rows_one_by_one(tmp_path, family,
     examples.rows = uneven(step.policy, examples.rows[:5])
     chosen = [examples[0, index] for index in range(5)]
     batch = collate(chosen, pad=0, all_tokens=all_tokens)
-    assert batch.attention_mask is not None
+    assert len({len(example.tokens) for example in chosen}) > 1
     total, count = 0.0, 0
     for example in chosen:
         tokens = torch.from_numpy(example.tokens.astype(np.int64))
@@ -64,10 +64,26 @@ def test_loss_of_a_padded_batch_is_that_of_its_rows_one_by_one(tmp_path, family,
     assert update(step, batch)[0].item() == pytest.approx(total / count, rel=1e-4)
 
 
-def test_rows_of_one_length_need_no_mask(tmp_path):
+def test_what_pads_a_batch_changes_nothing(tmp_path):
     step, examples = build(tmp_path, Sft())
-    batch = collate([examples[0, index] for index in range(4)], pad=0, all_tokens=False)
-    assert batch.attention_mask is None and batch.position_ids is None
+    examples.rows = uneven(step.policy, examples.rows[:5])
+    chosen = [examples[0, index] for index in range(5)]
+    first, second = (step.answers(step.policy.model, collate(chosen, pad=pad, all_tokens=True)) for pad in (0, 7))
+    assert torch.equal(first.logits, second.logits) and torch.equal(first.labels, second.labels)
+
+
+def test_the_head_is_run_where_there_is_a_token_to_learn_and_nowhere_else(tmp_path):
+    step, examples = build(tmp_path, Sft())
+    examples.rows = uneven(step.policy, examples.rows[:5])
+    batch = collate([examples[0, index] for index in range(5)], pad=0, all_tokens=False)
+    assert (batch.labels == IGNORED).any()  # a grid of rows and columns would have more
+    seen = []
+    head = step.policy.model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape[:-1].numel()))
+    answers = step.answers(step.policy.model, batch)
+    assert seen == [len(answers.labels)] == [sum(len(example.titles) for example in batch.examples)]
+    hook.remove()
+    assert not head._forward_pre_hooks
 
 
 def test_only_columns_with_a_token_to_learn_are_kept(tmp_path):
@@ -113,10 +129,11 @@ def test_a_model_that_gives_all_logits_only_is_served_too(tmp_path, monkeypatch)
     model = step.policy.model
     forward = type(model).forward
 
-    def without_choice(self, input_ids=None, attention_mask=None, position_ids=None, use_cache=None):
-        return forward(self, input_ids, attention_mask, position_ids, use_cache=use_cache)
+    def without_choice(self, input_ids=None, use_cache=None):
+        return forward(self, input_ids, use_cache=use_cache)
 
     monkeypatch.setattr(type(model), "forward", without_choice)
+    monkeypatch.setattr(type(model), "get_output_embeddings", lambda _: None)
     again = TokenStep(step.policy, Sft(), step.engine)
     assert torch.allclose(update(again, batch)[0], expected, atol=1e-6)
 
