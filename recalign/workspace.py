@@ -178,7 +178,7 @@ class RunFolder:
         Raises:
             UserError: the file is broken.
         """
-        file, advice = self.path / RUN_FILE, f"Delete {self.path}, or choose another --out."
+        file, advice = self.path / RUN_FILE, f"Restore it, or move {self.path} away; what made it can then run again."
         record = read_object(file, advice) if file.is_file() else {}
         return checked(record, RunRecord, file, advice) if record else {}
 

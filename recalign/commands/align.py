@@ -68,7 +68,9 @@ def align(
     seed: SeedOption = 0,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Learning rate (default: 1e-3 from scratch, 5e-5 with LoRA, else 5e-6, the paper's).", min=0),
+        typer.Option(
+            help="Learning rate (default: 1e-3 from scratch, 5e-5 for an adapter, else 5e-6, the paper's).", min=0
+        ),
     ] = None,
     module_learning_rate: ModuleLearningRateOption = None,
     max_steps: Annotated[

@@ -16,7 +16,7 @@ from recalign.commands.shared_options import JsonOption, QuietOption
 from recalign.errors import UserError, did_you_mean
 from recalign.params import describe_params
 from recalign.plugins.kinds import KINDS, WORDS, find_kind
-from recalign.plugins.registry import PluginEntry, find_entry, list_plugins, load
+from recalign.plugins.registry import PluginEntry, find_entry, list_plugins, load, normalised, strays
 
 KindOption = Annotated[str | None, typer.Option(help=f"A kind of plugin: {WORDS}.")]
 
@@ -43,7 +43,10 @@ def list_(kind: KindOption = None, json: JsonOption = False, quiet: QuietOption 
             summary = Text(row["problem"], style="bold red")
         table.add_row(row["kind"], Text(row["name"]), summary, Text(row["package"]), Text(row["version"]))
     console.show(table)
-    return {"plugins": rows}
+    unread = strays()
+    for stray in unread:
+        console.warn(stray)
+    return {"plugins": rows, "unread": unread}
 
 
 def show(
@@ -56,7 +59,7 @@ def show(
     kinds = [find_kind(kind).name] if kind else [each for each in KINDS if _has(each, name)]
     if not kinds:
         known = {entry.name for entry in list_plugins()}
-        raise UserError(f"There is no plugin named '{name}'.", did_you_mean(name, known))
+        raise UserError(f"There is no plugin named '{name}'.", " ".join(strays(name)) or did_you_mean(name, known))
     shown = [_describe(find_entry(each, name)) for each in kinds]
     for plugin in shown:
         _print_plugin(plugin)
@@ -71,8 +74,11 @@ def check(
     """Import every plugin of a package, look at its declarations and try it on made-up data."""
     from recalign.plugins.check.plugin import check as check_entry
 
-    wanted = _normalised(package)
-    entries = [entry for entry in list_plugins() if _normalised(entry.package) == wanted]
+    wanted = normalised(package)
+    unread = strays(package=wanted)
+    entries = [entry for entry in list_plugins() if normalised(entry.package) == wanted]
+    if unread:
+        raise UserError(unread[0], "Put it into a group that is read, and install the package again.")
     if not entries:
         packages = {entry.package for entry in list_plugins()}
         raise UserError(f"No installed package '{package}' has plugins.", did_you_mean(package, packages))
@@ -111,10 +117,6 @@ COMMANDS = {"list": list_, "show": show, "check": check, "new": new}
 
 def _has(kind: str, name: str) -> bool:
     return any(entry.name == name for entry in list_plugins(kind))
-
-
-def _normalised(package: str) -> str:
-    return package.lower().replace("_", "-").replace(".", "-")
 
 
 def _describe(entry: PluginEntry) -> dict[str, Any]:

@@ -240,6 +240,12 @@ class PluginsResult(Printed):
     plugins: list[dict[str, Any]] = Field(description="kind, name, package, version and summary of each, and more")
 
 
+class ListedPluginsResult(PluginsResult):
+    """Plugins that are installed."""
+
+    unread: list[str] = Field(description="sentences on entry points in groups of recalign's that are not read")
+
+
 class CheckResult(Printed):
     """A package whose plugins are sound."""
 
@@ -298,7 +304,7 @@ SCHEMAS: dict[str, type[Printed]] = {
     "run": RunResult,
     "doctor": DoctorResult,
     "schema": SchemaResult,
-    "plugins list": PluginsResult,
+    "plugins list": ListedPluginsResult,
     "plugins show": PluginsResult,
     "plugins check": CheckResult,
     "plugins new": NewResult,

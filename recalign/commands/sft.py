@@ -65,7 +65,7 @@ def sft(
     max_steps: Annotated[int, typer.Option(help="Maximum number of updates; 0 lets --epochs decide.", min=0)] = 0,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Peak learning rate (default: 5e-3 from scratch, 1e-4 with LoRA, else 2e-5).", min=0),
+        typer.Option(help="Peak learning rate (default: 5e-3 from scratch, 1e-4 for an adapter, else 2e-5).", min=0),
     ] = None,
     module_learning_rate: ModuleLearningRateOption = None,
     batch_size: Annotated[int, typer.Option(help="Rows per forward pass and process.", min=1)] = 32,

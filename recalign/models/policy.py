@@ -32,6 +32,7 @@ from recalign.models.modules import attach, attached, stored
 from recalign.models.settings import SETTINGS_FILE, check_recorded, is_transfer, recorded_settings
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
+    ADAPTER,
     find_model,
     load_model,
     load_tokenizer,
@@ -184,7 +185,7 @@ def load_policy(
     titles = title_tokens(dataset.catalogue, tokenizer, dataset.identifier, chosen.separator)
     if not is_transfer(recorded, dataset):
         _check_titles(recorded, titles, name)
-    adapted = lora is not None or (Path(source) / "adapter_config.json").is_file()
+    adapted = lora is not None or (Path(source) / ADAPTER).is_file()
     weights_dtype = resolve_dtype(dtype, device, full_training=trainable and not adapted)
     if scratch:
         _check_scratch(name, lora, hardware)

@@ -37,6 +37,7 @@ from recalign.workspace import RUN_FILE, RunFolder, file_ends
 
 KINDS = "a run folder, a Hugging Face folder or hub name, a .gguf file, builtin:smollm2 or builtin:tiny"
 SMALL = 2_000_000
+ADAPTER = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 FREE_JSON = ("trainer_state.json",)
 """JSON files beside a model that no loading of it reads."""
@@ -90,7 +91,7 @@ def find_model(name: str | Path) -> Path | None:
     if is_gguf(path):
         return path.resolve()
     for folder in (path / "model", path):
-        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+        if (folder / "config.json").is_file() or (folder / ADAPTER).is_file():
             return folder.resolve()
     record = RunFolder(path).record
     unfinished = record and record.get("status") != "done"
@@ -98,6 +99,12 @@ def find_model(name: str | Path) -> Path | None:
         f"{path} holds no model (no config.json or adapter_config.json, nor a folder `model` with one).",
         f"Its `recalign {record['command']}` is unfinished: go on with --resume." if unfinished else f"Name {KINDS}.",
     )
+
+
+def has_adapter(name: str | Path) -> bool:
+    """Whether what a run folder or path names is an adapter, which training goes on with; False for a hub name."""
+    found = None if is_from_scratch(str(name)) else find_model(name)
+    return found is not None and (found / ADAPTER).is_file()
 
 
 def model_hash(name: str) -> str:
@@ -178,7 +185,7 @@ def load_model(
         UserError: no such model, or a broken, half-written or unsuitable one; quantised weights without an adapter to
             train.
     """
-    adapter = Path(source) / "adapter_config.json"
+    adapter = Path(source) / ADAPTER
     if not adapter.is_file():
         if hardware.quantization and trainable and lora is None:
             raise UserError(
@@ -263,7 +270,7 @@ def check_model(name: str, trust_remote_code: bool = False) -> None:
         return
     place = str(found or name)
     check_files(Path(place))
-    if not (Path(place) / "adapter_config.json").is_file():
+    if not (Path(place) / ADAPTER).is_file():
         with _loading(name, "configuration"):
             AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
 

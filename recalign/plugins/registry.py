@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from recalign.api import Plugin
 
+GROUPS = "recalign."
+"""What the names of entry-point groups begin with."""
+
 
 @dataclass(frozen=True)
 class PluginEntry:
@@ -67,6 +70,31 @@ def list_plugins(kind: str | None = None) -> list[PluginEntry]:
     return sorted(rows.values(), key=lambda entry: (order.index(entry.kind), entry.name, entry.package))
 
 
+def strays(name: str | None = None, package: str | None = None) -> list[str]:
+    """Say of what is declared for recalign in a group that is not read where it stands and which group may be meant.
+
+    Args:
+        name: of a plugin; None: all.
+        package: normalised name of a distribution; None: all.
+    """
+    read, installed, found = {kind.group for kind in KINDS.values()}, entry_points(), set()
+    for group in installed.groups:
+        if not group.startswith(GROUPS) or group in read:
+            continue
+        hint = did_you_mean(group.removeprefix(GROUPS), (each.removeprefix(GROUPS) for each in read))
+        for point in installed.select(group=group):
+            owner = point.dist.name if point.dist else "?"
+            if name in (None, point.name) and package in (None, normalised(owner)):
+                what = f"{owner} declares '{point.name}' in the entry-point group '{group}', which is not read."
+                found.add(f"{what} {hint}")
+    return sorted(found)
+
+
+def normalised(package: str) -> str:
+    """Return a distribution's name as tools compare such names."""
+    return package.lower().replace("_", "-").replace(".", "-")
+
+
 def find_entry(kind: str, name: str) -> PluginEntry:
     """Find a plugin by the name that users type.
 
@@ -76,7 +104,8 @@ def find_entry(kind: str, name: str) -> PluginEntry:
     matches = [entry for entry in list_plugins(kind) if entry.name == name]
     if not matches:
         raise UserError(
-            f"There is no {kind} named '{name}'.", did_you_mean(name, [entry.name for entry in list_plugins(kind)])
+            f"There is no {kind} named '{name}'.",
+            " ".join(strays(name)) or did_you_mean(name, [entry.name for entry in list_plugins(kind)]),
         )
     if len(matches) > 1:
         claims = " and ".join(f"{entry.package} {entry.version}" for entry in matches)

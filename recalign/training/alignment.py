@@ -19,7 +19,7 @@ from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy
 from recalign.models.settings import recorded_settings
 from recalign.models.trained_on import noted
-from recalign.models.weights import check_model, find_model, model_hash
+from recalign.models.weights import check_model, find_model, has_adapter, model_hash
 from recalign.plugins import registry
 from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
@@ -37,7 +37,7 @@ from recalign.workspace import RunFolder
 FROM_SCRATCH = {"learning_rate": 1e-3, "max_steps": 120}
 """From random weights: the model is small and takes large steps (measured on the embedded dataset)."""
 PRETRAINED = {"learning_rate": 5e-6, "max_steps": 0}
-"""BLADE's: learning rate 5e-6, by epochs (3). Adapters start from zero and take ten times the rate."""
+"""BLADE's: learning rate 5e-6, by epochs (3). Adapters take ten times the rate."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def with_defaults(options: AlignOptions) -> AlignOptions:
     """
     scratch = _starts_from_scratch(options.model)
     defaults = FROM_SCRATCH if scratch else PRETRAINED
-    rate = defaults["learning_rate"] * (10 if options.lora is not None else 1)
+    rate = defaults["learning_rate"] * (10 if options.lora is not None or has_adapter(options.model) else 1)
     training = replace(options.training, learning_rate=options.training.learning_rate or rate)
     objective = registry.create("objective", options.objective, options.params)
     training = family_of(objective).training_defaults(objective, training, defaults["max_steps"], epochs=3.0)

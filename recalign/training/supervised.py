@@ -19,7 +19,7 @@ from recalign.models.item_embeddings import check_identifier
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import Policy
 from recalign.models.trained_on import noted
-from recalign.models.weights import check_model, model_hash
+from recalign.models.weights import check_model, has_adapter, model_hash
 from recalign.plugins import registry
 from recalign.rationales.examples import RationaleRows, rationale_rows
 from recalign.runs.lifecycle import Asked, perform
@@ -173,8 +173,10 @@ def _trained(setup: TrainingSetup, out: Path, options: SftOptions, resume: bool)
 
 
 def default_learning_rate(model: str, lora: LoraOptions | None) -> float:
-    """Return 5e-3 for models from scratch (tiny), 1e-4 for adapters, 2e-5 for full fine-tuning."""
-    return 5e-3 if is_from_scratch(model) else 1e-4 if lora is not None else 2e-5
+    """Return 5e-3 for models from scratch (tiny), 1e-4 for adapters, new or trained further, 2e-5 for all weights."""
+    if is_from_scratch(model):
+        return 5e-3
+    return 1e-4 if lora is not None or has_adapter(model) else 2e-5
 
 
 def ensure_default_model(dataset: PreparedDataset, seed: int = 0) -> Path:

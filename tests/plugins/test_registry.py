@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from recalign.api import Metric
+from recalign.commands import plugins
 from recalign.errors import UserError
 from recalign.plugins import registry
 from recalign.plugins.kinds import KINDS
@@ -142,3 +143,21 @@ def test_listing_imports_no_plugin_and_nothing_heavy():
         == "['recalign.errors', 'recalign.params', 'recalign.plugins', 'recalign.plugins.hookspecs', "
         "'recalign.plugins.kinds', 'recalign.plugins.registry']"
     )
+
+
+def test_a_group_that_is_not_read_is_told_wherever_its_plugin_is_missed(site, call):
+    install(site, "fake-length", {"recalign.metric": {"length": "fake_length"}}, {"fake_length": REWARD})
+    said = "fake-length declares 'length' in the entry-point group 'recalign.metric', which is not read. "
+    assert registry.strays() == [said + "Did you mean 'metrics'?"]
+    with pytest.raises(UserError, match="There is no metric named 'length'") as caught:
+        registry.find("metric", "length")
+    assert caught.value.hint == said + "Did you mean 'metrics'?"
+    assert plugins.list_()["unread"] == [said + "Did you mean 'metrics'?"]
+    for command, expected in (("list",), 0), (("show", "length"), 2), (("check", "fake-length"), 2):
+        code, told = call("plugins", *command)
+        assert code == expected and said.strip() in told
+
+
+def test_a_group_of_another_program_is_none_of_ours(site):
+    install(site, "other", {"recaligner.metrics": {"length": "fake_length"}}, {"fake_length": REWARD})
+    assert registry.strays() == []

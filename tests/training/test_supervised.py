@@ -11,6 +11,7 @@ from recalign.errors import UserError
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
 from recalign.models.weights import model_hash
+from recalign.training.alignment import AlignOptions, with_defaults
 from recalign.training.supervised import SftOptions, default_learning_rate, ensure_default_model, train_supervised
 from recalign.training.trainer import RecalignTrainer, read_log
 from recalign.training.training_options import TrainingOptions
@@ -171,6 +172,18 @@ def test_learning_rates_suit_the_kind_of_training():
     assert default_learning_rate("builtin:tiny,hidden=32", None) == 5e-3
     assert default_learning_rate("org/model", LoraOptions()) == 1e-4
     assert default_learning_rate("org/model", None) == 2e-5
+
+
+def test_an_adapter_that_is_trained_further_has_an_adapter_s_learning_rates(tmp_path):
+    for place, file in (("whole", "config.json"), ("adapted", "adapter_config.json")):
+        (tmp_path / place / "model").mkdir(parents=True)
+        (tmp_path / place / "model" / file).write_text("{}", "utf-8")
+    assert default_learning_rate(str(tmp_path / "adapted"), None) == 1e-4
+    assert default_learning_rate(str(tmp_path / "whole"), None) == 2e-5
+    rates = [
+        with_defaults(AlignOptions(model=str(tmp_path / name))).training.learning_rate for name in ("adapted", "whole")
+    ]
+    assert rates == pytest.approx([5e-5, 5e-6])
 
 
 def test_the_default_model_is_trained_once(tmp_path, monkeypatch):
