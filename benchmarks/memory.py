@@ -32,6 +32,7 @@ def peak_memory(what: str, who: str, plan: Any, office: Path | None) -> float:
     setting = make_setting(Size(**plan.model), office or OFFICE).trained_as_timed
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         work = {"sft": _sft, "grpo": _grpo}[what](setting, plan, who, Path(folder))
+        gc.collect()  # copies of the model that making the setting left behind
         copied = sum(parameter.nbytes for parameter in setting.policy.model.parameters()) / 2**20
         watch = MemoryWatch(setting.policy.device)
         work()

@@ -109,7 +109,7 @@ class FrozenProduct:
     def backward(self, gradient: torch.Tensor) -> torch.Tensor:
         """Return the gradient of the input: g W."""
         if self._backward is None:
-            self._backward = _product(self.layer.weight.detach().t().contiguous(), None)
+            self._backward = _product(self.layer.weight.detach().t(), None)
         return self._backward(gradient)
 
 
@@ -141,12 +141,15 @@ def is_frozen(layer: torch.nn.Linear) -> bool:
 
 
 def _product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
-    """What a linear layer computes."""
-    ready = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+    """What a linear layer computes; its weights are laid out when they are first multiplied."""
+    ready: torch.Tensor | None = None
 
     def product(inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal ready
         if torch.is_autocast_enabled("cpu"):
             return F.linear(inputs, weight, bias)
+        if ready is None:
+            ready = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS)
         return torch.ops.mkldnn._linear_pointwise(inputs, ready, bias, "none", [], "")
 
     return product
