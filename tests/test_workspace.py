@@ -214,11 +214,11 @@ class TestRunFolder:
         assert run.begin("sft", {"seed": 1}, {}, overwrite=True) == "fresh"
         assert os.listdir(run.path) == ["run.json"]
 
-    def test_a_broken_record_says_what_to_delete(self, tmp_path):
+    def test_a_broken_record_says_what_to_do_and_to_delete_nothing(self, tmp_path):
         (tmp_path / "run.json").write_text("")
         with pytest.raises(UserError, match="not readable JSON") as error:
             RunFolder(tmp_path).begin("sft", {}, {}, overwrite=True)
-        assert f"Delete {tmp_path}" in error.value.hint
+        assert error.value.hint == f"Restore it, or move {tmp_path} away; what made it can then run again."
 
     def test_a_folder_of_something_else_is_never_touched(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")
