@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from recalign.api import Plugin
 
 
+GROUPS = "recalign."
+"""What the names of entry-point groups begin with."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of plugin.
@@ -43,7 +47,7 @@ class Kind:
     @property
     def group(self) -> str:
         """The entry-point group, such as `recalign.metrics`."""
-        return f"recalign.{self.name}s"
+        return f"{GROUPS}{self.name}s"
 
     @property
     def hook(self) -> str:

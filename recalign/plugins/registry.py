@@ -17,15 +17,12 @@ import pluggy
 from recalign.errors import UserError, did_you_mean, wants_memory
 from recalign.params import Params, build_params
 from recalign.plugins.hookspecs import PROJECT, specifications
-from recalign.plugins.kinds import KINDS
+from recalign.plugins.kinds import GROUPS, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from recalign.api import Plugin
-
-GROUPS = "recalign."
-"""What the names of entry-point groups begin with."""
 
 
 @dataclass(frozen=True)
