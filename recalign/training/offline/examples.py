@@ -47,22 +47,18 @@ class TokenBatch:
 
     Args:
         input_ids: [B, L] int64.
-        keep: [C] int64, the columns whose logits predict a labelled token in some row.
-        labels: [B, C] int64, the tokens that those logits predict; IGNORED where there is none to learn.
+        labels: [B, L] int64, the tokens that are learnt; IGNORED elsewhere.
         examples: [B].
     """
 
     input_ids: torch.Tensor
-    keep: torch.Tensor
     labels: torch.Tensor
     examples: Sequence[Example]
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the batch on a device."""
-        ids, keep, labels = (
-            tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.keep, self.labels)
-        )
-        return TokenBatch(ids, keep, labels, self.examples)
+        ids, labels = (tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.labels))
+        return TokenBatch(ids, labels, self.examples)
 
     def parts(self, budget: int) -> list[TokenBatch]:
         """Cut the batch into parts of rows that follow each other, each within a budget; a longer row is one by itself.
@@ -82,10 +78,9 @@ class TokenBatch:
 
     def _rows(self, begin: int, end: int) -> TokenBatch:
         """Return the batch of some of the rows, without the padding that they do not need."""
-        examples, labels = self.examples[begin:end], self.labels[begin:end]
+        examples = self.examples[begin:end]
         longest = max(len(example.tokens) for example in examples)
-        used = (labels != IGNORED).any(dim=0)
-        return TokenBatch(self.input_ids[begin:end, :longest], self.keep[used], labels[:, used], examples)
+        return TokenBatch(self.input_ids[begin:end, :longest], self.labels[begin:end, :longest], examples)
 
 
 @dataclass(frozen=True)
@@ -204,13 +199,7 @@ def collate(examples: Sequence[Example], *, pad: int, all_tokens: bool) -> Token
         end, first = len(example.tokens), 1 if all_tokens else example.prompt  # nothing predicts the very first token
         tokens[row, :end] = example.tokens
         labels[row, first:end] = tokens[row, first:end]
-    columns = np.flatnonzero((labels != IGNORED).any(axis=0))
-    return TokenBatch(
-        input_ids=torch.from_numpy(tokens),
-        keep=torch.from_numpy(columns - 1),
-        labels=torch.from_numpy(labels[:, columns]),
-        examples=examples,
-    )
+    return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(labels), examples)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -101,7 +101,7 @@ class TokenStep:
         """Logits [S, V] before the labelled tokens, those tokens [S], their rows [S]; hidden states [S, H] or None."""
         wanted = self.objective.needs.hidden_states
         rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
-        before = batch.keep[columns]  # [S]
+        before = columns - 1  # [S] the places whose logits predict them
         with logits_at(self.policy.model, rows, before):
             output = model(
                 input_ids=batch.input_ids,

@@ -86,15 +86,15 @@ def test_the_head_is_run_where_there_is_a_token_to_learn_and_nowhere_else(tmp_pa
     assert not head._forward_pre_hooks
 
 
-def test_only_columns_with_a_token_to_learn_are_kept(tmp_path):
+def test_answers_are_learnt_or_every_token_but_the_first(tmp_path):
     _, examples = build(tmp_path, Sft(), identifier="atomic")
     batch = collate([examples[0, 0], examples[0, 1]], pad=0, all_tokens=False)
     # <bos> and five items, then three items and the end: the prompt's last token predicts the first of them.
     assert batch.input_ids.shape == (2, 10)
-    assert batch.keep.tolist() == [5, 6, 7, 8]
-    assert (batch.labels != IGNORED).all()
+    assert (batch.labels != IGNORED).tolist() == [[False] * 6 + [True] * 4] * 2
     dense = collate([examples[0, 0], examples[0, 1]], pad=0, all_tokens=True)
-    assert dense.keep.tolist() == list(range(9))
+    assert (dense.labels != IGNORED).tolist() == [[False] + [True] * 9] * 2
+    assert torch.equal(dense.labels[:, 1:], dense.input_ids[:, 1:])
 
 
 @pytest.mark.parametrize("identifier", ["title", "atomic"])
