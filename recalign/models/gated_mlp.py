@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+from transformers.activations import SiLUActivation
 
 from recalign.models.fused_lora import FusedLora, adapted_gradients, adapted_product
 from recalign.models.prepacked import replaced_forward
@@ -93,8 +95,8 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, values = context.saved_tensors
-        leaf, active = _activated(context.act, gate)
-        return *_gradients(gradient, leaf, active, values), None
+        active, back = _activated(context.act, gate)
+        return back(gradient * values), gradient * active, None
 
 
 class _GatedAdapted(torch.autograd.Function):
@@ -120,23 +122,21 @@ class _GatedAdapted(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, values, inner, down, up = context.saved_tensors
-        leaf, active = _activated(context.act, gate)
-        inputs = active.detach() * values
+        active, back = _activated(context.act, gate)
+        inputs = active * values
         of_inputs, of_down, of_up = adapted_gradients(gradient, inputs, inner, down, up, context.scaling, context.base)
         assert of_inputs is not None
-        return *_gradients(of_inputs, leaf, active, values), of_down, of_up, None, None, None
+        return back(of_inputs * values), of_inputs * active, of_down, of_up, None, None, None
 
 
-def _activated(act: Callable[[torch.Tensor], torch.Tensor], gate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gate as a leaf, and what it activates, with the way back; hooks of a module run no second time."""
+Gradient = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _activated(act: Callable[[torch.Tensor], torch.Tensor], gate: torch.Tensor) -> tuple[torch.Tensor, Gradient]:
+    """Return act(gate), and what leads from its gradient to that of the gate; hooks of a module run no second time."""
+    if type(act) in (torch.nn.SiLU, SiLUActivation):  # autograd's own step, without an autograd within the autograd
+        return F.silu(gate), lambda gradient: torch.ops.aten.silu_backward(gradient, gate)
     with torch.enable_grad():
         leaf = gate.detach().requires_grad_()
-        return leaf, (act.forward if isinstance(act, torch.nn.Module) else act)(leaf)
-
-
-def _gradients(
-    gradient: torch.Tensor, leaf: torch.Tensor, active: torch.Tensor, values: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients of gate and values by that of act(gate) * values."""
-    (of_gate,) = torch.autograd.grad(active, leaf, gradient * values)
-    return of_gate, gradient * active.detach()
+        active = (act.forward if isinstance(act, torch.nn.Module) else act)(leaf)
+    return active.detach(), lambda gradient: torch.autograd.grad(active, leaf, gradient)[0]

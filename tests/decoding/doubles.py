@@ -84,6 +84,10 @@ class DirectPolicy:
     tokenizer: None = None
 
     @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
     def cached_trie(self) -> CachedTrie:
         return cached_trie(self.titles, None)
 
