@@ -13,8 +13,9 @@ from recalign.decoding.prompt_cache import Cost, PromptCache, SharedPromptCache
 from recalign.decoding.shared_attention import NAME, shared
 from recalign.decoding.uncached import UncachedPrompts
 
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative to the largest logit; half precision: see below
-HALF_TOLERANCE = 5e-2
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # see `_apart`; half precision: see below
+HALF_TOLERANCE = 0.25
+"""SmolLM2 and its adapters: 0.09 at most by rounding, and 0.8 to 1.3 where a token is read in the place of another."""
 UNSUPPORTED = (NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)
 """What forwards raise at attention, masks or positions of another kind."""
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -44,12 +45,20 @@ def obstacle_to_sharing(model: PreTrainedModel) -> str:
         return reason("tokens of several prompts in one sequence", error)
     finally:
         model.train(training)
-    tolerance = HALF_TOLERANCE if computes_in_half(model) else TOLERANCE[wanted.dtype]
-    wanted, found = wanted.float(), found.float()
-    difference = float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1e-6))
-    if not difference <= tolerance:
-        return f"its logits would differ by {difference:.1e} of the largest"
+    difference = _apart(found, wanted)
+    if not difference <= (HALF_TOLERANCE if computes_in_half(model) else TOLERANCE[wanted.dtype]):
+        return f"its logits would differ by {difference:.1e} of their spread"
     return ""
+
+
+def _apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """How far logits [N, V] are from those wanted, relative to their spread over a row, in the worst row.
+
+    What all logits of a row have in common counts for nothing: it changes no probability, and half precision
+    rounds it most.
+    """
+    found, wanted = (each.float() - each.float().mean(dim=1, keepdim=True) for each in (found, wanted))
+    return float(((found - wanted).norm(dim=1) / wanted.norm(dim=1).clamp_min(1e-6)).max())
 
 
 def computes_in_half(model: PreTrainedModel) -> bool:

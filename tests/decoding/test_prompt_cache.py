@@ -5,6 +5,7 @@ import pytest
 import torch
 from accelerate.utils import convert_outputs_to_fp32
 
+from recalign.decoding import compatibility
 from recalign.decoding import shared_attention as attention
 from recalign.decoding.compatibility import obstacle_to_sharing
 from recalign.decoding.prompt_cache import Cost, SharedPromptCache
@@ -115,6 +116,26 @@ def mixed(model):
     model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.forward))
     assert model(torch.ones(1, 2, dtype=torch.long)).logits.dtype == torch.float32
     return model
+
+
+def test_rounding_in_half_precision_is_no_obstacle_and_tokens_that_are_misread_are(monkeypatch):
+    model, walk = tiny_model("llama").to(torch.bfloat16), compatibility._walk
+    noise = torch.Generator().manual_seed(0)
+
+    def rounded(cache, model):
+        logits = walk(cache, model)
+        if isinstance(cache, SharedPromptCache):  # as far as SmolLM2's are, and all of a row's a little more
+            logits = logits + 0.07 * logits.std() * torch.randn(logits.shape, generator=noise) + 0.2 * logits.std()
+        return logits
+
+    def misread(cache, model):
+        logits = walk(cache, model)
+        return logits[[0, 1, 3, 2, 4, 5, 6, 7]] if isinstance(cache, SharedPromptCache) else logits
+
+    monkeypatch.setattr(compatibility, "_walk", rounded)
+    assert obstacle_to_sharing(model) == ""
+    monkeypatch.setattr(compatibility, "_walk", misread)
+    assert "its logits would differ by" in obstacle_to_sharing(model)
 
 
 @torch.no_grad()
