@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from recalign.api import Objective
 from recalign.plugins.registry import blamed, plugin_error
-from recalign.training.processes import add_up_gradients, process, sum_over_processes
+from recalign.training.processes import add_up_gradients, process, scale_gradients, sum_over_processes
 from recalign.training.speed import Stopwatch
 
 
@@ -29,12 +29,12 @@ class Accumulation:
         watch: charged for the backward passes.
 
     Attributes:
-        add_up: adds up the gradients of all processes; returns the parameters that have the sums.
+        add_up: adds up the gradients of all processes, times a scale.
     """
 
     def __init__(self, model: torch.nn.Module, *, averaged: bool = False, watch: Stopwatch | None = None) -> None:
         self.model, self.averaged, self.watch = model, averaged, watch or Stopwatch()
-        self.add_up: Callable[[], Sequence[torch.nn.Parameter]] = partial(add_up_gradients, model)
+        self.add_up: Callable[[float], None] = partial(add_up_gradients, model)
         self._unit: float | None = None  # None: no micro-batch of this update was added yet
         self._loss, self._weight = 0.0, 0.0
 
@@ -61,12 +61,11 @@ class Accumulation:
         """
         assert self._unit is not None, "an update has a micro-batch"
         loss, weight = sum_over_processes([self._loss, self._weight], self._device)
-        parameters = list(self.model.parameters()) if self.averaged else self.add_up()
-        scale = self._unit / (weight or 1.0) * (process()[1] if self.averaged else 1)
-        if scale != 1.0:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad *= scale
+        scale = self._unit / (weight or 1.0)
+        if self.averaged:
+            scale_gradients(self.model, scale * process()[1])
+        else:
+            self.add_up(scale)
         self._unit, self._loss, self._weight = None, 0.0, 0.0
         return torch.tensor(loss / (weight or 1.0), device=self._device)
 

@@ -25,10 +25,10 @@ from recalign.runs.lifecycle import Asked, perform
 from recalign.tasks import find_task
 from recalign.text.chat_templates import Scalar
 from recalign.training.families import family_of
+from recalign.training.launch import check_launch
 from recalign.training.online.rollout_training import RolloutOptions
 from recalign.training.processes import connect
 from recalign.training.rows import affordable, evenly_spaced
-from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
 from recalign.training.supervised import MAKES, MODEL_FOLDER
 from recalign.training.training_options import TrainingOptions

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from torch import distributed
 
 from recalign import console
+from recalign.training.launch import on_our_own
 
 LARGEST = frozenset({"peak_memory_mb", "pass_tokens"})
 """Figures of which the largest of all processes is told."""
@@ -24,21 +25,28 @@ def process() -> tuple[int, int]:
     return 0, 1
 
 
-def add_up_gradients(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+def add_up_gradients(model: torch.nn.Module, scale: float = 1.0) -> None:
     """Sum the gradients of all processes, each of which has run its own backward passes; none counts as 0.
 
-    Returns:
-        The model's parameters.
+    Args:
+        model: whose parameters have the gradients.
+        scale: of the sums.
     """
-    parameters = list(model.parameters())
-    if process()[1] == 1:
-        return parameters
-    for parameter in parameters:
-        if parameter.requires_grad:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
-    return parameters
+    if process()[1] > 1:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                distributed.all_reduce(parameter.grad)
+    scale_gradients(model, scale)
+
+
+def scale_gradients(model: torch.nn.Module, scale: float) -> None:
+    """Multiply the gradients of a model's parameters."""
+    if scale != 1.0:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= scale
 
 
 def sum_over_processes(values: Sequence[float], device: torch.device) -> list[float]:
@@ -59,7 +67,8 @@ def connect(device: torch.device) -> None:
     A launcher may end up with a single process: accelerate's does on CPUs without MPI.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        PartialState(cpu=device.type == "cpu")
+        with on_our_own():
+            PartialState(cpu=device.type == "cpu")
     if "WORLD_SIZE" in os.environ or any(name.startswith("ACCELERATE_") for name in os.environ):
         count = process()[1]
         console.say(f"{count} process{'es share the work' if count > 1 else ' does all the work'}.")

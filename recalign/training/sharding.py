@@ -7,11 +7,9 @@ processes; gathering layer by layer, all of them would have to wait for each oth
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -20,87 +18,42 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, distribute_tensor
 
 from recalign import console
-from recalign.errors import UserError
-from recalign.models.hardware import Hardware
+from recalign.training.launch import Engine, zero_stage
 from recalign.training.processes import process
-from recalign.training.training_options import TrainingOptions
-
-SHARDED = "ACCELERATE_USE_FSDP"
-"""What accelerate's launcher sets for `distributed_type: FSDP`."""
-OPTIMIZERS = {"adamw_torch", "adamw_torch_fused", "sgd"}
-"""Those that step a share of a matrix as they would step the whole."""
-OTHER_ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-BORNE: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "FSDP_VERSION": (("2",), "fsdp_version", "Write fsdp_version: 2."),
-    "FSDP_OFFLOAD_PARAMS": (
-        ("false", "none", ""),
-        "fsdp_offload_params",
-        "Write fsdp_offload_params: false; --gradient-checkpointing and --token-budget save memory.",
-    ),
-    "FSDP_ACTIVATION_CHECKPOINTING": (
-        ("false", ""),
-        "fsdp_activation_checkpointing",
-        "Write fsdp_activation_checkpointing: false, and pass --gradient-checkpointing.",
-    ),
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": (
-        ("false", ""),
-        "fsdp_cpu_ram_efficient_loading",
-        "Write fsdp_cpu_ram_efficient_loading: false: every process reads the weights.",
-    ),
-    "FSDP_STATE_DICT_TYPE": (
-        ("full_state_dict", ""),
-        "fsdp_state_dict_type",
-        "Write fsdp_state_dict_type: FULL_STATE_DICT: a checkpoint holds whole weights, whoever wrote it.",
-    ),
-}
-"""Environment variable of accelerate's launcher -> the values that training bears, its name in the file, what to do."""
 
 
-def sharded() -> bool:
-    """Whether several processes are to share weights and optimizer states."""
-    return os.environ.get(SHARDED, "").lower() == "true" and process()[1] > 1
+class Sharding(Protocol):
+    """What the trainer asks of those who share weights' steps and the optimizer's states among processes.
 
-
-@contextlib.contextmanager
-def on_our_own() -> Iterator[None]:
-    """Let transformers and accelerate not see that FSDP is asked for: they would wrap the model, layer by layer."""
-    before = os.environ.pop(SHARDED, None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[SHARDED] = before
-
-
-def check_launch(training: TrainingOptions, hardware: Hardware) -> None:
-    """Refuse what accelerate's launcher was asked for and training does not bear.
-
-    Raises:
-        UserError: another engine; an option of FSDP that would change what is computed, or would be ignored.
+    Attributes:
+        optimizer: what the trainer steps in place of the optimizer of whole weights.
     """
-    example = "recipes/accelerate/fsdp.yaml has what works."
-    for variable, engine in OTHER_ENGINES.items():
-        if os.environ.get(variable, "").lower() == "true":
-            raise UserError(
-                f"accelerate was asked for {engine}, which runs backward passes of its own.",
-                f"Use distributed_type: FSDP, which shards the same, or MULTI_GPU; {example}",
-            )
-    if os.environ.get(SHARDED, "").lower() != "true":
-        return
-    for variable, (borne, name, hint) in BORNE.items():
-        value = os.environ.get(variable, "")
-        if (value or ("1" if variable == "FSDP_VERSION" else "")).lower() not in borne:
-            raise UserError(f"FSDP does not bear {name}: {value or 1} here.", f"{hint} {example}")
-    if training.optim not in OPTIMIZERS:
-        raise UserError(
-            f"FSDP does not bear --optim {training.optim}, which looks at whole matrices.",
-            f"Choose one of {', '.join(sorted(OPTIMIZERS))}.",
-        )
-    if hardware.quantization is not None:
-        raise UserError(
-            "FSDP does not bear --load-in-4bit or --load-in-8bit: an adapter's states are small.",
-            "Use distributed_type: MULTI_GPU (recipes/accelerate/ddp.yaml).",
-        )
+
+    optimizer: torch.optim.Optimizer
+
+    def gather(self) -> None:
+        """Make the model's parameters whole, as the optimizer left them."""
+
+    def reduce(self, scale: float) -> None:
+        """Add up the gradients of all processes, times a scale; each process keeps its share of the sums."""
+
+    def clip(self, norm: float) -> torch.Tensor:
+        """Scale the gradients down to a norm of all of them, now or at the step; return what it was."""
+
+    def whole_state(self) -> dict[str, Any]:
+        """Return the optimizer's state as one process would have it; all processes ask for it together."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take this process's share of an optimizer's state as one process has it."""
+
+
+def shared_out(engine: Engine, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sharding:
+    """Share a model's training out among the processes."""
+    if engine == "FSDP":
+        return Shards(model, optimizer)
+    from recalign.training.zero import ZeroShards
+
+    return ZeroShards(model, optimizer, zero_stage())
 
 
 class _Unit(nn.Module):
@@ -119,9 +72,10 @@ class Shards:
     Args:
         model: its parameters are whole, and the same in all processes; from now on they are whole between `gather` and
             `reduce`, and while the optimizer steps nobody may read them.
+        optimizer: of whole parameters; from now on it steps shares of them.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         by_dtype: dict[torch.dtype, list[nn.Parameter]] = defaultdict(list)
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -130,19 +84,18 @@ class Shards:
         self.units: list[Any] = [fully_shard(_Unit(group), mesh=mesh) for group in by_dtype.values()]
         self.whole = [parameter for group in by_dtype.values() for parameter in group]
         self.shards = self._parameters()
-        self._of = {id(parameter): shard for parameter, shard in zip(self.whole, self.shards, strict=True)}
+        of = {id(parameter): shard for parameter, shard in zip(self.whole, self.shards, strict=True)}
+        for group in optimizer.param_groups:
+            group["params"] = [of[id(parameter)] for parameter in group["params"]]
+        self.optimizer = optimizer
         self.gather()
         console.say(
             f"{process()[1]} processes share the optimizer's states and steps (FSDP); weights are whole in each while "
             "it computes."
         )
 
-    def of(self, parameter: nn.Parameter) -> nn.Parameter:
-        """Return what the optimizer steps in place of a parameter."""
-        return self._of[id(parameter)]
-
     def gather(self) -> None:
-        """Make the model's parameters whole, as the optimizer left them."""
+        """See `Sharding`."""
         for shard in self.shards:
             shard.grad = None
         for unit in self.units:
@@ -150,31 +103,25 @@ class Shards:
         for parameter, whole in zip(self.whole, self._parameters(), strict=True):
             parameter.data = whole.detach().view(parameter.shape)
 
-    def reduce(self) -> list[nn.Parameter]:
-        """Add up the gradients of all processes; each keeps its share of the sums.
-
-        Returns:
-            The shards, with gradients, for the optimizer to step.
-        """
+    def reduce(self, scale: float) -> None:
+        """See `Sharding`."""
         for unit in self.units:
             unit.reshard()
         for parameter, shard in zip(self.whole, self.shards, strict=True):
             assert isinstance(shard, DTensor)
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parts = DTensor.from_local(gradient.reshape(shard.shape), shard.device_mesh, [Partial()], run_check=False)
-            shard.grad = parts.redistribute(placements=shard.placements)
+            shard.grad = parts.redistribute(placements=shard.placements) * scale
             parameter.grad = None
-        return self.shards
 
     def clip(self, norm: float) -> torch.Tensor:
-        """Scale the shards' gradients down to a norm of all of them; return what it was."""
+        """See `Sharding`."""
         before = nn.utils.clip_grad_norm_(self.shards, norm)
         return before.full_tensor() if isinstance(before, DTensor) else before
 
-    def whole_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the optimizer's state as one process would have it; all processes ask for it together."""
-        state = optimizer.state_dict()
-        shapes = self._shapes(optimizer)
+    def whole_state(self) -> dict[str, Any]:
+        """See `Sharding`."""
+        state, shapes = self.optimizer.state_dict(), self._shapes()
         return {
             **state,
             "state": {
@@ -186,9 +133,9 @@ class Shards:
             },
         }
 
-    def shard_state(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """Cut an optimizer's state, as one process has it, into shares; return this process's."""
-        shapes = self._shapes(optimizer)
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `Sharding`."""
+        shapes = self._shapes()
 
         def share(number: int, value: Any) -> Any:
             whole, shard = shapes[number]
@@ -197,18 +144,16 @@ class Shards:
             value = value.to(shard.device).reshape(shard.shape)
             return distribute_tensor(value, shard.device_mesh, shard.placements, src_data_rank=None)
 
-        return {
-            **state,
-            "state": {
-                number: {name: value if name == "step" else share(number, value) for name, value in values.items()}
-                for number, values in state["state"].items()
-            },
+        shares = {
+            number: {name: value if name == "step" else share(number, value) for name, value in values.items()}
+            for number, values in state["state"].items()
         }
+        self.optimizer.load_state_dict({**state, "state": shares})
 
-    def _shapes(self, optimizer: torch.optim.Optimizer) -> list[tuple[torch.Size, DTensor]]:
+    def _shapes(self) -> list[tuple[torch.Size, DTensor]]:
         """Shape of each whole parameter, and its shard, in the optimizer's order."""
         shapes = {id(shard): parameter.shape for parameter, shard in zip(self.whole, self.shards, strict=True)}
-        return [(shapes[id(each)], each) for group in optimizer.param_groups for each in group["params"]]
+        return [(shapes[id(each)], each) for group in self.optimizer.param_groups for each in group["params"]]
 
     def _parameters(self) -> list[nn.Parameter]:
         """Parameters as the units have them now: shards, or whole."""

@@ -27,13 +27,13 @@ from recalign.tasks import find_task
 from recalign.text.chat_templates import Scalar
 from recalign.training.families import family_of
 from recalign.training.family import LossOn, SupervisedData
+from recalign.training.launch import check_launch
 from recalign.training.offline.examples import Augmentation
 from recalign.training.offline.self_play import FOLDER as ROUNDS
 from recalign.training.online.diagnostics import CURVES
 from recalign.training.processes import connect
 from recalign.training.rows import VALIDATED, drawn_rows, validation_rows
 from recalign.training.setup import TrainingSetup
-from recalign.training.sharding import check_launch
 from recalign.training.starting_policy import starting_policy
 from recalign.training.trackers import FOLDER as TENSORBOARD
 from recalign.training.trainer import LOG_FILE

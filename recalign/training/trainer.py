@@ -40,9 +40,10 @@ from recalign.training.checkpoints import (
     settle_best,
 )
 from recalign.training.flow import Flow, on_signals
+from recalign.training.launch import engine, on_our_own
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.processes import averaged, process
-from recalign.training.sharding import Shards, Unwrapped, on_our_own, sharded
+from recalign.training.sharding import Sharding, Unwrapped, shared_out
 from recalign.training.speed import Meter, Work, cost_line, seconds_by_part
 from recalign.training.trackers import TrackedRun, Tracking
 from recalign.training.training_options import CHECKPOINTS, TrainingOptions
@@ -107,9 +108,9 @@ class RecalignTrainer(Trainer):
     ) -> None:
         self.policy, self.step, self.options, self.out = policy, step, options, Path(out)
         self.validate, self.title, self.before = validate, title, before
-        self.shards: Shards | None = None
-        self.sharded = sharded()
-        averaging = step.runs_wrapped and not self.sharded
+        self.shards: Sharding | None = None
+        self.engine = engine() if process()[1] > 1 else ""
+        averaging = step.runs_wrapped and not self.engine
         self.accumulation = Accumulation(policy.model, averaged=averaging, watch=step.work.watch)
         self.meter = Meter(policy.device, step.work)
         size: int = len(examples)  # type: ignore[arg-type]
@@ -251,11 +252,10 @@ class RecalignTrainer(Trainer):
                 if mine:
                     same = {name: value for name, value in group.items() if name != "params"}
                     optimizer.add_param_group({**same, "params": mine, "lr": self.options.module_learning_rate})
-        if self.sharded:
-            self.shards = shards = Shards(self.policy.model)
-            self.accumulation.add_up = shards.reduce
-            for group in optimizer.param_groups:
-                group["params"] = [shards.of(parameter) for parameter in group["params"]]
+        if self.engine:
+            self.shards = shared_out(self.engine, self.policy.model, optimizer)
+            self.accumulation.add_up = self.shards.reduce
+            self.optimizer = optimizer = self.shards.optimizer
         return optimizer
 
     def _wrap_model(self, model, training=True, dataloader=None):  # type: ignore[no-untyped-def]
@@ -330,7 +330,7 @@ class RecalignTrainer(Trainer):
         if self.shards is None:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = self.shards.whole_state(self.optimizer)
+        state = self.shards.whole_state()
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_FILE)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
@@ -341,7 +341,7 @@ class RecalignTrainer(Trainer):
                 super()._load_optimizer_and_scheduler(checkpoint)
                 return
             state = torch.load(Path(checkpoint) / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
-            self.optimizer.load_state_dict(self.shards.shard_state(self.optimizer, state))
+            self.shards.load_state(state)
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -45,6 +46,23 @@ def start(tmp_path_factory):
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
 """What accelerate's launcher sets by recipes/accelerate/fsdp.yaml."""
+DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}
+ENGINES = [
+    pytest.param({**FSDP, "said": "(FSDP)"}, id="FSDP"),
+    *(
+        pytest.param(
+            {
+                "ACCELERATE_USE_DEEPSPEED": "true",
+                "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage,
+                "said": f"ZeRO stage {stage}",
+            },
+            id=f"ZeRO-{stage}",
+            marks=pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed"),
+        )
+        for stage in "12"
+    ),
+]
+"""Engines that share optimizer states: what the launcher sets, and what is said."""
 
 HEAD = '''"""A head that learns how far an answer has come."""
 
@@ -73,12 +91,13 @@ def recalign_objective():
 '''
 
 
-def spawn(arguments, path="", **variables):
+def spawn(arguments, path="", said="", **variables):
     command = [sys.executable, "-m", *map(str, arguments)]
     before = os.environ.get("PYTHONPATH", "")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), before])), **variables}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert said in done.stderr, done.stderr
     return done.stderr
 
 
@@ -124,15 +143,15 @@ def test_rankings(call, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("objective", ALIGNED)
-def test_sharded(call, start, tmp_path, objective):
-    """FSDP: whole weights are those of one process, in checkpoints and at the end, and the optimizer's state is."""
+def test_sharded(call, start, tmp_path, objective, engine):
+    """Whole weights are those of one process, in checkpoints and at the end, and the optimizer's state is."""
     given = ["align", "--data", start / "data", "--model", start / "model", "--objective", objective, "--no-report"]
     given += ALIGNED[objective]
     code, told = call(*given, "--out", tmp_path / "one")
     assert code == 0, told
-    told = spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **FSDP)
-    assert "2 processes share the optimizer's states" in told
+    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **engine)
     assert_same(tmp_path / "one", tmp_path / "two")
     for one in (tmp_path / "one").glob("checkpoints/*/optimizer.pt"):
         state, other = (torch.load(run / one.relative_to(tmp_path / "one"))["state"] for run in
@@ -141,7 +160,8 @@ def test_sharded(call, start, tmp_path, objective):
 
 
 @pytest.mark.slow
-def test_a_sharded_adapter(call, tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_sharded_adapter(call, tmp_path, engine):
     """An adapter's base is whole in every process; its own matrices are sharded, and the reference is the base."""
     dataset = write_dataset(tmp_path / "data", task="next")
     save_model(tmp_path / "hub", byte_level_tokenizer(dataset.catalogue.titles))
@@ -149,7 +169,7 @@ def test_a_sharded_adapter(call, tmp_path):
     given += ["--objective", "grpo", "-p", "group_size=4", *STEPS, "--learning-rate", 1e-3]
     code, told = call(*given, "--out", tmp_path / "one")
     assert code == 0, told
-    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **FSDP)
+    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **engine)
     adapter, other = (load_file(tmp_path / run / "model" / "adapter_model.safetensors") for run in ("one", "two"))
     assert any("lora_B" in name and value.any() for name, value in adapter.items())
     for name, value in adapter.items():
@@ -167,7 +187,8 @@ def interrupted(run, updates):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_numbers_of_processes(call, start, tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_goes_on_with_other_numbers_of_processes(call, start, tmp_path, engine):
     """Sharded by two up to the second update, then alone; and alone up to the second, then sharded."""
     given = ["align", "--data", start / "data", "--model", start / "model", "--objective", "rere", "--no-report"]
     given += ["--reward", "ranking", "-p", "group_size=4", "--prompts-per-step", 8, "--max-steps", 4]
@@ -176,14 +197,14 @@ def test_a_run_goes_on_with_other_numbers_of_processes(call, start, tmp_path):
     assert code == 0, told
     for name in ("alone", "again"):
         shutil.copytree(tmp_path / "one", tmp_path / name)
-    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **FSDP)
+    spawn(["recalign", *given, "--num-processes", 2, "--out", tmp_path / "two"], **engine)
     assert_same(tmp_path / "one", tmp_path / "two")
     for name in ("two", "again"):
         interrupted(tmp_path / name, 2)
     code, told = call(*given, "--resume", "--out", tmp_path / "two")
     assert code == 0, told
     assert_same(tmp_path / "one", tmp_path / "two")
-    spawn(["recalign", *given, "--num-processes", 2, "--resume", "--out", tmp_path / "again"], **FSDP)
+    spawn(["recalign", *given, "--num-processes", 2, "--resume", "--out", tmp_path / "again"], **engine)
     assert_same(tmp_path / "one", tmp_path / "again")
 
 
@@ -210,11 +231,12 @@ def test_align(call, start, tmp_path, objective):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", [pytest.param({}, id="DDP"), *ENGINES])
 @pytest.mark.parametrize("objective", ["dpo", "bear"])
-def test_accumulated_batches(call, start, tmp_path, objective):
+def test_accumulated_batches(call, start, tmp_path, objective, engine):
     given = ["sft", "--data", start / "data", "--model", start / "model", "--objective", objective, *ACCUMULATED]
     code, told = call(*given, "--gradient-accumulation", 4, "--out", tmp_path / "one")
     assert code == 0, told
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "recalign"]
-    spawn([*launcher, *given, "--gradient-accumulation", 2, "--out", tmp_path / "two"])
+    spawn([*launcher, *given, "--gradient-accumulation", 2, "--out", tmp_path / "two"], **engine)
     assert_same(tmp_path / "one", tmp_path / "two")
