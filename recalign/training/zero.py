@@ -95,7 +95,7 @@ class ZeroShards:
     def load_state(self, state: dict[str, Any]) -> None:
         """See `Sharding`."""
         shares: dict[int, dict[str, Any]] = {}
-        for number in range(len(self.sizes)):
+        for number in range(len(self.sizes) if state["state"] else 0):  # SGD has none
             members = [state["state"][place] for place in range(self._first(number), self._first(number + 1))]
             shares[number] = {
                 name: value if name == "step" else self._share(number, [each[name] for each in members])

@@ -159,9 +159,9 @@ def trained(model):
     return [each for each in model.parameters() if each.requires_grad]
 
 
-def assert_stepped_alike(plain, model, share):
+def assert_stepped_alike(plain, model, share, optimizer=torch.optim.AdamW):
     """Steps of torch's optimizer on whole parameters, and of what `share` makes of ours."""
-    theirs, shards = torch.optim.AdamW(trained(plain), lr=0.1), share(model, torch.optim.AdamW(trained(model), lr=0.1))
+    theirs, shards = optimizer(trained(plain), lr=0.1), share(model, optimizer(trained(model), lr=0.1))
     for step in range(4):
         inputs = torch.full((2, 3), 0.1 * step)
         plain(inputs).backward()
@@ -187,17 +187,20 @@ def assert_stepped_alike(plain, model, share):
 
 
 @pytest.mark.usefixtures("_one_process")
-def test_shards_are_stepped_as_whole_parameters_are_and_so_is_a_state_that_was_read():
-    assert_stepped_alike(Odd(), Odd(), Shards)
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_shards_are_stepped_as_whole_parameters_are_and_so_is_a_state_that_was_read(optimizer):
+    assert_stepped_alike(Odd(), Odd(), Shards, optimizer)
 
 
 @with_deepspeed
 @pytest.mark.usefixtures("_one_process")
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
 @pytest.mark.parametrize("stage", [1, 2])
-def test_deepspeed_steps_as_whole_parameters_are_stepped(stage):
+def test_deepspeed_steps_as_whole_parameters_are_stepped(stage, optimizer):
     from recalign.training.zero import ZeroShards
 
-    assert_stepped_alike(Odd().float(), Odd().float(), lambda model, optimizer: ZeroShards(model, optimizer, stage))
+    plain, model = Odd().float(), Odd().float()
+    assert_stepped_alike(plain, model, lambda model, optimizer: ZeroShards(model, optimizer, stage), optimizer)
 
 
 @with_deepspeed
