@@ -195,13 +195,13 @@ def make_model(size: Size, tokenizer, seed: int) -> LlamaForCausalLM:
 
 
 def load_pretrained(size: Size, tokenizer) -> PreTrainedModel:
-    """A pretrained model in float32; padding, which TRL and `generate` want to know, is the tokenizer's."""
+    """A pretrained model in float32, frozen; padding, which TRL and `generate` want to know, is the tokenizer's."""
     model = load_model(
         size.pretrained, tokenizer, [], dtype=torch.float32, trust_remote_code=False, lora=None, trainable=False
     )
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
-    return model.to(size.device).eval()
+    return model.to(size.device).eval().requires_grad_(False)
 
 
 def warm_up(setting: Setting, steps: int, seed: int, batch: int = 8, tail: int = 72) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 from pydantic import Field
 
 from recalign.data.catalogue import Catalogue
+from recalign.data.columns import Columns
 from recalign.data.questions import Question
 from recalign.errors import UserError, did_you_mean
 from recalign.reading import FileRecord, checked, read_object, read_parquet, reading
 
 if TYPE_CHECKING:
-    import datasets
     import polars as pl
     import pyarrow
 
@@ -78,43 +78,53 @@ class Row:
 
 
 class Rows(Sequence[Row]):
-    """A split, read lazily from Arrow (memory-mapped); `rows[i]` is a Row, `rows[a:b]` a list of them."""
+    """A split, read lazily; `rows[i]` is a Row, `rows[a:b]` a list of them.
 
-    def __init__(self, arrow: datasets.Dataset) -> None:
-        self.arrow = arrow.with_format("numpy")
+    Args:
+        table: as `recalign prepare` writes it, memory-mapped.
+    """
+
+    def __init__(self, table: pyarrow.Table) -> None:
+        self.table = table
+        self._columns = Columns(table)
 
     def __len__(self) -> int:
-        return len(self.arrow)
+        return int(self.table.num_rows)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        index = index % len(self)
-        record = self.arrow[index]
+        index = int(index) % len(self)
+        value = self._columns.value
 
-        def optional(name: str, kind: type) -> np.ndarray | None:
-            return None if record.get(name) is None else np.asarray(record[name], dtype=kind)
+        def array(name: str, kind: type) -> np.ndarray | None:
+            found = value(name, index)
+            return None if found is None else np.array(found, dtype=kind)
+
+        def needed(name: str, kind: type) -> np.ndarray:
+            found = array(name, kind)
+            return np.zeros(0, dtype=kind) if found is None else found
 
         return Row(
             index=index,
-            user_id=str(record["user_id"]),
-            history=np.asarray(record["history"], dtype=np.int64),
-            targets=np.asarray(record["targets"], dtype=np.int64),
-            gains=np.asarray(record["gains"], dtype=np.float64),
-            timestamp=float(record["timestamp"]),
-            candidates=optional("candidates", np.int64),
-            earlier=np.asarray(record.get("earlier", ()), dtype=np.int64),
-            times=optional("times", np.float64),
-            ratings=optional("ratings", np.float64),
-            profile=str(record.get("profile") or ""),
+            user_id=str(value("user_id", index)),
+            history=needed("history", np.int64),
+            targets=needed("targets", np.int64),
+            gains=needed("gains", np.float64),
+            timestamp=float(value("timestamp", index)),
+            candidates=array("candidates", np.int64),
+            earlier=needed("earlier", np.int64),
+            times=array("times", np.float64),
+            ratings=array("ratings", np.float64),
+            profile=str(value("profile", index) or ""),
         )
 
     @property
     def users(self) -> list[str]:
         """[U] raw user id of each row."""
-        return [str(user) for user in self.arrow["user_id"]]
+        return [str(user) for user in self.table["user_id"].to_pylist()]
 
     def of_user(self, user: str) -> list[int]:
         """Return the indices of a user's rows."""
@@ -255,7 +265,7 @@ class PreparedDataset:
         Raises:
             UserError: no such split, a damaged or an empty one.
         """
-        from datasets import Dataset
+        import pyarrow as pa
 
         if split not in SPLITS:
             raise UserError(f"There is no split '{split}'.", did_you_mean(split, SPLITS))
@@ -263,13 +273,13 @@ class PreparedDataset:
         if not file.is_file():
             raise UserError(f"{self.path} has no split '{split}'.", "Prepare the dataset again.")
         with reading(file, AGAIN):
-            arrow = Dataset.from_file(str(file))
-            arrow.data.table.validate(full=True)
-        if not len(arrow):
+            table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+            table.validate(full=True)
+        if not table.num_rows:
             raise UserError(f"The split '{split}' of {self.path} is empty.", "Prepare it with other split options.")
         with reading(file, AGAIN, "holds no rows of a prepared dataset"):
-            check_rows(arrow.data.table, len(self.catalogue))
-        return Rows(arrow)
+            check_rows(table, len(self.catalogue))
+        return Rows(table)
 
 
 def check_rows(table: pyarrow.Table, items: int) -> None:

@@ -7,6 +7,8 @@ Differs from `generate`:
 * forced tokens are no steps: a prompt jumps to the next depth at which one of its beams has a choice or ends. With
   renormalised scores they add nothing, and only beams with a choice are run, with the tokens that led them there; with
   full-vocabulary scores all of them are scored in one forward pass;
+* where scores can only fall, a beam that is no better than the Bth finished title goes no further: neither it nor what
+  continues it could push another from its place;
 * idle beams have score -inf, so that a catalogue smaller than the beam yields fewer items, never the same one twice.
 
 Kept from `generate`: beams of one prompt have the same length; of the 2B best continuations those that end and are
@@ -87,6 +89,7 @@ class _Search:
         self.how, self.width = how, how.width
         self.scorer = HypothesisScorer(how.engine, rows, prompts, how.scoring, how.rescorer)
         self.trie = self.scorer.trie
+        self.falling = how.length_penalty == 0 and how.rescorer is None  # no title scores more than its beginning
         device = self.scorer.prompt_logits.device
         self.live = torch.arange(len(prompts), device=device)  # [P] open prompts
         self.beams = Hypotheses.roots(len(prompts), device)
@@ -149,6 +152,8 @@ class _Search:
     def _continue(self, chosen: Hypotheses, token: torch.Tensor, ends: torch.Tensor) -> None:
         """Go on with the best B continuations that do not end, in the prompts where they can still win."""
         score = chosen.score.masked_fill(ends, -torch.inf)
+        if self.falling:
+            score = score.masked_fill(score <= self.finished[self.live, -1:], -torch.inf)
         best, index = score.topk(min(self.width, score.shape[1]))
         beams = replace(chosen.gather(index), score=best)
         moved = self.scorer.constraint.child(beams.node.flatten(), token.gather(1, index).flatten()).view_as(beams.node)

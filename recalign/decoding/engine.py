@@ -26,6 +26,7 @@ from recalign.decoding.sampling import Sampler, join
 from recalign.decoding.shared_attention import ALONE, shared
 from recalign.decoding.uncached import UncachedPrompts
 from recalign.errors import UserError
+from recalign.models.prepacked import Layouts
 from recalign.models.products import inference_products
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class PolicyEngine:
         self.task, self.list_length = policy.prompter.task, policy.prompter.list_length
         self.trie = policy.cached_trie.trie.to(policy.model.device)
         self.cost = Cost()
+        self._layouts = Layouts()
         self.obstacle = obstacle_to_sharing(policy.model)
         if self.obstacle:
             tell(policy.model, self.obstacle)
@@ -335,7 +337,7 @@ class PolicyEngine:
     def inference(self) -> Iterator[None]:
         """Encode and continue prompts within this: no gradients or dropout, other threads wait; the time is counted."""
         model, started = self.policy.model, time.perf_counter()
-        with torch.no_grad(), ALONE if self.obstacle else shared(model), inference_products(model):
+        with torch.no_grad(), ALONE if self.obstacle else shared(model), inference_products(model, self._layouts):
             training = model.training
             model.eval()
             try:

@@ -21,12 +21,13 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from recalign.decoding.attention_pieces import Piece, attend_pieces, causal_pieces, seeing_pieces
 from recalign.decoding.attention_rule import AttentionRule
 from recalign.decoding.key_values import Block, KeyValues
 
 NAME = "recalign_shared"
 ROW_BY_ROW = {"cpu"}
-"""Where rows are attended to one after the other; a GPU would rather compute padding than start many small products."""
+"""Where rows are attended piece by piece; a GPU would rather compute padding than start many small products."""
 
 
 class Stored(Exception):  # noqa: N818
@@ -93,7 +94,7 @@ class PromptPass:
     Args:
         prompts: where keys and values go, the first `begun` columns of which are there already.
         first: the first of the prompts, which stand in rows side by side.
-        grid: the tokens by prompt, counted from the first.
+        grid: the tokens by prompt, counted from the first; those of a prompt follow each other.
         columns: [M] place of each token in its prompt.
         begun: tokens that stand before the first of these in every prompt.
         last_layer: after which nothing more is needed.
@@ -109,16 +110,23 @@ class PromptPass:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
-        """Attend causally; prompts are padded on the right, where causality hides the padding."""
+        """Attend causally: piece by piece on a CPU, elsewhere in a square, whose padding on the right causality hides."""
         rows, width = self.grid.index.shape
         self.prompts.put(layer, key, value, self.first + self.grid.back // width, self.columns)
         if layer == self.last_layer:
             raise Stored
+        if query.device.type in ROW_BY_ROW:
+            return attend_pieces(self._pieces, query, self.prompts.block(layer), rule)
         queries = query[:, self.grid.index].transpose(0, 1)  # [P, Hq, Q, D]
         queries = F.pad(queries, (0, 0, self.begun, 0))  # a causal square costs less than a mask: half of it is skipped
         keys, values = (part[self.first : self.first + rows] for part in self.prompts.block(layer, self.begun + width))
         out = rule.attend(queries, keys, values)
         return out[:, :, self.begun :].transpose(1, 2).flatten(0, 1)[self.grid.back]
+
+    @cached_property
+    def _pieces(self) -> list[Piece]:
+        rows, width = self.grid.index.shape
+        return causal_pieces(group_sizes(self.grid.back // width, rows).tolist(), self.first, self.begun)
 
 
 @dataclass(frozen=True)
@@ -142,38 +150,17 @@ class SiblingPass:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
-        """Attend row by row on a CPU, which then computes no padding, elsewhere to all rows at once."""
+        """Attend piece by piece on a CPU, which then computes no padding, elsewhere to all rows at once."""
         self.held.put(layer, key, value, self.rows, self.columns)
-        if query.device.type not in ROW_BY_ROW:
-            block = self.held.block(layer, self._bias.shape[2])
-            scores = _scores(query, self._grid, block, self._bias, rule)
-            return _mixed(rule.weights(scores, key.shape[0]), self._grid, block)
-        keys, values = self.held.block(layer)
-        (heads, size), repeat = keys.shape[1::2], query.shape[0] // keys.shape[1]
-        out = query.new_empty(query.shape[1], query.shape[0], size)
-        for row, start, stop, begun, end in self._spans:
-            queries = query[:, start:stop].reshape(heads, -1, size) * rule.scale
-            scores = torch.bmm(queries, keys[row, :, :end].transpose(1, 2)).float()  # [H, repeat * Q, end]
-            scores = rule.capped(scores)
-            scores.view(heads, repeat, stop - start, end)[..., begun:].add_(self._own_bias[start:stop, : end - begun])
-            mixed = torch.bmm(rule.weights(scores, heads).to(values.dtype), values[row, :, :end])
-            out[start:stop] = mixed.view(heads * repeat, stop - start, size).transpose(0, 1)
-        return out
+        if query.device.type in ROW_BY_ROW:
+            return attend_pieces(self._pieces, query, self.held.block(layer), rule)
+        block = self.held.block(layer, self._bias.shape[2])
+        scores = _scores(query, self._grid, block, self._bias, rule)
+        return _mixed(rule.weights(scores, key.shape[0]), self._grid, block)
 
     @cached_property
-    def _own_bias(self) -> torch.Tensor:
-        """[M, U] additive mask."""
-        return _bias(self.seen)
-
-    @cached_property
-    def _spans(self) -> list[tuple[int, int, int, int, int]]:
-        """Of each row with tokens: which, where its tokens begin and end, how much all see, how much any sees."""
-        count = len(self.lengths)
-        sizes = group_sizes(self.rows, count)
-        last = (F.pad(self.seen, (1, 0)) * torch.arange(self.seen.shape[1] + 1, device=self.seen.device)).amax(dim=1)
-        ends = self.lengths + torch.zeros_like(self.lengths).scatter_reduce(0, self.rows, last, "amax")
-        facts = torch.stack([torch.arange(count), sizes.cumsum(0) - sizes, sizes.cumsum(0), self.lengths, ends], dim=1)
-        return [tuple(fact) for fact in facts[sizes > 0].tolist()]
+    def _pieces(self) -> list[Piece]:
+        return seeing_pieces(self.rows, self.lengths, self.seen, _bias(self.seen))
 
     @cached_property
     def _grid(self) -> PaddedGrid:

@@ -200,11 +200,7 @@ def load_policy(
     computed = _backbone(recorded, backbone, dataset, name)
     if computed is not None:
         attach_backbone(model, computed, dataset.catalogue, titles.paths, seed=seed, folder=folder)
-    if hardware.quantization is None:  # quantised weights are where they belong
-        model.to(device)
-    model.train(trainable)
-    use_attention(model, hardware.attn_implementation)
-    share_cores(model)
+    _settle(model, hardware, device, trainable)
     max_length = max_length or recorded.get("max_length")
     prompter = _prompter(model, tokenizer, dataset, titles, chosen, max_length)
     settings = _settings(recorded.get("base_model", str(name)), dataset, prompter, max_length)
@@ -252,6 +248,17 @@ def _check_scratch(name: str | Path, lora: LoraOptions | None, hardware: Hardwar
             f"{name} starts from random weights; an adapter on them learns nothing, nor do quantised ones.",
             "Leave out --lora, --load-in-4bit and --load-in-8bit.",
         )
+
+
+def _settle(model: PreTrainedModel, hardware: Hardware, device: torch.device, trainable: bool) -> None:
+    """Put a model where it computes, in the mode in which it does; one that nobody trains is frozen."""
+    if hardware.quantization is None:  # quantised weights are where they belong
+        model.to(device)
+    model.train(trainable)
+    if not trainable:
+        model.requires_grad_(False)
+    use_attention(model, hardware.attn_implementation)
+    share_cores(model)
 
 
 def _choose_template(

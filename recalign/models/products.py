@@ -9,7 +9,7 @@ import torch
 
 from recalign.models.fused_lora import fused_adapters
 from recalign.models.gated_mlp import gated_products
-from recalign.models.prepacked import prepacked, prepacked_frozen
+from recalign.models.prepacked import Layouts, prepacked, prepacked_frozen
 
 
 @contextlib.contextmanager
@@ -20,10 +20,10 @@ def training_products(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def inference_products(model: torch.nn.Module) -> Iterator[None]:
+def inference_products(model: torch.nn.Module, layouts: Layouts | None = None) -> Iterator[None]:
     """Let a model compute as fast as it can; no weight may change within, and there are no gradients.
 
-    It may be used within `training_products`.
+    It may be used within `training_products`. Where nothing is trained, `layouts` keeps what was made of the weights.
     """
-    with prepacked(model), fused_adapters(model, still=True):
+    with prepacked(model, layouts), fused_adapters(model, still=True):
         yield

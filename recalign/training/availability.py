@@ -44,7 +44,7 @@ def fewest_available(
 
 def _longest(rows: Rows) -> int | None:
     """Most items that a row of a split can name at all; None where candidates leave out more."""
-    table = rows.arrow.data
+    table = rows.table
     if "candidates" in table.column_names:
         return None
     named = [name for name in ("history", "earlier", "targets") if name in table.column_names]

@@ -33,7 +33,8 @@ def models(tmp_path_factory):
 
 
 def engine_of(models, dataset, kind="llama", **options):
-    policy = load_policy(models[kind], dataset, template="alpaca")
+    policy = load_policy(models[kind], dataset, template="alpaca", trainable=True)
+    policy.model.eval()
     return PolicyEngine(policy, dataset.catalogue, exclude_history=False, **options)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recalign.models import prepacked as kernels
-from recalign.models.prepacked import prepacked, prepacked_frozen
+from recalign.models.prepacked import Layouts, prepacked, prepacked_frozen
 from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
 
 
@@ -58,6 +58,33 @@ def test_weights_that_lie_otherwise_in_memory_and_inputs_without_rows():
             wanted = layer(inputs)
             with prepacked(layer):
                 torch.testing.assert_close(layer(inputs), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@torch.no_grad()
+def test_layouts_outlast_a_call_where_nothing_is_trained(trained, monkeypatch):
+    model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
+    model[1].bias.requires_grad_(trained)
+    made, product = [], kernels._product
+    monkeypatch.setattr(kernels, "_product", lambda weight, bias: made.append(0) or product(weight, bias))
+    layouts, inputs = Layouts(), torch.randn(3, 8)
+
+    def call():
+        wanted = model(inputs)
+        with prepacked(model, layouts):
+            torch.testing.assert_close(model(inputs), wanted)
+        return len(made)
+
+    if not kernels._available():
+        pytest.skip("no oneDNN")
+    made.clear()
+    assert call() == 2 and call() == (4 if trained else 2)
+    before = len(made)
+    model[0].weight.mul_(2)  # in place
+    assert call() == before + (2 if trained else 1)
+    before = len(made)
+    model[1].weight.data = torch.randn(4, 4)  # other memory
+    assert call() == before + (2 if trained else 1)
 
 
 @torch.no_grad()
@@ -130,6 +157,24 @@ def test_layers_that_are_trained_keep_their_product_and_so_do_those_that_are_unf
         frozen.requires_grad_(True)
         frozen(inputs).sum().backward()
     torch.testing.assert_close(frozen.weight.grad, inputs.sum(dim=0).expand(8, 8))
+
+
+def test_a_large_head_that_runs_at_few_tokens_has_no_layout(monkeypatch):
+    monkeypatch.setattr(kernels, "LARGE", 8 * 40)
+    monkeypatch.setattr(kernels, "FEW", 5)
+    head = torch.nn.Linear(8, 40, bias=False).requires_grad_(False)
+    made, product = [], kernels._product
+    monkeypatch.setattr(kernels, "_product", lambda weight, bias: made.append(0) or product(weight, bias))
+    if not kernels._available():
+        pytest.skip("no oneDNN")
+    made.clear()
+    with prepacked_frozen(head):
+        for rows, layouts in ((4, 0), (5, 2)):
+            inputs = torch.randn(rows, 8, requires_grad=True)
+            found = torch.autograd.grad(head(inputs).cos().sum(), inputs)[0]
+            wanted = torch.autograd.grad(torch.nn.functional.linear(inputs, head.weight).cos().sum(), inputs)[0]
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+            assert len(made) == layouts
 
 
 def test_weights_that_change_within_are_laid_out_anew():

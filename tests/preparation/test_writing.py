@@ -65,7 +65,7 @@ def test_what_is_not_measured_is_in_the_whole_hash_alone():
 
 def test_what_was_consumed_before_the_history_is_kept_for_exclusion(tmp_path):
     write_rows(tmp_path / "rows.arrow", windows(), None, Digest(), earlier=True)
-    rows = Rows(Dataset.from_file(str(tmp_path / "rows.arrow")))
+    rows = Rows(Dataset.from_file(str(tmp_path / "rows.arrow")).data.table)
     log = windows().log
     for row, lo, cut in zip(rows, windows().lo, windows().cut, strict=True):
         start = log.start[log.sequence[cut]]

@@ -95,7 +95,7 @@ def test_five_folds_of_ml_100k_test_all_943_users_once(shared_data, tmp_path):
     for fold in range(1, 6):
         options = {"task": "list", "split": "user", "folds": 5, "fold": fold}
         prepare_dataset("recbole", shared_data("ml-100k"), tmp_path / str(fold), options=options)
-        tested += PreparedDataset(tmp_path / str(fold)).rows("test").arrow["user_id"]
+        tested += PreparedDataset(tmp_path / str(fold)).rows("test").users
     assert len(tested) == len(set(tested)) == 943
 
 

@@ -114,7 +114,7 @@ class ByHistory(Partition):
         """Return how many items each history has."""
         import pyarrow.compute as pc
 
-        table = dataset.rows(split).arrow.data.table
+        table = dataset.rows(split).table
         return pc.list_value_length(table["history"]).to_numpy().astype(np.float64)
 
     def parts(self, numbers: np.ndarray) -> list[Part]:
@@ -171,7 +171,7 @@ def _positives(dataset: PreparedDataset, split: str) -> tuple[np.ndarray, np.nda
     """Return a split's relevant targets: [N] items, [N] the rows that they belong to, and the number of rows."""
     import pyarrow.compute as pc
 
-    table = dataset.rows(split).arrow.data.table
+    table = dataset.rows(split).table
     items = pc.list_flatten(table["targets"]).to_numpy()
     rows = np.repeat(np.arange(table.num_rows), pc.list_value_length(table["targets"]).to_numpy())
     relevant = pc.list_flatten(table["gains"]).to_numpy() > 0

@@ -43,6 +43,8 @@ class JsonArray(JsonLines):
         data, line, opened = b"", 1, False
         for block in blocks(self.file, self.encoding):
             data += block
+            if not opened and b"[" not in data:
+                continue  # blank lines
             start = 0 if opened else data.index(b"[") + 1
             line, opened, depth = line + data.count(b"\n", 0, start), True, 0
             for token in TOKEN.finditer(data, start):

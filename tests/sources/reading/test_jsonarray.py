@@ -18,11 +18,12 @@ ROW = st.tuples(TEXT, st.integers(-9, 9)).map(lambda row: {"a": row[0], "b": row
 @given(
     rows=st.lists(ROW, min_size=1, max_size=6),
     indent=st.sampled_from([None, 0, 4]),
+    before=st.sampled_from(["", "\n\n", " " * 70]),
     block=st.sampled_from([5, 64, 1 << 20]),
 )
-def test_arrays_are_read_as_json_reads_them(tmp_path_factory, rows, indent, block):
+def test_arrays_are_read_as_json_reads_them(tmp_path_factory, rows, indent, before, block):
     file = tmp_path_factory.mktemp("f") / "x.json"
-    file.write_text(json.dumps(rows, indent=indent), "utf-8")
+    file.write_text(before + json.dumps(rows, indent=indent), "utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "BLOCK", block)
         read, numbers, refused = records(open_table(file))
