@@ -141,7 +141,7 @@ class SharedPromptCache(PromptCache):
         self.cost.prompts += len(prompts)
         self.cost.prompt_tokens += sum(map(len, prompts))
 
-        common = _common_beginning(prompts)
+        common = common_beginning(prompts)
         if common:
             prefix = KeyValues(1, common)
             self._store(prefix, 0, [prompts[0][:common]], 0)
@@ -311,7 +311,7 @@ def _in_passes(sizes: Sequence[int], maximum: int) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _common_beginning(prompts: Sequence[np.ndarray]) -> int:
+def common_beginning(prompts: Sequence[np.ndarray]) -> int:
     """How many tokens all prompts begin with, where that is worth a pass of its own; never a prompt's last token."""
     shortest = min(map(len, prompts)) - 1
     if len(prompts) < 2:

@@ -110,7 +110,7 @@ class PromptPass:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
-        """Attend causally: piece by piece on a CPU, elsewhere in a square, whose padding on the right causality hides."""
+        """Attend causally: piece by piece on a CPU, elsewhere in a square; causality hides its padding on the right."""
         rows, width = self.grid.index.shape
         self.prompts.put(layer, key, value, self.first + self.grid.back // width, self.columns)
         if layer == self.last_layer:

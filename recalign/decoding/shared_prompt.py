@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from recalign.decoding import shared_attention
 from recalign.decoding.attention_rule import AttentionRule
 from recalign.decoding.compatibility import obstacle_to_sharing
+from recalign.decoding.ragged_attention import Span, attend_spans, serves, spans_beside_prompts
 from recalign.decoding.shared_attention import PaddedGrid, shared
 
 CLEARLY = 1.1
@@ -25,36 +28,69 @@ _TAKES_SHARED_PROMPTS: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDiction
 
 
 @dataclass(frozen=True)
-class _SharedPromptPass:
+class SharedPromptPass:
     """One forward pass over the M tokens of prompts and completions; the pass that `shared_attention` asks.
 
     Args:
-        first: how many of the M tokens are prompts'.
-        prompts: grid [P, L] of the prompts' tokens.
-        completions: grid [A, T] of the completions' tokens, counted from `first`.
-        owner: [A] prompt of each completion.
-        visible: [A, 1, T, L + T] bool, what a completion's tokens see of its prompt and of itself.
+        lengths: [P] tokens of the prompts, which lie end to end.
+        counts: [A] tokens of the completions, which follow them.
+        owners: [A] prompt of each completion.
+        device: where the tokens are.
     """
 
-    first: int
-    prompts: PaddedGrid
-    completions: PaddedGrid
-    owner: torch.Tensor
-    visible: torch.Tensor
+    lengths: np.ndarray
+    counts: np.ndarray
+    owners: np.ndarray
+    device: torch.device
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
     ) -> torch.Tensor:
         """Return the attention of the queries [Hq, M, D] over keys and values [H, M, D]: [M, Hq, D]."""
-        begin = [part[:, : self.first][:, self.prompts.index].transpose(0, 1) for part in (query, key, value)]
+        if query.device.type in shared_attention.ROW_BY_ROW and serves(rule):
+            return attend_spans(query, key, value, rule, self._spans)
+        first = int(self.lengths.sum())
+        begin = [part[:, :first][:, self._prompts.index].transpose(0, 1) for part in (query, key, value)]
         attended = rule.attend(*begin)  # [P, Hq, L, D]
-        attended = attended.transpose(1, 2).flatten(0, 1)[self.prompts.back]
-        if not len(self.owner):
+        attended = attended.transpose(1, 2).flatten(0, 1)[self._prompts.back]
+        if not len(self.owners):
             return attended
-        own = [part[:, self.first :][:, self.completions.index].transpose(0, 1) for part in (query, key, value)]
-        keys, values = (torch.cat([b[self.owner], o], dim=2) for b, o in zip(begin[1:], own[1:], strict=True))
-        out = rule.attend(own[0], keys, values, self.visible)  # [A, Hq, T, D]
-        return torch.cat([attended, out.transpose(1, 2).flatten(0, 1)[self.completions.back]])
+        own = [part[:, first:][:, self._completions.index].transpose(0, 1) for part in (query, key, value)]
+        keys, values = (torch.cat([b[self._owner], o], dim=2) for b, o in zip(begin[1:], own[1:], strict=True))
+        out = rule.attend(own[0], keys, values, self._visible)  # [A, Hq, T, D]
+        return torch.cat([attended, out.transpose(1, 2).flatten(0, 1)[self._completions.back]])
+
+    @cached_property
+    def _spans(self) -> list[Span]:
+        return spans_beside_prompts(self.lengths, self.counts, self.owners)
+
+    @cached_property
+    def _prompts(self) -> PaddedGrid:
+        """Grid [P, L] of the prompts' tokens."""
+        return _grid(self.lengths, self.device)
+
+    @cached_property
+    def _completions(self) -> PaddedGrid:
+        """Grid [A, T] of the completions' tokens, counted from the first."""
+        return _grid(self.counts, self.device)
+
+    @cached_property
+    def _owner(self) -> torch.Tensor:
+        return torch.from_numpy(self.owners).to(self.device)
+
+    @cached_property
+    def _visible(self) -> torch.Tensor:
+        """[A, 1, T, L + T] bool, what a completion's tokens see of its prompt and of itself."""
+        count, columns, longest = len(self.counts), int(self.lengths.max()), int(self.counts.max())
+        of_prompt = torch.arange(columns) < torch.from_numpy(self.lengths[self.owners])[:, None, None]  # [A, 1, L]
+        of_completion = torch.ones(longest, longest, dtype=torch.bool).tril()
+        parts = [of_prompt.expand(count, longest, columns), of_completion.expand(count, longest, longest)]
+        return torch.cat(parts, dim=2)[:, None].to(self.device)
+
+
+def _grid(sizes: np.ndarray, device: torch.device) -> PaddedGrid:
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    return PaddedGrid.of(torch.from_numpy(rows).to(device), len(sizes))
 
 
 def sharing_is_cheaper(
@@ -135,23 +171,7 @@ def hidden_beside_prompts(
     sites, site_of = np.unique(before, return_inverse=True)
 
     device = model.device
-    columns, longest = int(lengths.max()), int(counts.max(initial=0))
-    of_prompt = torch.arange(columns) < torch.from_numpy(lengths[owner])[:, None, None]  # [A, 1, L]
-    of_completion = torch.ones(longest, longest, dtype=torch.bool).tril()
-    count = len(used)
-    visible = torch.cat(
-        [of_prompt.expand(count, longest, columns), of_completion.expand(count, longest, longest)], dim=2
-    )  # [A, T, L + T]
-    prompt_of = torch.arange(len(prompts)).repeat_interleave(torch.from_numpy(lengths))
-    reading = _SharedPromptPass(
-        first=int(lengths.sum()),
-        prompts=PaddedGrid.of(prompt_of.to(device), len(prompts)),
-        completions=PaddedGrid.of(torch.from_numpy(completion).to(device), count)
-        if count
-        else PaddedGrid(*[torch.zeros(0, 0).long()] * 2),
-        owner=torch.from_numpy(owner).to(device),
-        visible=visible[:, None].to(device),
-    )
+    reading = SharedPromptPass(lengths, counts, owner, device)
     with shared(model):
         output = model.get_decoder()(
             input_ids=torch.from_numpy(flat)[None].to(device),

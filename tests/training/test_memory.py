@@ -1,5 +1,8 @@
 """The token budget bounds what a pass holds and changes no gradient, for any numbers of prompts and completions."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +142,18 @@ def test_what_a_step_takes_is_watched():
     assert watch.peak_mb() >= 120
     assert peak_memory_mb(torch.device("cpu")) >= before
     assert held[-1] == 1.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process's own peak")
+def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it():
+    held = np.ones(2**25)  # 256 MB
+    told = """
+from types import SimpleNamespace
+from recalign.runs.cost import peak_memory_mb
+print(peak_memory_mb(SimpleNamespace(type="cpu")))
+"""
+    process = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert 5 < float(process.stdout) < 250 and held[-1] == 1.0
 
 
 @pytest.mark.parametrize(("kind", "options"), UNSHARED)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
+from recalign.decoding.compatibility import attention_window
 from recalign.decoding.engine import PolicyEngine
+from recalign.decoding.packed_rows import gains_by_packing, pack_rows
 from recalign.decoding.scoring import logits_at
+from recalign.decoding.shared_attention import shared
 from recalign.models.policy import Policy
 from recalign.plugins.registry import blamed
 from recalign.training.accumulation import Accumulation, weighed_loss
@@ -101,17 +105,28 @@ class TokenStep:
         """Logits [S, V] before the labelled tokens, those tokens [S], their rows [S]; hidden states [S, H] or None."""
         wanted = self.objective.needs.hidden_states
         rows, columns = torch.nonzero(batch.labels != IGNORED, as_tuple=True)
-        before = columns - 1  # [S] the places whose logits predict them
-        with logits_at(self.policy.model, rows, before):
-            output = model(
-                input_ids=batch.input_ids,
-                use_cache=False,
-                **({"output_hidden_states": True} if wanted else {}),
-            )
+        labels, lines, before = batch.labels[rows, columns], rows, columns - 1  # [S] the places that predict them
+        given: dict[str, Any] = {"input_ids": batch.input_ids}
+        attention: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        sequences = [example.tokens[:-1] for example in batch.examples]  # nothing follows the last token
+        if self._packs(max(map(len, sequences))):
+            packed = pack_rows(sequences, self.policy.device)
+            lines, before = torch.zeros_like(rows), packed.places(rows, before)
+            given = {"input_ids": packed.tokens[None], "position_ids": packed.positions[None]}
+            given["shared_pass"], attention = packed.reading, shared(self.policy.model)
+        with attention, logits_at(self.policy.model, lines, before):
+            output = model(**given, use_cache=False, **({"output_hidden_states": True} if wanted else {}))
         logits = output.logits
-        logits = logits[0] if logits.shape[:2] == (1, len(rows)) else logits[rows, before]
-        hidden = output.hidden_states[-1][rows, before] if wanted else None
-        return logits.float(), batch.labels[rows, columns], rows, hidden
+        logits = logits[0] if logits.shape[:2] == (1, len(rows)) else logits[lines, before]
+        hidden = output.hidden_states[-1][lines, before] if wanted else None
+        return logits.float(), labels, rows, hidden
+
+    def _packs(self, longest: int) -> bool:
+        """Whether rows of so many tokens at most are run in one sequence."""
+        if self.engine.obstacle or not gains_by_packing(self.policy.model):
+            return False
+        window = attention_window(self.policy.model)
+        return window is None or longest <= window
 
     def _without_history(self, example: Example) -> Example:
         """Return the same answer after the prompt of a user without history."""

@@ -134,7 +134,9 @@ def test_a_model_that_gives_all_logits_only_is_served_too(tmp_path, monkeypatch)
 
     monkeypatch.setattr(type(model), "forward", without_choice)
     monkeypatch.setattr(type(model), "get_output_embeddings", lambda _: None)
-    again = TokenStep(step.policy, Sft(), step.engine)
+    engine = PolicyEngine(step.policy, step.engine.catalogue, exclude_history=True)
+    assert engine.obstacle
+    again = TokenStep(step.policy, Sft(), engine)
     assert torch.allclose(update(again, batch)[0], expected, atol=1e-6)
 
 
