@@ -47,10 +47,7 @@ def pack_rows(rows: Sequence[np.ndarray], device: torch.device) -> PackedRows:
     places = [np.arange(common), *(common + np.arange(count) for count in own)]
     starts = common + own.cumsum() - own
     nothing = np.zeros(0, dtype=np.int64)
-    if common:
-        reading = SharedPromptPass(np.array([common]), own, np.zeros_like(own), device)
-    else:
-        reading = SharedPromptPass(own, nothing, nothing, device)
+    reading = SharedPromptPass(common, own, nothing, nothing, device)
     tokens, positions = (torch.from_numpy(np.concatenate(each)).long().to(device) for each in (parts, places))
     return PackedRows(tokens, positions, common, torch.from_numpy(starts).to(device), reading)
 

@@ -1,8 +1,8 @@
-"""Attention among the tokens of one sequence, span by span, with gradients: nothing is padded, copied or kept.
+"""Attention among the tokens of one sequence, span by span, with gradients: nothing is padded, and no scores are kept.
 
-Prompts lie end to end, then their completions. What a span of some dozens of tokens sees are two runs of tokens: of a
-completion its prompt, and what stands before it of itself. Scores stay in a processor's cache, and are computed again
-in the backward pass.
+What all prompts begin with lies first, then the rests of the prompts end to end, then their completions. What a span of
+some dozens of tokens sees are a few runs of tokens: of a completion the beginning, the rest of its prompt, and what
+stands before it of itself. Scores stay in a processor's cache, and are computed again in the backward pass.
 """
 
 from __future__ import annotations
@@ -25,48 +25,54 @@ class Span:
 
     Args:
         tokens: which of all tokens they are.
-        shared: tokens that all of them see.
-        own: n tokens after these that some of them see.
-        bias: [Q, n] what is added to the scores of the latter.
+        seen: runs of tokens, the last of which is of n tokens; those before all of them see.
+        bias: [Q, n] what is added to the scores of the last run's.
     """
 
     tokens: slice
-    shared: slice
-    own: slice
+    seen: tuple[slice, ...]
     bias: torch.Tensor
 
 
-def spans_beside_prompts(prompts: np.ndarray, completions: np.ndarray, owners: np.ndarray) -> list[Span]:
-    """Cut prompts and completions, which lie in this order, into spans.
+def spans_beside_prompts(common: int, rests: np.ndarray, completions: np.ndarray, owners: np.ndarray) -> list[Span]:
+    """Cut what prompts begin with, the rests of the prompts, and completions, which lie in this order, into spans.
 
     Args:
-        prompts: [P] their lengths.
+        common: tokens at the beginning of all prompts.
+        rests: [P] how many more each prompt has.
         completions: [A] their lengths.
         owners: [A] the prompt of each.
     """
-    ends = prompts.cumsum()
+    beginning, ends = slice(0, common), common + rests.cumsum()
+    runs = [((), 0, common), *(((beginning,), end - size, end) for end, size in zip(ends, rests, strict=True))]
     spans = [
-        _span(np.zeros(stop - start, dtype=np.int64), slice(first, start), start, start)
-        for first, end in zip((ends - prompts).tolist(), ends.tolist(), strict=True)
-        for start, stop in _cut(first, end)
+        _span((*before, slice(first, start)), np.zeros(stop - start, dtype=np.int64), start, start)
+        for before, first, end in runs
+        for start, stop in _cut(int(first), int(end))
     ]
-    begins = int(prompts.sum()) + completions.cumsum() - completions
+    begins = common + int(rests.sum()) + completions.cumsum() - completions
     for group in _groups(completions, owners):
-        prompt = slice(int(ends[owners[group[0]]] - prompts[owners[group[0]]]), int(ends[owners[group[0]]]))
+        owner = owners[group[0]]
+        before = (beginning, slice(int(ends[owner] - rests[owner]), int(ends[owner])))
         begun, end = int(begins[group[0]]), int(begins[group[-1]] + completions[group[-1]])
         whose = np.repeat(group, completions[group])
         for start, stop in _cut(begun, end) if len(group) == 1 else [(begun, end)]:
-            spans.append(_span(whose[: stop - begun], prompt, begun, start))
+            spans.append(_span(before, whose[: stop - begun], begun, start))
     return spans
 
 
-def _span(whose: np.ndarray, shared: slice, begun: int, start: int) -> Span:
+def _span(before: tuple[slice, ...], whose: np.ndarray, begun: int, start: int) -> Span:
     """The tokens from `start` on of those from `begun` on; each sees those up to itself that are of the same."""
     which = np.arange(len(whose))
     seen = (whose[start - begun :, None] == whose) & (which[start - begun :, None] >= which)
     bias = torch.zeros(seen.shape).masked_fill_(torch.from_numpy(~seen), torch.finfo(torch.float32).min)
-    end = begun + len(whose)
-    return Span(slice(start, end), shared, slice(begun, end), bias)
+    runs = [slice(0, 0)]
+    for run in (*before, slice(begun, begun + len(whose))):
+        if run.start == runs[-1].stop:
+            runs[-1] = slice(runs[-1].start, run.stop)
+        elif run.stop > run.start:
+            runs.append(run)
+    return Span(slice(start, begun + len(whose)), tuple(runs[runs[0].stop == 0 :]), bias)
 
 
 def _groups(completions: np.ndarray, owners: np.ndarray) -> Iterator[np.ndarray]:
@@ -157,9 +163,8 @@ def _by_head(tensor: torch.Tensor, span: Span, heads: int) -> torch.Tensor:
 
 def _seen(tensor: torch.Tensor, span: Span) -> torch.Tensor:
     """[H, L, D] what belongs to the tokens that a span sees, of [H, M, D]."""
-    if span.shared.stop == span.own.start:
-        return tensor[:, span.shared.start : span.own.stop]
-    return torch.cat([tensor[:, span.shared], tensor[:, span.own]], dim=1)
+    parts = [tensor[:, run] for run in span.seen]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _weights(queries: torch.Tensor, keys: torch.Tensor, span: Span) -> torch.Tensor:
@@ -172,6 +177,7 @@ def _weights(queries: torch.Tensor, keys: torch.Tensor, span: Span) -> torch.Ten
 
 def _add(total: torch.Tensor, span: Span, part: torch.Tensor) -> None:
     """Add what belongs to the tokens that a span sees."""
-    shared = span.shared.stop - span.shared.start
-    total[:, span.shared] += part[:, :shared]
-    total[:, span.own] += part[:, shared:]
+    done = 0
+    for run in span.seen:
+        total[:, run] += part[:, done : done + run.stop - run.start]
+        done += run.stop - run.start

@@ -1,8 +1,9 @@
 """Completions beside the prompt that they share, for training: gradients flow, and nothing is S x S.
 
-One sequence holds the prompts, each once, and then the completions, so that the linear layers see every token once. A
-completion attends to its prompt's keys and to its own. A prefix tree (see `prefix_tree`) also shares beginnings among
-completions, but its tokens attend to S slots of which they may see few: long completions are cheaper without a tree.
+One sequence holds what all prompts begin with, then the rest of each prompt, and then the completions, so that the
+linear layers see every token once. A completion attends to its prompt's keys and to its own. A prefix tree (see
+`prefix_tree`) also shares beginnings among completions, but its tokens attend to S slots of which they may see few:
+long completions are cheaper without a tree.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 from recalign.decoding import shared_attention
 from recalign.decoding.attention_rule import AttentionRule
 from recalign.decoding.compatibility import obstacle_to_sharing
+from recalign.decoding.prompt_cache import common_beginning
 from recalign.decoding.ragged_attention import Span, attend_spans, serves, spans_beside_prompts
 from recalign.decoding.shared_attention import PaddedGrid, shared
 
@@ -32,13 +34,15 @@ class SharedPromptPass:
     """One forward pass over the M tokens of prompts and completions; the pass that `shared_attention` asks.
 
     Args:
-        lengths: [P] tokens of the prompts, which lie end to end.
-        counts: [A] tokens of the completions, which follow them.
+        common: tokens at the beginning of all prompts, which lie first.
+        rests: [P] tokens that each prompt has beyond them, end to end.
+        counts: [A] tokens of the completions, which follow.
         owners: [A] prompt of each completion.
         device: where the tokens are.
     """
 
-    lengths: np.ndarray
+    common: int
+    rests: np.ndarray
     counts: np.ndarray
     owners: np.ndarray
     device: torch.device
@@ -49,25 +53,38 @@ class SharedPromptPass:
         """Return the attention of the queries [Hq, M, D] over keys and values [H, M, D]: [M, Hq, D]."""
         if query.device.type in shared_attention.ROW_BY_ROW and serves(rule):
             return attend_spans(query, key, value, rule, self._spans)
-        first = int(self.lengths.sum())
-        begin = [part[:, :first][:, self._prompts.index].transpose(0, 1) for part in (query, key, value)]
-        attended = rule.attend(*begin)  # [P, Hq, L, D]
-        attended = attended.transpose(1, 2).flatten(0, 1)[self._prompts.back]
-        if not len(self.owners):
-            return attended
-        own = [part[:, first:][:, self._completions.index].transpose(0, 1) for part in (query, key, value)]
-        keys, values = (torch.cat([b[self._owner], o], dim=2) for b, o in zip(begin[1:], own[1:], strict=True))
-        out = rule.attend(own[0], keys, values, self._visible)  # [A, Hq, T, D]
-        return torch.cat([attended, out.transpose(1, 2).flatten(0, 1)[self._completions.back]])
+        sizes = [self.common, int(self.rests.sum()), int(self.counts.sum())]
+        first, rest, own = zip(*(part.split(sizes, dim=1) for part in (query, key, value)), strict=True)
+        queries, keys, values = (part[:, self._prompts.index].transpose(0, 1) for part in rest)  # [P, ., L, D]
+        attended = []
+        if self.common:
+            attended.append(_by_token(rule.attend(*(part[None] for part in first))))
+            keys, values = (
+                torch.cat([begun.expand(len(each), -1, -1, -1), each], dim=2)
+                for begun, each in zip(first[1:], (keys, values), strict=True)
+            )
+        attended.append(_by_token(rule.attend(queries, keys, values, self._visible_to_prompts), self._prompts))
+        if len(self.owners):
+            mine = [part[:, self._completions.index].transpose(0, 1) for part in own]
+            keys, values = (
+                torch.cat([begun[self._owner], each], dim=2)
+                for begun, each in zip((keys, values), mine[1:], strict=True)
+            )
+            attended.append(rule.attend(mine[0], keys, values, self._visible))
+        grids = [*[None] * bool(self.common), self._prompts, self._completions]
+        by_token = (each.transpose(1, 2).flatten(0, 1) for each in attended)
+        return torch.cat(
+            [each if grid is None else each[grid.back] for each, grid in zip(by_token, grids, strict=False)]
+        )
 
     @cached_property
     def _spans(self) -> list[Span]:
-        return spans_beside_prompts(self.lengths, self.counts, self.owners)
+        return spans_beside_prompts(self.common, self.rests, self.counts, self.owners)
 
     @cached_property
     def _prompts(self) -> PaddedGrid:
-        """Grid [P, L] of the prompts' tokens."""
-        return _grid(self.lengths, self.device)
+        """Grid [P, L] of the prompts' tokens, counted from the end of the common ones."""
+        return _grid(self.rests, self.device)
 
     @cached_property
     def _completions(self) -> PaddedGrid:
@@ -79,13 +96,27 @@ class SharedPromptPass:
         return torch.from_numpy(self.owners).to(self.device)
 
     @cached_property
+    def _visible_to_prompts(self) -> torch.Tensor | None:
+        """[1, 1, L, common + L] bool, what a prompt's tokens see; None: causal."""
+        longest = int(self.rests.max())
+        seen = torch.ones(longest, self.common + longest, dtype=torch.bool, device=self.device)
+        return seen.tril(self.common)[None, None] if self.common else None
+
+    @cached_property
     def _visible(self) -> torch.Tensor:
-        """[A, 1, T, L + T] bool, what a completion's tokens see of its prompt and of itself."""
-        count, columns, longest = len(self.counts), int(self.lengths.max()), int(self.counts.max())
-        of_prompt = torch.arange(columns) < torch.from_numpy(self.lengths[self.owners])[:, None, None]  # [A, 1, L]
+        """[A, 1, T, common + L + T] bool, what a completion's tokens see of its prompt and of itself."""
+        lengths = self.common + torch.from_numpy(self.rests)
+        count, columns, longest = len(self.counts), int(lengths.max()), int(self.counts.max())
+        of_prompt = torch.arange(columns) < lengths[torch.from_numpy(self.owners)][:, None, None]  # [A, 1, columns]
         of_completion = torch.ones(longest, longest, dtype=torch.bool).tril()
         parts = [of_prompt.expand(count, longest, columns), of_completion.expand(count, longest, longest)]
         return torch.cat(parts, dim=2)[:, None].to(self.device)
+
+
+def _by_token(attended: torch.Tensor, grid: PaddedGrid | None = None) -> torch.Tensor:
+    """What was attended in rows [R, Hq, Q, D] by token, [M, Hq, D]; None: rows without padding, in their order."""
+    flat = attended.transpose(1, 2).flatten(0, 1)
+    return flat if grid is None else flat[grid.back]
 
 
 def _grid(sizes: np.ndarray, device: torch.device) -> PaddedGrid:
@@ -159,19 +190,24 @@ def hidden_beside_prompts(
     used = np.flatnonzero(needed)
     counts, owner = needed[used], groups[used]
     lengths = np.fromiter(map(len, prompts), dtype=np.int64, count=len(prompts))
-    begins = lengths.sum() + counts.cumsum() - counts
+    common = common_beginning(prompts)
+    rests = lengths - common
+    begins = common + rests.sum() + counts.cumsum() - counts
     completion = np.repeat(np.arange(len(used)), counts)
     step = np.arange(len(completion)) - np.repeat(counts.cumsum() - counts, counts)
-    flat = np.concatenate([*prompts, tokens[used[completion], step]]).astype(np.int64)
-    place = np.concatenate([*map(np.arange, lengths), lengths[owner[completion]] + step])
+    own = [prompt[common:] for prompt in prompts]
+    flat = np.concatenate([prompts[0][:common], *own, tokens[used[completion], step]]).astype(np.int64)
+    places = [np.arange(common), *(common + np.arange(rest) for rest in rests), lengths[owner[completion]] + step]
+    place = np.concatenate(places)
 
     start_of = np.zeros(len(tokens), dtype=np.int64)
     start_of[used] = begins
-    before = np.where(positions == 0, lengths.cumsum()[groups[rows]] - 1, start_of[rows] + positions - 1)
+    ends = common + rests.cumsum()
+    before = np.where(positions == 0, ends[groups[rows]] - 1, start_of[rows] + positions - 1)
     sites, site_of = np.unique(before, return_inverse=True)
 
     device = model.device
-    reading = SharedPromptPass(lengths, counts, owner, device)
+    reading = SharedPromptPass(common, rests, counts, owner, device)
     with shared(model):
         output = model.get_decoder()(
             input_ids=torch.from_numpy(flat)[None].to(device),

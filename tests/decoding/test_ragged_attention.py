@@ -9,31 +9,33 @@ from recalign.decoding.attention_rule import AttentionRule
 RULE = AttentionRule(0.3)
 
 
-def parts(seed, ordered):
-    """Lengths of three prompts and of up to eight completions, and the prompt of each."""
+def parts(seed, ordered, common=0):
+    """What three prompts begin with, their rests, lengths of up to eight completions, and the prompt of each."""
     rng = np.random.default_rng(seed)
     completions = rng.integers(1, 20, int(rng.integers(0, 9)))
     owners = rng.integers(0, 3, len(completions))
-    return rng.integers(1, 30, 3), completions, np.sort(owners) if ordered else owners
+    return common, rng.integers(1, 30, 3), completions, np.sort(owners) if ordered else owners
 
 
-def tensors(prompts, completions, heads=(6, 2, 2), dtype=torch.float64):
-    torch.manual_seed(int(prompts.sum()))
-    count = int(prompts.sum() + completions.sum())
+def tensors(common, rests, completions, heads=(6, 2, 2), dtype=torch.float64):
+    torch.manual_seed(int(rests.sum()))
+    count = int(common + rests.sum() + completions.sum())
     return [torch.randn(each, count, 8, dtype=dtype, requires_grad=True) for each in heads]
 
 
-def plain(query, key, value, prompts, completions, owners):
+def plain(query, key, value, common, rests, completions, owners):
     """Attention by a mask over everything."""
-    count, ends = query.shape[1], prompts.cumsum()
+    count, ends = query.shape[1], common + rests.cumsum()
     seen = torch.zeros(count, count, dtype=torch.bool)
-    for end, length in zip(ends, prompts, strict=True):
+    seen[:common, :common] = torch.ones(common, common).tril().bool()
+    seen[common:, :common] = True
+    for end, length in zip(ends, rests, strict=True):
         seen[end - length : end, end - length : end] = torch.ones(length, length).tril().bool()
-    begun = int(prompts.sum())
+    begun = int(common + rests.sum())
     for length, owner in zip(completions, owners, strict=True):
         mine = slice(begun, begun + length)
         seen[mine, mine] = torch.ones(length, length).tril().bool()
-        seen[mine, ends[owner] - prompts[owner] : ends[owner]] = True
+        seen[mine, ends[owner] - rests[owner] : ends[owner]] = True
         begun += length
     repeat = len(query) // len(key)
     scores = query @ key.repeat_interleave(repeat, 0).transpose(1, 2) * RULE.scale
@@ -43,11 +45,12 @@ def plain(query, key, value, prompts, completions, owners):
 @pytest.mark.parametrize("piece", [1, 7, 64])
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("heads", [(6, 2, 2), (3, 3, 3), (4, 1, 1)])
-def test_outputs_and_gradients_are_those_of_a_mask(piece, ordered, heads, monkeypatch):
+@pytest.mark.parametrize("common", [0, 1, 11])
+def test_outputs_and_gradients_are_those_of_a_mask(piece, ordered, heads, common, monkeypatch):
     monkeypatch.setattr(ragged, "PIECE", piece)
     for seed in range(6):
-        layout = parts(seed, ordered)
-        given = tensors(*layout[:2], heads)
+        layout = parts(seed, ordered, common)
+        given = tensors(*layout[:3], heads)
         found = ragged.attend_spans(*given, RULE, ragged.spans_beside_prompts(*layout))
         wanted = plain(*given, *layout)
         torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-10)
@@ -59,21 +62,22 @@ def test_outputs_and_gradients_are_those_of_a_mask(piece, ordered, heads, monkey
 
 def test_short_completions_of_a_prompt_share_a_span_and_long_ones_are_cut(monkeypatch):
     monkeypatch.setattr(ragged, "PIECE", 10)
-    spans = ragged.spans_beside_prompts(
-        np.array([4, 12]), np.array([3, 3, 3, 3, 25, 2, 2]), np.array([0, 0, 0, 0, 1, 1, 0])
-    )
+    lengths = np.array([4, 12]), np.array([3, 3, 3, 3, 25, 2, 2]), np.array([0, 0, 0, 0, 1, 1, 0])
+    spans = ragged.spans_beside_prompts(5, *lengths)
     assert [(each.tokens.start, each.tokens.stop) for each in spans] == [
-        (0, 4), (4, 14), (14, 16),  # prompts
-        (16, 25), (25, 28), (28, 38), (38, 48), (48, 53), (53, 55), (55, 57),
+        (0, 5), (5, 9), (9, 19), (19, 21),  # the beginning, the rests of the prompts
+        (21, 30), (30, 33), (33, 43), (43, 53), (53, 58), (58, 60), (60, 62),
     ]  # fmt: skip
-    assert (spans[3].shared, spans[5].shared) == (slice(0, 4), slice(4, 16))
-    assert (spans[6].own, spans[6].bias.shape) == (slice(28, 48), (10, 20))
+    assert spans[1].seen == (slice(0, 9),) and spans[3].seen == (slice(0, 5), slice(9, 21))
+    assert spans[4].seen == (slice(0, 9), slice(21, 30)) and spans[7].seen == (slice(0, 5), slice(9, 21), slice(33, 53))
+    assert spans[7].bias.shape == (10, 20)
 
 
+@pytest.mark.parametrize("common", [0, 7])
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
-def test_a_pass_attends_alike_on_either_way(dtype, near, monkeypatch):
-    layout = parts(1, True)
-    given = tensors(*layout[:2], dtype=dtype)
+def test_a_pass_attends_alike_on_either_way(dtype, near, common, monkeypatch):
+    layout = parts(1, True, common)
+    given = tensors(*layout[:3], dtype=dtype)
     found, used, spans = [], [], shared_prompt.attend_spans
     monkeypatch.setattr(shared_prompt, "attend_spans", lambda *all_: used.append(1) or spans(*all_))
     for rows in ({"cpu"}, set()):
