@@ -126,7 +126,7 @@ def hidden_before(
         layout = (completions.prompts, completions.tokens, completions.groups, rows, positions)
         trees = prefix_trees(*layout)
         needed = tokens_needed(len(completions.tokens), rows, positions)
-        if sharing_is_cheaper(model, completions.prompts, needed, trees.input_ids.shape):
+        if sharing_is_cheaper(model, completions.prompts, needed, completions.groups, trees.input_ids.shape):
             return hidden_beside_prompts(model, *layout)
         hidden = _hidden_of_trees(model, trees)  # [B, S, H]
     else:

@@ -70,12 +70,8 @@ class SharedPromptPass:
                 torch.cat([begun[self._owner], each], dim=2)
                 for begun, each in zip((keys, values), mine[1:], strict=True)
             )
-            attended.append(rule.attend(mine[0], keys, values, self._visible))
-        grids = [*[None] * bool(self.common), self._prompts, self._completions]
-        by_token = (each.transpose(1, 2).flatten(0, 1) for each in attended)
-        return torch.cat(
-            [each if grid is None else each[grid.back] for each, grid in zip(by_token, grids, strict=False)]
-        )
+            attended.append(_by_token(rule.attend(mine[0], keys, values, self._visible), self._completions))
+        return torch.cat(attended)
 
     @cached_property
     def _spans(self) -> list[Span]:
@@ -128,6 +124,7 @@ def sharing_is_cheaper(
     model: PreTrainedModel,
     prompts: Sequence[np.ndarray],
     needed: np.ndarray,
+    groups: np.ndarray,
     trees: tuple[int, int],
 ) -> bool:
     """Compare the multiplications of shared prompts with those of prefix trees, which share beginnings too.
@@ -136,6 +133,7 @@ def sharing_is_cheaper(
         model: its width says what linear layers cost beside attention.
         prompts: [P] token ids.
         needed: [N] how many of each completion's tokens are encoded.
+        groups: [N] which prompt each completion answers.
         trees: rows and slots of the prefix trees.
 
     Returns:
@@ -145,9 +143,13 @@ def sharing_is_cheaper(
     length = np.fromiter(map(len, prompts), dtype=np.float64, count=len(prompts))
     rows, slots = trees
     tree = rows * slots * (linear + 2.0 * slots)
-    longest = float(needed.max(initial=0))
-    pairs = (length**2).sum() + (needed > 0).sum() * longest * (length.max() + longest)
-    shared_prompts = (length.sum() + needed.sum()) * linear + 2.0 * pairs
+    if model.device.type in shared_attention.ROW_BY_ROW:  # nothing is padded
+        pairs = (length**2).sum() + (needed * (length[groups] + needed)).sum()
+    else:
+        longest = float(needed.max(initial=0))
+        pairs = (length**2).sum() + (needed > 0).sum() * longest * (length.max() + longest)
+    once = length.sum() - (len(prompts) - 1) * common_beginning(prompts)
+    shared_prompts = (once + needed.sum()) * linear + 2.0 * pairs
     return bool(tree > CLEARLY * shared_prompts) and takes_shared_prompts(model)
 
 

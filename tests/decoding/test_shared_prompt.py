@@ -142,4 +142,4 @@ def test_a_model_that_takes_no_shared_attention_encodes_no_shared_prompts(monkey
     sampled, rows, positions = long_completions(True)
     needed = tokens_needed(len(sampled), rows, positions)
     assert not takes_shared_prompts(model)
-    assert not sharing_is_cheaper(model, sampled.prompts, needed, (1, 3220))
+    assert not sharing_is_cheaper(model, sampled.prompts, needed, sampled.groups, (1, 3220))

@@ -104,7 +104,7 @@ def test_a_model_is_trained_on_the_embeddings_of_the_backbone_shown(tmp_path, mo
     options = {"backbone": "genre-popularity", "backbone_params": {"width": 4}, "training": training}
     try:
         train_supervised(dataset, tmp_path / "out", SftOptions(**options))
-        policy = load_policy(str(tmp_path / "out"), dataset)
+        policy = load_policy(str(tmp_path / "out"), dataset, trainable=True)
     finally:
         sys.modules.pop("shown_backbone", None)
     assert policy.settings["backbone"] == {"name": "genre-popularity", "params": {"width": 4}}
