@@ -68,8 +68,8 @@ def test_sft_shows_a_panel_in_which_nothing_is_lost_and_leaves_the_terminal_clea
     assert text.count("╭─ sft (chatty) ") == text.count("╰─") == 1  # the last state stays, and nothing of those before
     for word in ("update 30 of 30", "100%", "valid loss", "best ", "rows/s", "a step:", "lists after update 30", "✓"):
         assert word in text
-    after = " ".join(text[text.index("╰") :].split())
-    assert "A step: " in after and "30 updates, best validation loss" in after
+    after = "".join(text[text.index("╰") :].split())  # a long path breaks lines anywhere
+    assert "Astep:" in after and "30updates,bestvalidationloss" in after
     assert "30/30" not in text  # no bar besides
     assert not terminal.screen.cursor.hidden
 
