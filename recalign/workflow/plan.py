@@ -54,9 +54,10 @@ class RecipeStep:
 
 @dataclass
 class _Family:
-    """All expansions of one [[step]]: its axes (name -> labels) and its steps by their place on them."""
+    """Expansions of one [[step]]: its axes (name -> labels), its steps by their place on them, the sweeps it states."""
 
     axes: dict[str, list[str]] = field(default_factory=dict)
+    sweeps: dict[str, Any] = field(default_factory=dict)
     steps: dict[tuple[str, ...], RecipeStep] = field(default_factory=dict)
 
     def at(self, place: Mapping[str, str]) -> RecipeStep:
@@ -107,11 +108,12 @@ class _Planner:
         stated = {dashed(key): value for key, value in table.items() if key not in {"name", "command", "matrix"}}
         for key in stated:
             signature.check_key(key, where)
-        own = _axes(table.get("matrix", {}), signature, stated, where)
+        sweeps = self._sweeps(table.get("matrix", {}), where)
+        own = _axes(sweeps, signature, stated, where)
         options = _merged(self._defaults_for(signature), stated, where)
         axes = self._inherited_axes(options, own, signature, where)
         axes |= {axis: list(places) for axis, places in own.items()}
-        family = _Family(axes)
+        family = _Family(axes, sweeps)
         for labels in itertools.product(*axes.values()):
             place = dict(zip(axes, labels, strict=True))
             here = options
@@ -119,6 +121,22 @@ class _Planner:
                 here = _merged(here, places[place[axis]], where)
             family.steps[labels] = self._resolve(table["name"], signature, place, here)
         return family
+
+    def _sweeps(self, matrix: Any, where: str) -> dict[str, Any]:
+        """`matrix` with `axis = "@step"` replaced by the sweep of that name which the earlier step states."""
+        matrix = _table_of_lists(matrix, where)
+        sweeps = {axis if axis == PARAMS else dashed(axis): values for axis, values in matrix.items()}
+        for axis, values in sweeps.items():
+            match = REFERENCE.fullmatch(values) if isinstance(values, str) else None
+            if match:
+                stated = self._family(match["step"], f"{where}, matrix.{axis}").sweeps
+                if values != f"@{match['step']}" or axis not in stated:
+                    raise UserError(
+                        f"{where}: matrix.{axis} = {values!r}: step '{match['step']}' states no such sweep.",
+                        did_you_mean(axis, set(stated) - {PARAMS}),
+                    )
+                sweeps[axis] = stated[axis]
+        return sweeps
 
     def _defaults_for(self, signature: CommandSignature) -> dict[str, Any]:
         shared = {dashed(key): value for key, value in self.defaults.items() if not isinstance(value, dict)}
@@ -251,14 +269,18 @@ def _with_source(parsed: dict[str, Any], where: str) -> dict[str, Any]:
     return {**parsed, "source": source, "path": path}
 
 
-def _axes(matrix: Any, signature: CommandSignature, stated: Mapping[str, Any], where: str) -> _Axes:
-    """Read `matrix`: values of an option (or of a parameter, under params), or tables of options that have a name."""
+def _table_of_lists(matrix: Any, where: str) -> dict[str, Any]:
     if not isinstance(matrix, dict) or not isinstance(matrix.get(PARAMS, {}), dict):
         raise UserError(f"{where}: matrix = {matrix!r} is no table of lists.", "Write it as matrix.seed = [0, 1].")
+    return matrix
+
+
+def _axes(matrix: dict[str, Any], signature: CommandSignature, stated: Mapping[str, Any], where: str) -> _Axes:
+    """Read `matrix`: values of an option (or of a parameter, under params), or tables of options that have a name."""
     axes: _Axes = {}
     for axis, values in matrix.items():
         if axis != PARAMS:
-            axes[dashed(axis)] = _places(dashed(axis), values, lambda axis, value: {axis: value}, where)
+            axes[axis] = _places(axis, values, lambda axis, value: {axis: value}, where)
     for axis, values in matrix.get(PARAMS, {}).items():
         axes[axis] = _places(axis, values, lambda axis, value: {PARAMS: {axis: value}}, where)
     for axis, places in axes.items():

@@ -132,7 +132,7 @@ def override(document: dict[str, Any], assignment: str) -> None:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 raise UserError(f"--set {assignment!r}: '{part}' is no table.", f"Set it as {path[0]}.{part}=...")
-        _put(table, key, value, in_matrix="matrix" in path)
+        _put(tables, table, key, value, in_matrix="matrix" in path)
         return
     stated = [hit for table in tables.values() for hit in _tables_below(table)]
     hits = [(table, in_matrix, name) for table, in_matrix in stated for name in table if dashed(name) == dashed(key)]
@@ -143,7 +143,7 @@ def override(document: dict[str, Any], assignment: str) -> None:
             f"{did_you_mean(key, names - {'name', 'command'})} A new option is set as STEP.{key}=...",
         )
     for table, in_matrix, name in hits:
-        _put(table, name, value, in_matrix=in_matrix)
+        _put(tables, table, name, value, in_matrix=in_matrix)
 
 
 def _value(text: str) -> Any:
@@ -163,19 +163,31 @@ def _tables_below(table: dict[str, Any], in_matrix: bool = False) -> list[tuple[
     return found
 
 
-def _put(table: dict[str, Any], key: str, value: Any, *, in_matrix: bool) -> None:
+def _put(tables: dict[str, Any], table: dict[str, Any], key: str, value: Any, *, in_matrix: bool) -> None:
     """State a value; of a sweep over named places, keep those that the value names."""
     if not in_matrix:
         table[key] = value
         return
     values = value if isinstance(value, list) else [value]
-    places = {place["name"]: place for place in table.get(key, []) if isinstance(place, dict) and "name" in place}
+    places = {
+        place["name"]: place for place in _swept(tables, table, key) if isinstance(place, dict) and "name" in place
+    }
     if places and not any(isinstance(each, dict) for each in values):
         unknown = next((each for each in values if str(each) not in places), None)
         if unknown is not None:
             raise UserError(f"--set {key}={unknown}: the sweep has no such place.", did_you_mean(str(unknown), places))
         values = [places[str(each)] for each in values]
     table[key] = values
+
+
+def _swept(tables: dict[str, Any], table: dict[str, Any], axis: str) -> Any:
+    """The values of a sweep; where it refers to an earlier step's, those."""
+    values = table.get(axis, [])
+    for _ in tables:
+        if isinstance(values, str):
+            matrix = tables.get(values.removeprefix("@"), {}).get("matrix")
+            values = matrix.get(axis, []) if isinstance(matrix, dict) else []
+    return values
 
 
 def dashed(key: str) -> str:
