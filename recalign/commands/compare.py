@@ -31,7 +31,9 @@ RunsArgument = Annotated[
 GroupOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--group", help="Aggregate runs into one row: seeds are averaged, folds joined.", metavar="NAME=RUN,RUN,..."
+        "--group",
+        help="Aggregate runs into one row: seeds are averaged, folds and splits by other seeds joined.",
+        metavar="NAME=RUN,RUN,...",
     ),
 ]
 ReferenceOption = Annotated[

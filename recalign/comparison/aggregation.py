@@ -1,4 +1,8 @@
-"""Aggregate runs into systems: seeds are averaged, folds joined, and what does not fit together is refused."""
+"""Aggregate runs into systems: what answers the same rows is averaged, other folds and splits are joined.
+
+A user may be tested in several splits. Intervals resample users with all their rows and tests are over each user's
+mean difference (`evaluation.significance`), so nobody counts as two.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class System:
 
     Args:
         name: as shown.
-        frame: per-user values: data, row, user_id and metrics; seeds averaged, folds one below the other, sorted.
+        frame: per-user values: data, row, user_id and metrics; seeds averaged, folds and splits stacked, sorted.
         summary: mean and interval of each metric.
         runs: the runs that were aggregated.
         baseline: whether it is a simple baseline.
@@ -73,12 +77,11 @@ def metrics_of(groups: Mapping[str, Sequence[Evaluation]], wanted: Sequence[str]
 
 
 def aggregate(name: str, runs: Sequence[Evaluation], metrics: Sequence[str], seed: int) -> System:
-    """Average the seeds and join the folds of one group."""
+    """Average the seeds and join the folds and splits of one group."""
     first = runs[0]
     for run in runs[1:]:
         _check_same_family(first, run)
     frame = _average([run.frame for run in runs], metrics)
-    _check_tested_once(name, frame)
     for run in runs:
         rows = frame.filter(frame["data"] == run.measured_hash).height
         if run.frame.height != rows:
@@ -123,14 +126,14 @@ def _average(frames: Sequence[pl.DataFrame], metrics: Sequence[str]) -> pl.DataF
 
 
 def _check_same_family(first: Evaluation, other: Evaluation) -> None:
-    """Refuse to aggregate runs of different splits, or of datasets that are not folds of one."""
-    hint = "A group aggregates folds of one dataset and seeds of one configuration."
+    """Refuse to aggregate runs of test and valid, or of datasets that differ in more than a fold or what was drawn."""
+    hint = "A group aggregates seeds of one configuration, and folds or seeds of one `recalign prepare`."
     if first.results["split"] != other.results["split"]:
         raise UserError(
             f"{first.folder} is on the split '{first.results['split']}', {other.folder} on '{other.results['split']}'.",
             hint,
         )
-    one, two = ({**run.results["data"]["options"], "fold": None} for run in (first, other))
+    one, two = ({**run.results["data"]["options"], "fold": None, "seed": None} for run in (first, other))
     differing = [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
     if first.data_hash != other.data_hash and differing:
         key = differing[0]
@@ -138,17 +141,6 @@ def _check_same_family(first: Evaluation, other: Evaluation) -> None:
             f"{first.folder} and {other.folder} are on different datasets ({key}: {one.get(key)!r} and "
             f"{two.get(key)!r}).",
             hint,
-        )
-
-
-def _check_tested_once(name: str, frame: pl.DataFrame) -> None:
-    """Refuse to aggregate folds that test a user twice: the paired tests would count them twice."""
-    folds = frame.select("data", "user_id").unique()
-    twice = folds.filter(folds["user_id"].is_duplicated())
-    if twice.height:
-        raise UserError(
-            f"The runs of '{name}' test user '{twice['user_id'].sort()[0]}' in more than one fold.",
-            "Aggregate folds of one `prepare --split user --folds N`, which test every user once.",
         )
 
 
