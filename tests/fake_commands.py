@@ -35,7 +35,7 @@ def prepare(
     source: Annotated[str, typer.Argument()] = "synthetic",
     path: Annotated[Path | None, typer.Argument()] = None,
     *,
-    fold: Annotated[int, typer.Option(min=1)] = 1,
+    fold: Annotated[int | None, typer.Option(min=1)] = None,
     identifier: Annotated[Literal["title", "atomic"], typer.Option()] = "title",
     drop_invalid: Annotated[bool, typer.Option("--drop-invalid")] = False,
     param: ParamOption = None,

@@ -105,8 +105,7 @@ def prepare_dataset(
     """
     plugin: Source = registry.create("source", source, params or {})  # type: ignore[assignment]
     path = _checked_path(plugin, path)
-    with _reading(plugin, path, "suggestions"):
-        settings = resolve(options or {}, plugin.suggestions(path))
+    settings = settle(plugin, path, options or {})
     recorded = {
         "source": source,
         "path": str(path) if path else None,
@@ -130,6 +129,12 @@ def prepare_dataset(
     if reused:
         console.say(f"{out} holds this dataset already; nothing to do (--overwrite prepares it again).")
     return {**results, "path": str(out), "reused": reused}
+
+
+def settle(plugin: Source, path: Path | None, options: Mapping[str, Any]) -> PrepareOptions:
+    """Fill in what the source suggests and what follows; arguments and errors as in `prepare_dataset`."""
+    with _reading(plugin, path, "suggestions"):
+        return resolve(options, plugin.suggestions(path))
 
 
 def ensure_default_dataset(seed: int = 0) -> Path:

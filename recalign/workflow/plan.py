@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from recalign.errors import UserError, did_you_mean
 from recalign.params import parse_assignments
 from recalign.plugins.kinds import KINDS
+from recalign.workflow.foresight import Made, foresee
 from recalign.workflow.recipe import NAME, Recipe, dashed
 from recalign.workflow.signatures import PARAMS, CommandSignature, signature_of
 from recalign.workspace import content_hash, file_hash
@@ -90,6 +92,7 @@ class _Planner:
         self.families: dict[str, _Family] = {}
         self._hashes: dict[Path, str] = {}
         self._checked: set[tuple[str, ...]] = set()
+        self._made: dict[Path, Made] = {}
 
     def check_defaults(self, commands: set[str]) -> None:
         for key, value in self.defaults.items():
@@ -173,6 +176,10 @@ class _Planner:
         arguments = [*signature.arguments(resolved, where), "--out", str(out)]
         parsed = _with_source(signature.parse(arguments, where), where)
         self._check_plugins(parsed, where)
+        with _blamed(where):
+            made = foresee(signature.name, parsed, self._made)
+        if made is not None:
+            self._made[out] = made
         asked = {
             "command": signature.name,
             "options": options,
@@ -249,11 +256,18 @@ class _Planner:
             for kind in KINDS.values()
         ]
         for plugin in [each for each in named if each[1] and each not in self._checked]:
-            try:
+            with _blamed(where):
                 _check_plugin(*plugin)
-            except UserError as error:
-                raise UserError(f"{where}: {error.what}", error.hint) from None
             self._checked.add(plugin)
+
+
+@contextmanager
+def _blamed(where: str) -> Iterator[None]:
+    """Errors name the step."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error.what}", error.hint) from None
 
 
 def _with_source(parsed: dict[str, Any], where: str) -> dict[str, Any]:
@@ -262,10 +276,8 @@ def _with_source(parsed: dict[str, Any], where: str) -> dict[str, Any]:
 
     if not parsed.get("source"):
         return parsed
-    try:
+    with _blamed(where):
         source, path = named_source(parsed["source"], parsed["path"])
-    except UserError as error:
-        raise UserError(f"{where}: {error.what}", error.hint) from None
     return {**parsed, "source": source, "path": path}
 
 

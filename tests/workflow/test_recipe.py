@@ -120,8 +120,9 @@ class TestChain:
 
     def test_a_changed_input_file_changes_the_keys(self):
         Path("raw").mkdir()
-        before = by_id(CHAIN)
         Path("raw/a.inter").write_text("x")
+        before = by_id(CHAIN)
+        Path("raw/a.inter").write_text("y")
         assert all(before[name].key != step.key for name, step in by_id(CHAIN).items())
 
     def test_keys_do_not_depend_on_where_outputs_go(self):
