@@ -58,13 +58,16 @@ def _reader(chunk: pa.Array) -> Callable[[int], Any]:
     import pyarrow as pa
 
     kind = chunk.type
-    if not chunk.null_count and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        ends, values = chunk.offsets.to_numpy(), chunk.values.to_numpy(zero_copy_only=False)
+    plain = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if plain and not chunk.null_count and not chunk.values.null_count:  # a null among integers makes floats of all
+        ends, values = chunk.offsets.to_numpy(), _read_only(chunk.values)
         return lambda place: values[ends[place] : ends[place + 1]]
-    if pa.types.is_nested(kind):
-        return lambda place: _listed(chunk[place])
+    if isinstance(chunk[0], pa.ListScalar) and not pa.types.is_map(kind):
+        return lambda place: _read_only(chunk[place].values) if chunk[place].is_valid else None
     return lambda place: chunk[place].as_py()
 
 
-def _listed(value: pa.Scalar) -> Any:
-    return value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
+def _read_only(values: pa.Array) -> np.ndarray:
+    found = values.to_numpy(zero_copy_only=False)
+    found.flags.writeable = False
+    return found

@@ -79,15 +79,15 @@ def attend_pieces(pieces: Sequence[Piece], query: torch.Tensor, held: Block, rul
     Args:
         pieces: of all M tokens.
         query: [Hq, M, D], Hq a multiple of H.
-        held: keys and values [R, H, L, D].
+        held: keys [R, H, L, D] and values [R, H, L, D'].
         rule: scales and caps the scores.
 
     Returns:
-        [M, Hq, D].
+        [M, Hq, D'].
     """
     keys, values = held
     (heads, size), repeat = keys.shape[1::2], query.shape[0] // keys.shape[1]
-    out = query.new_empty(query.shape[1], query.shape[0], size)
+    out = query.new_empty(query.shape[1], query.shape[0], values.shape[3])
     for piece in pieces:
         count, end = piece.bias.shape[0], piece.begun + piece.bias.shape[1]
         tokens = slice(piece.start, piece.start + count)
@@ -96,7 +96,7 @@ def attend_pieces(pieces: Sequence[Piece], query: torch.Tensor, held: Block, rul
         scores = rule.capped(scores)
         scores.view(heads, repeat, count, end)[..., piece.begun :].add_(piece.bias)
         mixed = torch.bmm(rule.weights(scores, heads).to(values.dtype), values[piece.row, :, :end])
-        out[tokens] = mixed.view(heads * repeat, count, size).transpose(0, 1)
+        out[tokens] = mixed.view(heads * repeat, count, -1).transpose(0, 1)
     return out
 
 

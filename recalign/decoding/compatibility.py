@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from recalign import console
+from recalign.decoding.positions import steady_positions
 from recalign.decoding.prompt_cache import Cost, PromptCache, SharedPromptCache
 from recalign.decoding.shared_attention import NAME, shared
 from recalign.decoding.uncached import UncachedPrompts
@@ -21,17 +23,30 @@ UNSUPPORTED = (NotImplementedError, TypeError, ValueError, KeyError, IndexError,
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 """transformers' kinds of layers in which a token sees the tokens that a mask says, and no others."""
 KEEPS_STATES = "some of its layers are recurrent or convolutions"
+BY_PLACE = "it scales tokens by their place in a pass, whatever their position"
+"""Llama 4's layers without positions, beyond 8,192 tokens."""
+LOOKS_BACK = "it looks back {} tokens only (sliding window)"
+RESCALES = "it scales positions by the longest sequence of a pass, beyond {} tokens"
 LENGTHS = (7, 4)  # of the prompts that are tried
 REACH = 11  # tokens of the longest of them with what continues it
 
 
 def obstacle_to_sharing(model: PreTrainedModel) -> str:
     """Say why a model cannot share prompts between their continuations, or "" where it can."""
-    window = attention_window(model)
-    if window is not None and window < REACH:
-        return looks_back(window)
+    return _known_obstacle(model) or _found_obstacle(model)
+
+
+def _known_obstacle(model: PreTrainedModel) -> str:
+    """What few tokens would not show, or would not show in words."""
     if keeps_states(model):
         return KEEPS_STATES
+    if getattr(model.config.get_text_config(), "attn_temperature_tuning", False):
+        return BY_PLACE
+    limit = sharing_limit(model)
+    return limit.reason if limit is not None and limit.tokens < REACH else ""
+
+
+def _found_obstacle(model: PreTrainedModel) -> str:
     training = model.training
     model.eval()
     try:
@@ -68,26 +83,39 @@ def computes_in_half(model: PreTrainedModel) -> bool:
     return mixed or any(parameter.dtype not in TOLERANCE for parameter in model.parameters())
 
 
-def attention_window(model: PreTrainedModel) -> int | None:
+@dataclass(frozen=True)
+class Limit:
+    """How many tokens a sequence may have for shared passes to compute what a pass of its own does, and why no more."""
+
+    tokens: int
+    reason: str
+
+
+def sharing_limit(model: PreTrainedModel) -> Limit | None:
+    """Return up to what length sequences share prompts; None: however long they are."""
+    limits = [
+        Limit(tokens, why.format(tokens))
+        for tokens, why in ((_window(model), LOOKS_BACK), (steady_positions(model), RESCALES))
+        if tokens is not None
+    ]
+    return min(limits, key=lambda limit: limit.tokens, default=None)
+
+
+def beyond_limit(model: PreTrainedModel, reach: int) -> bool:
+    """Whether sequences of `reach` tokens are too long to share prompts; if so, users are told."""
+    limit = sharing_limit(model)
+    if limit is None or reach <= limit.tokens:
+        return False
+    tell(model, limit.reason)
+    return True
+
+
+def _window(model: PreTrainedModel) -> int | None:
     """How many tokens back some layer sees at most, its own included (sliding window or chunks); None: all of them."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
     spans = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return min((int(span) for span in spans if span), default=None) if kinds != {"full_attention"} else None
-
-
-def beyond_window(model: PreTrainedModel, reach: int) -> bool:
-    """Whether sequences of `reach` tokens see less than all that stands before; if so, users are told."""
-    window = attention_window(model)
-    if window is None or reach <= window:
-        return False
-    tell(model, looks_back(window))
-    return True
-
-
-def looks_back(window: int) -> str:
-    """Why a model with a window cannot share prompts."""
-    return f"it looks back {window} tokens only (sliding window)"
 
 
 def keeps_states(model: PreTrainedModel) -> bool:

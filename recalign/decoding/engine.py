@@ -16,7 +16,7 @@ from recalign.data.catalogue import Catalogue
 from recalign.data.dataset import Row
 from recalign.decoding.beam_search import BeamSearch
 from recalign.decoding.beam_thresholds import Thresholds, ThresholdSearch
-from recalign.decoding.compatibility import beyond_window, obstacle_to_sharing, tell
+from recalign.decoding.compatibility import beyond_limit, obstacle_to_sharing, tell
 from recalign.decoding.constraint import Decisions, ListConstraint
 from recalign.decoding.exact_search import ExactSearch
 from recalign.decoding.hidden_states import follow, last_hidden_states, takes_tree_mask
@@ -378,7 +378,7 @@ class PolicyEngine:
 
     def shares(self, reach: int) -> bool:
         """Whether sequences of so many tokens share their prompts in the cache."""
-        return not self.obstacle and not beyond_window(self.policy.model, reach)
+        return not self.obstacle and not beyond_limit(self.policy.model, reach)
 
     def cache_reaching(self, reach: int) -> PromptCache:
         """Return an empty cache for sequences of up to `reach` tokens, of the kind that the model takes."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from recalign.decoding.compatibility import (
     KEEPS_STATES,
     UNSUPPORTED,
-    beyond_window,
+    beyond_limit,
     computes_in_half,
     keeps_states,
     reason,
@@ -122,7 +122,7 @@ def hidden_before(
     Returns:
         Hidden states [D, H] of the sites, and the site [E] of each token.
     """
-    if tree_mask and not beyond_window(model, completions.reach):
+    if tree_mask and not beyond_limit(model, completions.reach):
         layout = (completions.prompts, completions.tokens, completions.groups, rows, positions)
         trees = prefix_trees(*layout)
         needed = tokens_needed(len(completions.tokens), rows, positions)
@@ -141,7 +141,7 @@ def _hidden_of_trees(model: PreTrainedModel, trees: PrefixTrees) -> torch.Tensor
     mask = torch.zeros(trees.visible.shape, dtype=model.dtype, device=device)
     mask.masked_fill_(~trees.visible.to(device), torch.finfo(model.dtype).min)
     with own(model):
-        output = model.get_decoder()(
+        output = _decoder(model)(
             input_ids=trees.input_ids.to(device),
             attention_mask=mask[:, None],
             position_ids=trees.position_ids.to(device),
@@ -155,10 +155,16 @@ def _hidden_of_rows(model: PreTrainedModel, trees: PrefixTrees) -> torch.Tensor:
     device = model.device
     present = trees.visible.diagonal(dim1=1, dim2=2)
     with own(model):
-        output = model.get_decoder()(
+        output = _decoder(model)(
             input_ids=trees.input_ids.to(device), attention_mask=present.long().to(device), use_cache=False
         )
     return output.last_hidden_state
+
+
+def _decoder(model: PreTrainedModel) -> torch.nn.Module:
+    """Return a model without its head; Llama 4 says that it is its own."""
+    decoder: torch.nn.Module = model.get_decoder()
+    return model.get_submodule("model") if decoder is model else decoder
 
 
 def _one_per_row(completions: PromptedCompletions, rows: np.ndarray, positions: np.ndarray) -> PrefixTrees:
@@ -207,11 +213,11 @@ def obstacle_to_tree_mask(model: PreTrainedModel) -> str:
     trees = prefix_trees(*layout)
     with torch.no_grad():
         hidden, site_of = hidden_before(model, completions, rows, positions, tree_mask=False)
-        separate = hidden[site_of].float()
         try:
             in_trees = _hidden_of_trees(model, trees).flatten(0, 1)[trees.sites.to(model.device)]
         except UNSUPPORTED as error:
             return reason("a mask of what each token sees", error)
+    separate = hidden[site_of].float()
     found = in_trees[trees.site_of.to(model.device)].float()
     apart = (found - separate).norm(dim=1) / separate.norm(dim=1).clamp_min(1e-6)  # [12]; logits may be any size
     same = bool((apart <= (HALF_APART if computes_in_half(model) else 1e-3)).all())

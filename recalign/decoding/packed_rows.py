@@ -63,8 +63,8 @@ def gains_by_packing(model: torch.nn.Module) -> bool:
 
 
 def _dropped(module: torch.nn.Module) -> bool:
-    """Whether a module drops some of what it computes: a layer of dropout, or an attention that does so itself."""
+    """Whether a module drops or jitters some of what it computes: a layer of dropout, or one that does so itself."""
     if isinstance(module, torch.nn.modules.dropout._DropoutNd):
         return module.p > 0
-    share = getattr(module, "attention_dropout", 0.0)
-    return isinstance(share, float) and share > 0
+    shares = [value for name, value in vars(module).items() if "drop" in name or "jitter" in name]
+    return any(isinstance(share, float) and share > 0 for share in shares)

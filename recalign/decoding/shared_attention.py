@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -294,28 +295,32 @@ def shared_attention(
     Raises:
         Stored: the pass has what it wants.
     """
-    reading = _layer_handed.shared_pass if shared_pass is None else shared_pass
+    reading = _HANDED.get() if shared_pass is None else shared_pass
     rule = AttentionRule(scaling, softcap, s_aux)
     return reading.attend(int(module.layer_idx), query[0], key[0], value[0], rule)[None], None
 
 
-_layer_handed = threading.local()
+_HANDED: ContextVar[AttentionPass | None] = ContextVar("shared_pass", default=None)
 """`shared_pass` of the decoder layer that is run: StableLM's hand nothing on to their attention."""
 _NOTING: WeakSet[PreTrainedModel] = WeakSet()
 """Models whose layers note it."""
 
 
 def _note_pass(model: PreTrainedModel) -> None:
-    """Let a model's layers note which pass they are handed, when they are computed again for gradients too."""
+    """Let a model's layers note which pass they are handed; a layer that is computed again finds it in its context."""
 
-    def note(_: torch.nn.Module, __: object, arguments: dict[str, object]) -> None:
-        _layer_handed.shared_pass = arguments.get("shared_pass")
+    def note(_: torch.nn.Module, __: object, arguments: dict[str, Any]) -> None:
+        _HANDED.set(arguments.get("shared_pass"))
+
+    def forget(*_: object) -> None:
+        _HANDED.set(None)
 
     if model not in _NOTING:
         _NOTING.add(model)
         for layer in model.modules():
             if isinstance(layer, GradientCheckpointingLayer):
                 layer.register_forward_pre_hook(note, with_kwargs=True)
+                layer.register_forward_hook(forget, always_call=True)
 
 
 AttentionInterface.register(NAME, shared_attention)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from recalign.decoding.positions import steady_positions
 from recalign.decoding.prompt_cache import Cost, PromptCache
 from recalign.decoding.scoring import selects_logits
 from recalign.decoding.shared_attention import own
@@ -20,6 +21,7 @@ class UncachedPrompts(PromptCache):
         self.model, self.cost = model, cost
         self.token_budget = token_budget
         self.selects = selects_logits(model)
+        self.steady = steady_positions(model)
 
     def begin(self, prompts: Sequence[np.ndarray], segments: int = 1, *, branching: bool = False) -> torch.Tensor:
         """Encode the prompts as a padded batch."""
@@ -64,9 +66,22 @@ class UncachedPrompts(PromptCache):
 
     def _forward(self, inputs: list[np.ndarray]) -> torch.Tensor:
         longest = max(map(len, inputs))
+        if self.steady is not None and longest > self.steady:
+            return self._by_length(inputs)
         batch = max(1, self.token_budget // longest)
         logits = [self._padded(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
         return torch.cat(logits)
+
+    def _by_length(self, inputs: list[np.ndarray]) -> torch.Tensor:
+        """Encode sequences whose positions depend on the longest of a batch: with those of equal length alone."""
+        lengths = np.array([len(tokens) for tokens in inputs])
+        parts, order = [], []
+        for length in np.unique(lengths):
+            members = np.flatnonzero(lengths == length)
+            order.append(members)
+            for some in np.array_split(members, -(-len(members) // max(1, self.token_budget // int(length)))):
+                parts.append(self._padded([inputs[member] for member in some]))
+        return torch.cat(parts)[torch.from_numpy(np.concatenate(order).argsort()).to(self.model.device)]
 
     def _padded(self, inputs: list[np.ndarray]) -> torch.Tensor:
         lengths = torch.tensor([len(tokens) for tokens in inputs])

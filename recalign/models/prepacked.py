@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,18 +28,22 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Layouts:
-    """Laid-out weights that outlast a call; they are made anew where weights were changed, if autograd can see it."""
+    """Laid-out weights that outlast a call; they are made anew where weights were changed.
+
+    Autograd counts changes but for those through `weight.data`, by which adapters are merged and averages of weights
+    taken: these a sample of the numbers tells.
+    """
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[torch.nn.Linear, tuple[tuple[int, int], Product]] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[torch.nn.Linear, tuple[tuple[Any, ...], LaidOut]] = WeakKeyDictionary()
 
-    def product(self, layer: torch.nn.Linear) -> Product:
-        """Return what a layer computes."""
-        now = layer.weight.data_ptr(), layer.weight._version
+    def of(self, layer: torch.nn.Linear) -> LaidOut:
+        """Return the layout of a layer's weights."""
+        now = *_version(layer.weight), *_sample(layer.weight)
         kept = self._kept.get(layer)
         if kept is None or kept[0] != now:
             # what is detached shares the memory: no other weights can come to lie there
-            kept = self._kept[layer] = now, _product(layer.weight.detach(), layer.bias)
+            kept = self._kept[layer] = now, LaidOut(layer.weight.detach())
         return kept[1]
 
 
@@ -57,8 +61,8 @@ def prepacked(model: torch.nn.Module, layouts: Layouts | None = None) -> Iterato
     kept = layouts if is_frozen(model) else None
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            product = _product(layer.weight, layer.bias) if kept is None else kept.product(layer)
-            stack.enter_context(replaced_forward(layer, product))
+            laid_out = LaidOut(layer.weight) if kept is None else kept.of(layer)
+            stack.enter_context(replaced_forward(layer, partial(laid_out.product, bias=layer.bias)))
         yield
 
 
@@ -104,9 +108,9 @@ class FrozenProduct:
 
     def __init__(self, layer: torch.nn.Linear) -> None:
         self.layer = layer
-        self._forward: Product | None = None
-        self._backward: Product | None = None
-        self._laid_out: tuple[int, int] | None = None
+        self._forward: LaidOut | None = None
+        self._backward: LaidOut | None = None
+        self._made_of: tuple[int, int] | None = None
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return x W^T + b, with a gradient for the input."""
@@ -118,9 +122,9 @@ class FrozenProduct:
         """Whether the layer is frozen; layouts of weights that were changed meanwhile are forgotten."""
         if not is_frozen(self.layer) or torch.is_autocast_enabled("cpu"):
             return False
-        now = self.layer.weight.data_ptr(), self.layer.weight._version
-        if self._laid_out != now:
-            self._laid_out, self._forward, self._backward = now, None, None
+        now = _version(self.layer.weight)
+        if self._made_of != now:
+            self._made_of, self._forward, self._backward = now, None, None
         return True
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -128,16 +132,16 @@ class FrozenProduct:
         if self._is_little(inputs):
             return F.linear(inputs, self.layer.weight, self.layer.bias)
         if self._forward is None:
-            self._forward = _product(self.layer.weight, self.layer.bias)
-        return self._forward(inputs)
+            self._forward = LaidOut(self.layer.weight)
+        return self._forward.product(inputs, self.layer.bias)
 
     def backward(self, gradient: torch.Tensor) -> torch.Tensor:
         """Return the gradient of the input: g W."""
         if self._is_little(gradient):
             return gradient @ self.layer.weight
         if self._backward is None:
-            self._backward = _product(self.layer.weight.detach().t(), None)
-        return self._backward(gradient)
+            self._backward = LaidOut(self.layer.weight.detach().t())
+        return self._backward.product(gradient)
 
     def _is_little(self, rows: torch.Tensor) -> bool:
         """Whether a product of such rows is not worth a layout of the weights."""
@@ -172,19 +176,35 @@ def is_frozen(module: torch.nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
-    """What a linear layer computes; its weights are laid out when they are first multiplied."""
-    ready: torch.Tensor | None = None
+class LaidOut:
+    """Weights [out, in] that are laid out when they are first multiplied."""
 
-    def product(inputs: torch.Tensor) -> torch.Tensor:
-        nonlocal ready
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+        self._ready: torch.Tensor | None = None
+
+    def __deepcopy__(self, _: object) -> LaidOut:
+        """Layouts cannot be copied; what holds one sees that a copy's weights are others."""
+        return self
+
+    def product(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """Return x W^T + b."""
         if torch.is_autocast_enabled("cpu"):
-            return F.linear(inputs, weight, bias)
-        if ready is None:
-            ready = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS)
-        return torch.ops.mkldnn._linear_pointwise(inputs, ready, bias, "none", [], "")
+            return F.linear(inputs, self.weight, bias)
+        if self._ready is None:
+            self._ready = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), ROWS)
+        return torch.ops.mkldnn._linear_pointwise(inputs, self._ready, bias, "none", [], "")  # type: ignore[no-any-return]
 
-    return product
+
+def _version(weight: torch.Tensor) -> tuple[int, int]:
+    """Where a weight lies, and how often autograd saw it change."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def _sample(weight: torch.Tensor) -> list[float]:
+    """Some 64 numbers of a weight, which what changes all of it changes, too."""
+    rows, columns = (max(1, size // 8) for size in weight.shape)
+    return weight.detach()[rows // 2 :: rows, columns // 2 :: columns].flatten().tolist()
 
 
 @cache
@@ -195,7 +215,7 @@ def _available() -> bool:
     inputs, weight, bias = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3), torch.arange(4.0)
     try:
         with torch.no_grad():
-            found = _product(weight, bias)(inputs)
+            found = LaidOut(weight).product(inputs, bias)
     except (AttributeError, RuntimeError, TypeError):
         return False
     return torch.equal(found, F.linear(inputs, weight, bias))

@@ -46,3 +46,24 @@ def test_values_are_those_of_arrow(made):
 def test_large_numbers_keep_their_digits():
     found = Columns(table()).value("times", 0)
     assert found.dtype == np.float64 and found.tolist() == [874965678.0, 1000000001.0]
+
+
+def test_a_null_among_integers_rounds_no_other_row():
+    large = 2**53 + 1
+    columns = Columns(pa.table({"ids": pa.array([[large], [1, None]], pa.list_(pa.int64()))}))
+    assert columns.value("ids", 0).tolist() == [large]
+    np.testing.assert_array_equal(columns.value("ids", 1), [1.0, np.nan])
+
+
+def test_lists_are_not_written_to():
+    for name in ("history", "times", "ratings", "candidates"):
+        with pytest.raises(ValueError, match="read-only"):
+            Columns(table()).value(name, 0)[0] = 3
+
+
+def test_what_is_no_list_of_numbers_is_read_too():
+    made = {"pair": [{"a": 1}, None], "map": [[("a", 1)], None]}
+    kinds = {"pair": pa.struct({"a": pa.int32()}), "map": pa.map_(pa.string(), pa.int32())}
+    columns = Columns(pa.table({name: pa.array(values, kinds[name]) for name, values in made.items()}))
+    assert [columns.value("pair", row) for row in (0, 1)] == made["pair"]
+    assert [columns.value("map", row) for row in (0, 1)] == made["map"]

@@ -62,6 +62,22 @@ def test_scores_that_are_capped_sinks_and_layers_that_hand_nothing_on_share_prom
     assert equals_generate(model)
 
 
+def test_values_may_be_narrower_than_keys():
+    sizes = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 6}
+    dense = {"first_k_dense_replace": 2, "num_key_value_heads": 4}
+    model = Architecture("DeepSeek-V3", "deepseek_v3", {**sizes, **dense}).model()
+    assert (obstacle_to_sharing(model), obstacle_to_tree_mask(model)) == ("", "")
+    assert equals_generate(model)
+
+
+def test_a_model_that_names_no_decoder_is_trained_too():
+    experts = {"num_local_experts": 2, "interleave_moe_layer_step": 1, "intermediate_size_mlp": 48, "head_dim": 8}
+    model = Architecture("Llama 4", "llama4_text", {**experts, "no_rope_layers": [1, 0]}).model()
+    assert "place in a pass" in obstacle_to_sharing(model)
+    assert isinstance(obstacle_to_tree_mask(model), str)
+    assert equals_generate(model)
+
+
 @pytest.mark.parametrize(
     ("name", "decoding", "training"),
     [

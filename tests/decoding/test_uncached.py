@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recalign.decoding.compatibility import attention_window, beyond_window, obstacle_to_sharing
+from recalign.decoding.compatibility import beyond_limit, obstacle_to_sharing, sharing_limit
 from recalign.decoding.prompt_cache import Cost
 from recalign.decoding.uncached import UncachedPrompts
 from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
@@ -80,14 +80,53 @@ def test_the_reason_is_named_once(said):
 
 
 def test_windows_are_read_off_the_configuration():
-    assert attention_window(tiny_model("llama")) is None
-    assert attention_window(tiny_model("qwen2")) is None
-    assert attention_window(tiny_model("mistral", sliding_window=None)) is None
+    assert sharing_limit(tiny_model("llama")) is None
+    assert sharing_limit(tiny_model("qwen2")) is None
+    assert sharing_limit(tiny_model("mistral", sliding_window=None)) is None
     model = tiny_model("mistral", sliding_window=8)
-    assert attention_window(model) == 8
+    assert sharing_limit(model).tokens == 8
     assert obstacle_to_sharing(model) == "it looks back 8 tokens only (sliding window)"
     model.config.layer_types = ["full_attention", "full_attention"]
-    assert attention_window(model) is None
+    assert sharing_limit(model) is None
     model.config.layer_types = ["full_attention", "sliding_attention"]
-    assert attention_window(model) == 8
-    assert (beyond_window(model, 8), beyond_window(model, 9)) == (False, True)
+    assert sharing_limit(model).tokens == 8
+    assert (beyond_limit(model, 8), beyond_limit(model, 9)) == (False, True)
+
+
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [1.0, 2.0, 4.0, 8.0],
+    "original_max_position_embeddings": 24,
+    "factor": 8.0,
+}
+
+
+def test_positions_that_depend_on_the_longest_sequence_share_no_prompts_beyond_what_they_were_trained_on(said):
+    model = tiny_model("llama", rope_parameters=LONG)
+    assert obstacle_to_sharing(model) == "" and sharing_limit(model).tokens == 24
+    engine = make_engine(random_paths(30), model=model, exclude_history=True)
+    sizes = (2, 29, 11, 28, 27)  # no title begins before the limit and ends beyond it
+    histories = [np.random.default_rng(size).integers(0, 30, size=size).tolist() for size in sizes]
+    rows = [row(place, history) for place, history in enumerate(histories)]
+    items, scores, _ = engine.exact(rows, size=5, scoring="full")
+    for one, found, values in zip(rows, items.tolist(), scores.tolist(), strict=True):
+        wanted = every_score(engine, one, one.history.tolist(), "full")[:5]
+        assert found == [item for item, _ in wanted]
+        np.testing.assert_allclose(values, [score for _, score in wanted], atol=1e-5)
+    assert ["beyond 24 tokens" in line for line in said] == [True]
+
+
+def test_the_limit_of_scaled_positions_is_read_off_the_configuration():
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    assert sharing_limit(tiny_model("llama", rope_parameters=dynamic, max_position_embeddings=64)).tokens == 64
+    model = tiny_model("llama", rope_parameters=LONG)
+    model.config.rope_parameters = {"full_attention": LONG, "sliding_attention": {"rope_type": "default"}}
+    assert sharing_limit(model).tokens == 24
+
+
+def test_queries_scaled_by_their_place_share_no_prompts():
+    model = tiny_model("llama")
+    model.config.attn_temperature_tuning = True  # Llama 4's
+    assert obstacle_to_sharing(model).startswith("it scales tokens by their place in a pass")

@@ -1,14 +1,20 @@
 """Gradient checkpointing: the same gradients, in every pass that trains."""
 
+import threading
+
+import numpy as np
 import pytest
 import torch
 from transformers import BloomConfig, BloomForCausalLM
 
+from recalign.decoding.packed_rows import pack_rows
+from recalign.decoding.shared_attention import shared
 from recalign.errors import UserError
 from recalign.models.checkpointing import checkpoint_gradients
 from recalign.models.lora import LoraOptions
 from recalign.models.policy import load_policy
 from recalign.training.logprobs.completions import completion_logps
+from tests.decoding.architectures import Architecture
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 from tests.training.logprobs.test_completions import build, sampled_lists
@@ -65,6 +71,53 @@ def test_an_adapters_gradients_are_the_same(tmp_path):
     assert found[0].keys() == found[1].keys() and found[0]
     for name, grad in found[0].items():
         torch.testing.assert_close(found[1][name], grad)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_layers_that_drop_by_themselves_do_so_in_training_alone(mode):
+    found = []
+    for checkpointed in (False, True):
+        model = Architecture("OPT", "opt", {"dropout": 0.3, "word_embed_proj_dim": 32, "ffn_dim": 48}).model()
+        model.train(mode)
+        if checkpointed:
+            checkpoint_gradients(model)
+        torch.manual_seed(1)
+        tokens = torch.arange(24).view(2, 12)
+        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        found.append((loss.detach(), gradients(model)))
+        assert all(module.training is mode for module in model.modules())
+    torch.testing.assert_close(found[1][0], found[0][0])
+    for name, grad in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], grad, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "stablelm"])
+def test_of_several_passes_each_layer_is_computed_again_with_its_own(kind, elsewhere):
+    """A backward pass after two shared ones, in this thread or in another, as autograd's on a GPU is."""
+    found = []
+    for checkpointed in (False, True):
+        model = Architecture(kind, kind).model()
+        if checkpointed:
+            checkpoint_gradients(model)
+        losses = []
+        for rows in ([[3, 4, 5, 6], [3, 4, 7]], [[8, 9], [8, 3, 4, 5, 6, 7], [8, 4]]):
+            packed = pack_rows([np.array(row) for row in rows], torch.device("cpu"))
+            with shared(model):
+                given = {"input_ids": packed.tokens[None], "position_ids": packed.positions[None]}
+                logits = model(**given, shared_pass=packed.reading, use_cache=False).logits
+            losses.append(logits.log_softmax(-1)[..., 0].sum())
+        thread = threading.Thread(target=sum(losses).backward)
+        if elsewhere:
+            thread.start()
+            thread.join()
+        else:
+            thread.run()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys() and found[0]
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_is_computed_again_without_gradients():

@@ -2,10 +2,13 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from recalign.models import prepacked as kernels
 from recalign.models.prepacked import Layouts, prepacked, prepacked_frozen
 from tests.decoding.doubles import make_engine, random_paths, row, tiny_model
+
+NEEDS_ONEDNN = pytest.mark.skipif(not kernels._available(), reason="this PyTorch has no oneDNN")
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
@@ -60,13 +63,21 @@ def test_weights_that_lie_otherwise_in_memory_and_inputs_without_rows():
                 torch.testing.assert_close(layer(inputs), wanted, atol=1e-5, rtol=1e-5)
 
 
+CHANGES = {
+    "in place": lambda model: model[0].weight.mul_(2),
+    "other memory": lambda model: setattr(model[0].weight, "data", torch.randn(4, 8)),
+    "unseen by autograd": lambda model: model[0].weight.data.add_(torch.ones(4, 1) @ torch.ones(1, 8)),
+    "another parameter": lambda model: setattr(model[0], "weight", torch.nn.Parameter(torch.randn(4, 8), False)),
+}
+
+
+@NEEDS_ONEDNN
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("trained", [False, True])
 @torch.no_grad()
-def test_layouts_outlast_a_call_where_nothing_is_trained(trained, monkeypatch):
+def test_layouts_outlast_a_call_where_nothing_is_trained(trained, change, made):
     model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
     model[1].bias.requires_grad_(trained)
-    made, product = [], kernels._product
-    monkeypatch.setattr(kernels, "_product", lambda weight, bias: made.append(0) or product(weight, bias))
     layouts, inputs = Layouts(), torch.randn(3, 8)
 
     def call():
@@ -75,16 +86,55 @@ def test_layouts_outlast_a_call_where_nothing_is_trained(trained, monkeypatch):
             torch.testing.assert_close(model(inputs), wanted)
         return len(made)
 
-    if not kernels._available():
-        pytest.skip("no oneDNN")
-    made.clear()
     assert call() == 2 and call() == (4 if trained else 2)
     before = len(made)
-    model[0].weight.mul_(2)  # in place
+    CHANGES[change](model)
     assert call() == before + (2 if trained else 1)
-    before = len(made)
-    model[1].weight.data = torch.randn(4, 4)  # other memory
-    assert call() == before + (2 if trained else 1)
+
+
+@torch.no_grad()
+def test_biases_are_those_of_the_call():
+    layer = torch.nn.Linear(8, 4).requires_grad_(False)
+    layouts, inputs = Layouts(), torch.randn(3, 8)
+    for bias in (layer.bias, torch.nn.Parameter(torch.randn(4), False), None):
+        layer.bias = bias
+        for _ in range(2):
+            wanted = layer(inputs)
+            with prepacked(layer, layouts), prepacked_frozen(layer):
+                torch.testing.assert_close(layer(inputs), wanted)
+            if bias is not None:
+                bias.data.add_(1)
+
+
+@torch.no_grad()
+def test_an_adapter_that_is_merged_between_two_calls_is_seen():
+    model = get_peft_model(tiny_model("llama"), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    model.requires_grad_(False)
+    paths, rows = random_paths(40), [row(0, [1, 2]), row(1, [3])]
+    engine = make_engine(paths, model=model)
+
+    def items():
+        return engine.beam(rows, width=5, size=5)[0].tolist()
+
+    first = items()
+    model.base_model.disable_adapter_layers()
+    alone = items()
+    assert alone != first
+    model.base_model.enable_adapter_layers()
+    model.merge_adapter()
+    assert items() == first
+    model.unmerge_adapter()
+    assert items() == first
+
+
+def test_weights_made_for_inference_alone_are_laid_out_too():
+    with torch.inference_mode():
+        layer = torch.nn.Linear(8, 4).requires_grad_(False)
+        layouts, inputs = Layouts(), torch.randn(3, 8)
+        for _ in range(2):
+            wanted = layer(inputs)
+            with prepacked(layer, layouts):
+                torch.testing.assert_close(layer(inputs), wanted)
 
 
 @torch.no_grad()
@@ -113,25 +163,23 @@ def test_without_room_or_onednn_the_plain_layers_serve(missing, monkeypatch):
 
 @pytest.mark.parametrize("trouble", [AttributeError("no such operator"), RuntimeError("no such primitive"), "wrong"])
 def test_operators_that_are_missing_or_wrong_are_found_out(trouble, monkeypatch):
-    def product(weight, bias):
-        if isinstance(trouble, Exception):
-            raise trouble
-        return lambda inputs: inputs @ weight.T
+    class Troubled(kernels.LaidOut):
+        def product(self, inputs, bias=None):
+            if isinstance(trouble, Exception):
+                raise trouble
+            return inputs @ self.weight.T
 
-    monkeypatch.setattr(kernels, "_product", product)
+    monkeypatch.setattr(kernels, "LaidOut", Troubled)
     assert not kernels._available.__wrapped__()
 
 
-@pytest.mark.skipif(not kernels._available(), reason="this PyTorch has no oneDNN")
-def test_the_engine_uses_them_and_answers_the_same(monkeypatch):
+@NEEDS_ONEDNN
+def test_the_engine_uses_them_and_answers_the_same(made, monkeypatch):
     paths = random_paths(60)
     rows = [row(i, [i, 2 * i]) for i in range(4)]
-    used = []
-    product = kernels._product
-    monkeypatch.setattr(kernels, "_product", lambda *arguments: used.append(1) or product(*arguments))
     model = tiny_model("llama")
     items, scores = make_engine(paths, model=copy.deepcopy(model)).beam(rows, width=5, size=5, scoring="full")
-    assert len(used) == 7 * 2 + 1
+    assert len(made) == 7 * 2 + 1
     monkeypatch.setattr(kernels, "_available", lambda: False)
     plain, plain_scores = make_engine(paths, model=model).beam(rows, width=5, size=5, scoring="full")
     assert items.tolist() == plain.tolist()
@@ -159,15 +207,11 @@ def test_layers_that_are_trained_keep_their_product_and_so_do_those_that_are_unf
     torch.testing.assert_close(frozen.weight.grad, inputs.sum(dim=0).expand(8, 8))
 
 
-def test_a_large_head_that_runs_at_few_tokens_has_no_layout(monkeypatch):
+@NEEDS_ONEDNN
+def test_a_large_head_that_runs_at_few_tokens_has_no_layout(made, monkeypatch):
     monkeypatch.setattr(kernels, "LARGE", 8 * 40)
     monkeypatch.setattr(kernels, "FEW", 5)
     head = torch.nn.Linear(8, 40, bias=False).requires_grad_(False)
-    made, product = [], kernels._product
-    monkeypatch.setattr(kernels, "_product", lambda weight, bias: made.append(0) or product(weight, bias))
-    if not kernels._available():
-        pytest.skip("no oneDNN")
-    made.clear()
     with prepacked_frozen(head):
         for rows, layouts in ((4, 0), (5, 2)):
             inputs = torch.randn(rows, 8, requires_grad=True)

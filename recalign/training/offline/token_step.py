@@ -12,7 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from recalign.api import AnswerBatch, Row, TokenObjective, ValidTokens
-from recalign.decoding.compatibility import attention_window
+from recalign.decoding.compatibility import sharing_limit
 from recalign.decoding.engine import PolicyEngine
 from recalign.decoding.packed_rows import gains_by_packing, pack_rows
 from recalign.decoding.scoring import logits_at
@@ -125,8 +125,8 @@ class TokenStep:
         """Whether rows of so many tokens at most are run in one sequence."""
         if self.engine.obstacle or not gains_by_packing(self.policy.model):
             return False
-        window = attention_window(self.policy.model)
-        return window is None or longest <= window
+        limit = sharing_limit(self.policy.model)
+        return limit is None or longest <= limit.tokens
 
     def _without_history(self, example: Example) -> Example:
         """Return the same answer after the prompt of a user without history."""

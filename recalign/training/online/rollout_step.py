@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recalign.api import PolicyBatch
-from recalign.decoding.compatibility import beyond_window
+from recalign.decoding.compatibility import beyond_limit
 from recalign.decoding.hidden_states import takes_tree_mask
 from recalign.decoding.microbatches import microbatches
 from recalign.training.accumulation import Accumulation, weighed_loss
@@ -136,7 +136,7 @@ class RolloutStep:
         asked, referred = self.reference_logps is None and measure_kl, self.reference_logps
         if asked:
             referred = torch.zeros(sampled.tokens.shape, device=device)
-        tree_mask = self.tree_mask and not beyond_window(self.policy.model, sampled.layout.reach)
+        tree_mask = self.tree_mask and not beyond_limit(self.policy.model, sampled.layout.reach)
         layout = (sampled.prompts, sampled.lengths, sampled.groups, self.token_budget)
         parts = microbatches(*layout, whole=self.objective.needs.whole_groups, tree_mask=tree_mask)
         figures["pass_tokens"] = max((part.tokens for part in parts), default=0)

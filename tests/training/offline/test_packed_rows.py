@@ -14,6 +14,7 @@ from recalign.models.policy import load_policy
 from recalign.plugins.registry import create
 from recalign.training.offline.examples import AnswerExamples, collate
 from recalign.training.offline.token_step import TokenStep
+from tests.decoding.architectures import Architecture
 from tests.fake_dataset import TITLES, write_dataset
 from tests.fake_models import byte_level_tokenizer, save_model
 from tests.training.updates import gradients, update
@@ -105,6 +106,27 @@ def test_models_that_drop_something_are_not_packed_while_they_train(world, monke
     assert gains_by_packing(plain.train())
     monkeypatch.setattr(shared_attention, "ROW_BY_ROW", set())
     assert not gains_by_packing(plain)
+
+
+RANDOM = {
+    "opt": ("opt", {"dropout": 0.1}),
+    "opt, attention": ("opt", {"dropout": 0.0, "attention_dropout": 0.5}),
+    "opt, layers": ("opt", {"dropout": 0.0, "layerdrop": 0.5}),
+    "starcoder2": ("starcoder2", {"residual_dropout": 0.1}),
+    "mixtral": ("mixtral", {"router_jitter_noise": 0.3, "num_local_experts": 4}),
+    "gpt_bigcode": ("gpt_bigcode", {"attn_pdrop": 0.3, "resid_pdrop": 0.0, "embd_pdrop": 0.0}),
+}
+
+
+@pytest.mark.parametrize("case", RANDOM)
+def test_rows_are_not_packed_where_an_architecture_computes_at_random(case):
+    kind, options = RANDOM[case]
+    model = Architecture(case, kind, options).model()
+    tokens = torch.arange(30)[None]
+    assert gains_by_packing(model) and torch.equal(model(tokens).logits, model(tokens).logits)
+    model.train()
+    assert not torch.equal(model(tokens).logits, model(tokens).logits)
+    assert not gains_by_packing(model)
 
 
 def test_rows_longer_than_the_window_are_not_packed(world, monkeypatch):
