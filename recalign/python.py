@@ -197,7 +197,7 @@ def decode_rows(
     from recalign.tasks import find_task
 
     task = find_task(engine.task)
-    chosen = create_plugin("decoder", decoder or task.default_decoder, **params)
+    chosen = create_plugin("decoder", decoder or task.default_decoder(engine.policy.module_names), **params)
     batches.check_task(chosen, task)
     return batches.decode_rows(engine, chosen, rows, task.checked_size(size, engine.list_length, len(engine.catalogue)))
 

@@ -96,7 +96,9 @@ def read_text(path: Path, limit: int = MAX_SOURCE_BYTES, hint: str = "Check the 
         return Path(path).read_text(encoding="utf-8-sig")
 
 
-def parse_json(text: str, path: Path | str, hint: str = HALF_WRITTEN, *, finite: bool = True) -> Any:
+def parse_json(
+    text: str, path: Path | str, hint: str = HALF_WRITTEN, *, finite: bool = True, unique: bool = False
+) -> Any:
     """Parse JSON of whole characters.
 
     Args:
@@ -104,16 +106,27 @@ def parse_json(text: str, path: Path | str, hint: str = HALF_WRITTEN, *, finite:
         path: what holds it, for the error.
         hint: what to do where it is broken.
         finite: refuse NaN and infinities, which are no JSON, though Python writes them.
+        unique: refuse an object that states a key twice, as one that a person wrote may.
 
     Raises:
-        UserError: it is no JSON, nested too deeply, or holds NaN, an infinity or half a character.
+        UserError: it is no JSON, nested too deeply, or holds NaN, an infinity or half a character; a key stands twice.
     """
     with reading(path, hint, "is not readable JSON"):
-        value = json.loads(text, parse_constant=_refused, parse_float=_finite) if finite else json.loads(text)
+        pairs = _unique if unique else None
+        numbers: Any = {"parse_constant": _refused, "parse_float": _finite} if finite else {}
+        value = json.loads(text, object_pairs_hook=pairs, **numbers)
         _check_depth(value, path, hint)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written again
         return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"'{next(name for name in names if names.count(name) > 1)}' stands in it twice")
+    return found
 
 
 def read_json(path: Path, hint: str = HALF_WRITTEN, *, finite: bool = True) -> Any:

@@ -134,6 +134,10 @@ class Teacher(Plugin, ABC):
         """
         return None
 
+    def stop_waiting(self) -> None:
+        """Be told, in another thread than `reply`, that the user wants to stop: what would only wait gives up."""
+        return
+
     @abstractmethod
     def reply(self, cases: Sequence[Case]) -> Sequence[Reply]:
         """Answer whether candidates suit their users.

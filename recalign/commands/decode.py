@@ -11,7 +11,6 @@ import typer
 from recalign import console
 from recalign.commands.shared_options import (
     AttentionOption,
-    DataOption,
     DeviceOption,
     DtypeOption,
     ExcludeHistoryOption,
@@ -53,12 +52,15 @@ if TYPE_CHECKING:
 
 def decode(
     *,
-    data: DataOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared dataset (default: the one that the model was trained on).")
+    ] = None,
     model: ModelOption = None,
     decoder: Annotated[
         str | None,
         typer.Option(
-            help="greedy, sample, bon, beam, exact, d3, igd or a plugin's decoder (default: beam on next, else greedy)."
+            help="beam, exact, greedy, sample, bon, d3, igd, judge, head, list or a plugin's decoder (default: beam on "
+            "next, greedy on list; on rank the trained head, or else judge)."
         ),
     ] = None,
     param: ParamOption = None,
@@ -106,7 +108,8 @@ def decode(
     from recalign.decoding.batches import check_task
     from recalign.decoding.decode_run import MAKES
     from recalign.evaluation.examples import show_examples
-    from recalign.models.weights import check_model
+    from recalign.models.trained_on import dataset_of_model
+    from recalign.models.weights import check_model, modules_of
     from recalign.params import parse_assignments
     from recalign.plugins import registry
     from recalign.runs.lifecycle import Asked, choose_folder, perform
@@ -116,11 +119,12 @@ def decode(
 
     name = model or newest_model()
     check_model(name, trust_remote_code)
-    dataset = PreparedDataset(data or home() / "data")
+    dataset = dataset_of_model(name) if data is None else PreparedDataset(data)
     if num_processes > 1:
         relaunch(num_processes, data=dataset.path, model=name)
     task = find_task(dataset.task)
-    chosen = registry.create("decoder", decoder or task.default_decoder, parse_assignments(param or []))
+    usual = task.default_decoder(modules_of(name))
+    chosen = registry.create("decoder", decoder or usual, parse_assignments(param or []))
     check_task(chosen, task)
     where = hardware(device, attn_implementation, load_in_4bit, load_in_8bit, threads)
     asked = {
@@ -149,7 +153,7 @@ def decode(
     def ready() -> Policy:
         return _loaded(dataset, asked, where, trust_remote_code)
 
-    facts = {"seed": seed, KEY: _lineage(asked).as_dict()}
+    facts = {"seed": seed, KEY: _lineage(asked, usual).as_dict()}
     asking = Asked("decode", asked, _inputs(name, dataset, chosen), MAKES, facts)
     default = _default_folder(name) / f"decode-{chosen.name}-{split}{_transferred(name, dataset)}"
     run = choose_folder(out, default, asking, overwrite=overwrite)
@@ -252,14 +256,13 @@ def _inputs(name: str, dataset: PreparedDataset, decoder: Decoder) -> dict[str, 
     return {"data": dataset.hash, "model": file_hash(found) if found else name, **read}
 
 
-def _lineage(asked: dict[str, Any]) -> Lineage:
-    """Where the predictions come from; a decoder that is no task's default stands in the name."""
+def _lineage(asked: dict[str, Any], usual: str) -> Lineage:
+    """Where the predictions come from; a decoder that is not the usual one stands in the name."""
     from recalign.runs.lineage import of_model
-    from recalign.tasks import TASKS
 
     facts = {name: asked[name] for name in ("data", "split", "size", "exclude_history")}
     lineage = of_model(asked["model"], **facts)
-    if asked["decoder"] in {task.default_decoder for task in TASKS.values()}:
+    if asked["decoder"] == usual:
         return lineage
     return replace(lineage, label=f"{lineage.label} + {asked['decoder']}")
 

@@ -81,7 +81,7 @@ def read_line(line: bytes, where: str) -> dict[str, Any]:
         ) from None
     if not text.lstrip().startswith("{"):
         return {"history": [name.strip() for name in text.split("\t") if name.strip()]}
-    value = parse_json(text, where, f"A line that begins with a brace is JSON. {FORM}")
+    value = parse_json(text, where, f"A line that begins with a brace is JSON. {FORM}", unique=True)
     unknown = next((key for key in value if key not in HistoryLine.model_fields), None)
     if unknown is not None:
         raise UserError(f"{where}: there is no key '{unknown}'.", did_you_mean(unknown, HistoryLine.model_fields))

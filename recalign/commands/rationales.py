@@ -172,7 +172,7 @@ def _ask(teacher: Teacher, cases: Cases, folder: Path, budget: Budget) -> dict[s
     from recalign.rationales.asking import Asking
     from recalign.rationales.journal import Journal
     from recalign.rationales.outcomes import count_outcomes, outcome_table
-    from recalign.rationales.records import RATIONALES_FILE
+    from recalign.rationales.records import ANSWERS_FILE, RATIONALES_FILE
     from recalign.rationales.sharing import gather, journal_of
 
     rank, processes, wait = _standing()
@@ -210,6 +210,10 @@ def _ask(teacher: Teacher, cases: Cases, folder: Path, budget: Budget) -> dict[s
         )
     tokens = {"prompt_tokens": budget.prompt_tokens, "completion_tokens": budget.completion_tokens}
     kept = sum(row["kept"] for row in counts.values())
+    if not kept:
+        console.warn(
+            f"No answer is kept: {folder / RATIONALES_FILE} teaches nothing; {ANSWERS_FILE} says what was wrong."
+        )
     return {"questions": len(cases), "kept": kept, "outcomes": counts, **tokens, "spent": budget.spent}
 
 

@@ -70,9 +70,7 @@ def recommend(
         Path | None,
         typer.Option(help="Prepared dataset to recommend from (default: the one that the model was trained on)."),
     ] = None,
-    decoder: Annotated[
-        str | None, typer.Option(help="A decoder, as of `recalign decode` (default: the task's).")
-    ] = None,
+    decoder: Annotated[str | None, typer.Option(help="A decoder; the default is that of `recalign decode`.")] = None,
     param: ParamOption = None,
     exclude_history: ExcludeHistoryOption = "auto",
     allow_repeats: Annotated[

@@ -20,6 +20,7 @@ from recalign.decoding.compatibility import (
 )
 from recalign.decoding.microbatches import microbatches
 from recalign.decoding.prefix_tree import PrefixTrees, prefix_trees
+from recalign.decoding.prompt_cache import Cost
 from recalign.decoding.shared_attention import own
 from recalign.decoding.shared_prompt import hidden_beside_prompts, sharing_is_cheaper, tokens_needed
 
@@ -70,7 +71,12 @@ def follow(
 
 
 def last_hidden_states(
-    model: PreTrainedModel, completions: PromptedCompletions, places: Sequence[np.ndarray], budget: int, tree_mask: bool
+    model: PreTrainedModel,
+    completions: PromptedCompletions,
+    places: Sequence[np.ndarray],
+    budget: int,
+    tree_mask: bool,
+    cost: Cost | None = None,
 ) -> torch.Tensor:
     """Run a model without its head; return the last layer's states at some tokens of completions.
 
@@ -80,6 +86,7 @@ def last_hidden_states(
         places: [N] arrays of places in each completion, E in all; -1 is the prompt's last token.
         budget: maximum number of tokens per forward pass, padding included.
         tree_mask: as in `hidden_before`.
+        cost: counts the passes.
 
     Returns:
         [E, H], completion by completion; gradients flow where they are enabled.
@@ -97,6 +104,8 @@ def last_hidden_states(
         hidden, site_of = hidden_before(model, layout, number[rows[mine]], positions[mine] + 1, tree_mask=tree_mask)
         parts.append(hidden[site_of])
         order.append(mine)
+        if cost is not None:
+            cost.forward_passes += 1
     place = np.argsort(np.concatenate([*order, np.zeros(0, dtype=np.int64)]))
     return torch.cat(parts[len(parts) > 1 :])[torch.from_numpy(place).to(model.device)]
 

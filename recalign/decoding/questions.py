@@ -140,7 +140,7 @@ class EngineQuestions:
         engine.cost.prompt_tokens += sum(map(len, posed.prompts))
         with self._flowing(gradients) as tree_mask:
             model = engine.policy.model
-            hidden = last_hidden_states(model, layout, places, engine.token_budget, tree_mask)
+            hidden = last_hidden_states(model, layout, places, engine.token_budget, tree_mask, engine.cost)
             return logits_of(model, hidden, torch.tensor(decision.choice, device=hidden.device)).float()
 
     def answers(
@@ -202,7 +202,8 @@ class EngineQuestions:
         layout = posed.followed_by(_cut(found), owners)
         begins = np.array([len(posed.questions[owner]) for owner in owners])
         places = list((begins + _places(found, states))[:, None])
-        return last_hidden_states(self.engine.policy.model, layout, places, self.engine.token_budget, False)
+        engine = self.engine
+        return last_hidden_states(engine.policy.model, layout, places, engine.token_budget, False, engine.cost)
 
     @contextlib.contextmanager
     def _flowing(self, gradients: bool):  # type: ignore[no-untyped-def]

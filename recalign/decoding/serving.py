@@ -18,6 +18,7 @@ from recalign.errors import UserError
 from recalign.models.hardware import ANY, Dtype, Hardware
 from recalign.models.policy import load_policy
 from recalign.models.trained_on import dataset_of_model
+from recalign.models.weights import modules_of
 from recalign.plugins import registry
 from recalign.runs.predictions import described_list
 from recalign.tasks import find_task
@@ -182,7 +183,8 @@ def load_service(
         UserError: no such model, dataset or decoder, or those that do not fit each other.
     """
     dataset = dataset_of_model(model) if data is None else PreparedDataset(Path(data))
-    chosen = registry.create("decoder", decoder or find_task(dataset.task).default_decoder, dict(params or {}))
+    usual = find_task(dataset.task).default_decoder(modules_of(model))
+    chosen = registry.create("decoder", decoder or usual, dict(params or {}))
     exclude = dataset.excludes_history(exclude_history)
 
     def load() -> PolicyEngine:

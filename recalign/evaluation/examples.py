@@ -68,7 +68,8 @@ def show_examples(examples: Sequence[dict[str, Any]]) -> None:
 
     if not examples:
         return
-    table = Table("user", "had, latest last", "is recommended", "chose, not in the list")
+    some_missed = any(example["missed"] for example in examples)
+    table = Table("user", "had, latest last", "is recommended", *(["chose, not in the list"] if some_missed else []))
     for example in examples:
         listed = Text()
         for entry in example["recommended"]:
@@ -82,6 +83,6 @@ def show_examples(examples: Sequence[dict[str, Any]]) -> None:
             Text(example["user_id"]),
             Text("\n".join(example["history"])),
             listed,
-            Text("\n".join([*missed, *more])),
+            *([Text("\n".join([*missed, *more]))] if some_missed else []),
         )
     console.show(table)

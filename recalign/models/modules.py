@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -94,6 +94,18 @@ def freeze_language_model(model: Model) -> None:
     getattr(model, PLACE).requires_grad_(True)
 
 
+def module_names(folder: Path) -> frozenset[str]:
+    """Name the modules whose weights a model's folder has.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    if not (folder / MODULES_FILE).is_file():
+        return frozenset()
+    with _blamed(folder), safe_open(folder / MODULES_FILE, "pt") as file:
+        return frozenset(key.partition(".")[0] for key in file.keys())  # noqa: SIM118 - a file is no dict
+
+
 def attached(model: Model) -> dict[str, nn.Module]:
     """Return the modules beside a model, by name."""
     return dict(getattr(model, PLACE, {}).items())
@@ -122,8 +134,14 @@ def restore_modules(model: Model, folder: Path) -> None:
 
 
 def _read(folder: Path) -> dict[str, torch.Tensor]:
-    try:
+    with _blamed(folder):
         return load_file(folder / MODULES_FILE)
+
+
+@contextlib.contextmanager
+def _blamed(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{folder / MODULES_FILE} cannot be read: {error}.", "Use another checkpoint, or train again."

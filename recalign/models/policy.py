@@ -28,7 +28,7 @@ from recalign.models.item_embeddings import (
     check_identifier,
 )
 from recalign.models.lora import LoraOptions, reference_model
-from recalign.models.modules import attach, attached, stored
+from recalign.models.modules import attach, attached, module_names
 from recalign.models.settings import SETTINGS_FILE, check_recorded, is_transfer, recorded_settings
 from recalign.models.tokenizers import add_item_tokens
 from recalign.models.weights import (
@@ -105,7 +105,13 @@ class Policy:
 
     def has_module(self, name: str) -> bool:
         """Whether a trained module of a name stands beside the model, or lies in the folder that it comes from."""
-        return name in attached(self.model) or (self.folder is not None and bool(stored(self.folder, name)))
+        return name in self.module_names
+
+    @property
+    def module_names(self) -> frozenset[str]:
+        """Names of the trained modules beside the model, and of those in the folder that it comes from."""
+        lying = frozenset() if self.folder is None else module_names(self.folder)
+        return lying.union(attached(self.model))
 
     @property
     def answering(self) -> Answering:

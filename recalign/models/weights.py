@@ -30,7 +30,7 @@ from recalign.models.builtin import is_from_scratch, parse_builtin
 from recalign.models.gguf import PACKAGED, SUFFIX, check_gguf, is_gguf
 from recalign.models.hardware import ANY, Hardware, keep_differentiable
 from recalign.models.lora import LoraOptions, attach_adapter, load_adapter
-from recalign.models.modules import attached, language_model_state, restore_modules, save_modules
+from recalign.models.modules import attached, language_model_state, module_names, restore_modules, save_modules
 from recalign.models.unpacked import is_unpacked, unpacked
 from recalign.reading import read_object, reading
 from recalign.workspace import RUN_FILE, RunFolder, file_ends
@@ -99,6 +99,12 @@ def find_model(name: str | Path) -> Path | None:
         f"{path} holds no model (no config.json or adapter_config.json, nor a folder `model` with one).",
         f"Its `recalign {record['command']}` is unfinished: go on with --resume." if unfinished else f"Name {KINDS}.",
     )
+
+
+def modules_of(name: str | Path) -> frozenset[str]:
+    """Name the modules that were trained beside what a run folder or path names; none of a hub name."""
+    found = None if is_from_scratch(str(name)) else find_model(name)
+    return frozenset() if found is None or found.is_file() else module_names(found)
 
 
 def has_adapter(name: str | Path) -> bool:

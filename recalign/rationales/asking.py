@@ -92,7 +92,10 @@ class Asking:
         """
         self._waiting, self._advance = _Waiting(cases), advance
         flying: _Flying = {}
-        with noting_the_first_interrupt() as interrupted, ThreadPoolExecutor(self.teacher.concurrency) as pool:
+        with (
+            noting_the_first_interrupt(self.teacher.stop_waiting) as interrupted,
+            ThreadPoolExecutor(self.teacher.concurrency) as pool,
+        ):
             while True:
                 if self._failure is None and not interrupted():
                     self._send(pool, flying)
@@ -190,8 +193,11 @@ def judge(case: Case, reply: Reply) -> tuple[Outcome, str, bool]:
 
 
 @contextlib.contextmanager
-def noting_the_first_interrupt() -> Iterator[Callable[[], bool]]:
+def noting_the_first_interrupt(then: Callable[[], None]) -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C be noted at first, so that what is paid for already is not lost; the second one interrupts.
+
+    Args:
+        then: called at the first.
 
     Yields:
         A function that says whether there was one. Outside the main thread, which alone hears of it, there is none.
@@ -200,6 +206,7 @@ def noting_the_first_interrupt() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: object) -> None:
         heard.set()
+        then()
         signal.signal(signal.SIGINT, before)
         console.say("waiting for the answers that are under way; Ctrl-C again drops them.")
 

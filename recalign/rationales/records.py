@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recalign.data.dataset import Row
 from recalign.data.questions import RATIONALE
-from recalign.errors import UserError
+from recalign.errors import UserError, did_you_mean
 from recalign.reading import parse_json, reading
 
 RATIONALES_FILE = "rationales.jsonl"
 ANSWERS_FILE = "answers.jsonl"
 MEND = "Mend the line, or delete it; the file was not changed."
+FACTS = {True: "is what the user went on to", False: "is a negative"}
 Outcome = Literal["kept", "dropped", "off_format", "malformed"]
 
 
@@ -35,11 +36,11 @@ class Rationale(BaseModel):
         tokens: that the text took.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    row: int = Field(ge=0)
+    row: int = Field(ge=0, strict=True)
     user_id: str | None = None
-    item: int = Field(ge=0)
+    item: int = Field(ge=0, strict=True)
     title: str | None = None
     decision: str
     text: str
@@ -145,12 +146,16 @@ class Lines(Generic[Record]):
         where = f"{self.file}, line {number}"
         with reading(where, MEND, "is not UTF-8 text"):
             text = line.decode("utf-8-sig")
-        value = parse_json(text, where, MEND)
+        value = parse_json(text, where, MEND, unique=True)
         try:
             return self.model.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise UserError(
+                    f"{where}: unknown key '{name}'.", f"{did_you_mean(name, self.model.model_fields)} {MEND}"
+                ) from None
             what = f"'{name}': {first['msg'].lower()}" if name else first["msg"]
             raise UserError(f"{where}, {what}.", MEND) from None
 
@@ -172,10 +177,7 @@ def read_rationales(file: Path) -> dict[tuple[int, int], Rationale]:
     """
     if not file.is_file():
         raise UserError(f"{file} is no file.", "Make one with `recalign rationales`; it is called rationales.jsonl.")
-    lines = Lines(file, Rationale)
-    numbered = dict(lines.records)
-    if lines.tail.strip():
-        numbered[lines.tail_line] = lines.parsed_tail()
+    numbered = _numbered(file)
     if not numbered:
         raise UserError(f"{file} holds no rationale.", "Make some with `recalign rationales`.")
     first: dict[tuple[int, int], int] = {}
@@ -187,6 +189,13 @@ def read_rationales(file: Path) -> dict[tuple[int, int], Rationale]:
                 "Keep one of them.",
             )
     return {record.key: record for record in sorted(numbered.values(), key=lambda record: record.key)}
+
+
+def _numbered(file: Path) -> dict[int, Rationale]:
+    """Line number -> rationale; the last line may lack its line feed."""
+    lines = Lines(file, Rationale)
+    tail = {lines.tail_line: lines.parsed_tail()} if lines.tail.strip() else {}
+    return {**lines.records, **tail}
 
 
 def _check_decision(record: Rationale, where: str) -> None:
@@ -211,22 +220,28 @@ def check_rationales(rationales: Iterable[Rationale], rows: Sequence[Row], title
     Raises:
         UserError: a row, candidate, user or title is not that of the dataset, or a decision contradicts the row.
     """
-    hint = "They were made for another dataset; name the right one with --data, or make them again."
     for rationale in rationales:
-        where = f"{file}, row {rationale.row}, item {rationale.item}"
-        if rationale.row >= len(rows):
-            raise UserError(f"{where}: the dataset has {len(rows)} training rows.", hint)
-        row = rows[rationale.row]
-        if rationale.user_id not in (None, row.user_id):
-            raise UserError(f"{where}: the user is {rationale.user_id!r}, and in the dataset {row.user_id!r}.", hint)
-        if row.candidates is None or rationale.item not in row.candidates:
-            raise UserError(f"{where}: the item is no candidate of that row.", hint)
-        if rationale.title not in (None, titles[rationale.item]):
-            raise UserError(f"{where}: the title is {rationale.title!r}, not {titles[rationale.item]!r}.", hint)
-        positive = rationale.item in row.relevant
-        if rationale.decision != RATIONALE.words[0 if positive else 1]:
-            fact = "is what the user went on to" if positive else "is a negative"
+        problem = _misfit(rationale, rows, titles)
+        if problem:
+            number = next(line for line, each in _numbered(file).items() if each.key == rationale.key)
             raise UserError(
-                f"{where}: the decision is {rationale.decision!r}, and the item {fact}.",
-                "Delete the line, or correct decision and text.",
+                f"{file}, line {number} (row {rationale.row}, item {rationale.item}): {problem}.",
+                "Mend the line, or delete it; where all lines are of another dataset, name that with --data.",
             )
+
+
+def _misfit(rationale: Rationale, rows: Sequence[Row], titles: Sequence[str]) -> str:
+    """Say what a rationale states that is not so in the dataset, or ""."""
+    if rationale.row >= len(rows):
+        return f"the dataset has {len(rows)} training rows"
+    row = rows[rationale.row]
+    if rationale.user_id not in (None, row.user_id):
+        return f"the user is {rationale.user_id!r}, and in the dataset {row.user_id!r}"
+    if row.candidates is None or rationale.item not in row.candidates:
+        return "the item is no candidate of that row"
+    if rationale.title not in (None, titles[rationale.item]):
+        return f"the title is {rationale.title!r}, and in the dataset {titles[rationale.item]!r}"
+    positive = rationale.item in row.relevant
+    if rationale.decision != RATIONALE.words[0 if positive else 1]:
+        return f"the decision is {rationale.decision!r}, and the item {FACTS[positive]}"
+    return ""

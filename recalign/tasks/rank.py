@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from recalign.api import PARTS, RATIONALE, AnswerFormat, Predictions, Question, Row, UserError, seeded_order
+from recalign.api import (
+    PARTS,
+    RANKING_HEAD,
+    RATIONALE,
+    AnswerFormat,
+    Predictions,
+    Question,
+    Row,
+    UserError,
+    seeded_order,
+)
 from recalign.tasks.task import Response, Shape, Task
 
 if TYPE_CHECKING:
@@ -45,6 +55,10 @@ class RankTask(Task):
     ranks_candidates = True
     words = (*PARTS, RATIONALE.opening, *RATIONALE.words, RATIONALE.closing, "Yes", "No", "yes", "no", "\n")
     positives_only = True
+
+    def default_decoder(self, modules: Collection[str] = ()) -> str:
+        """Return `head` where the model was trained with a ranking head, else `judge`."""
+        return "head" if RANKING_HEAD in modules else "judge"
 
     def shape(
         self, targets: int | None, stride: int | None, list_length: int | None, candidates: int = CANDIDATES

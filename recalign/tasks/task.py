@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -75,9 +75,12 @@ class Task(ABC):
     ranks_candidates: ClassVar[bool] = False
     positives_only: ClassVar[bool] = False
 
-    @property
-    def default_decoder(self) -> str:
-        """The decoder that `recalign decode` takes unless told otherwise."""
+    def default_decoder(self, modules: Collection[str] = ()) -> str:
+        """Return the decoder that `recalign decode` takes unless told otherwise.
+
+        Args:
+            modules: names of what was trained beside the model.
+        """
         return self.decoders[0]
 
     @abstractmethod

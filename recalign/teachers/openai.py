@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 import os
+import random
+import threading
+import time
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,7 +20,7 @@ from pydantic import Field as ReplyField
 from recalign.api import Case, Field, Params, Reply, Teacher, TeacherContext, UserError, hookimpl
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+    from openai import APIConnectionError, APIError, APIStatusError, OpenAI
 
 ENVELOPE = 64
 """Tokens that a chat template adds to a prompt, at most."""
@@ -45,6 +52,9 @@ class OpenAiParams(Params):
         description="times that a question is sent again after 429, 5xx or a broken connection, waiting longer each "
         "time, or as long as the endpoint asks for",
     )
+    longest_wait: float = Field(
+        600.0, gt=0, description="seconds that an endpoint may ask to wait; one that asks for more ends the command"
+    )
     timeout: float = Field(120.0, gt=0, description="seconds to wait for a reply")
     input_price: float | None = Field(None, ge=0, description="price of a million prompt tokens, for --max-spend")
     output_price: float | None = Field(None, ge=0, description="price of a million completion tokens, for --max-spend")
@@ -67,15 +77,15 @@ class _Completion(BaseModel):
     """What is read of a chat completion; endpoints add more."""
 
     choices: list[_Choice] = ReplyField(min_length=1)
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 class OpenAiTeacher(Teacher):
     """Asks a chat model over HTTP and takes the text of its first choice; thinking before `</think>` is left out.
 
     The key is read from the environment and written nowhere: not in run.json, not in logs, not in errors. 429 and 5xx
-    are waited out with the official client's back-off, which honours Retry-After. Where an endpoint states no usage,
-    a reply counts as many tokens as its question has bytes, plus `max_tokens`: more than it can have taken.
+    are waited out, as long as Retry-After says, or longer each time; Ctrl-C ends the waiting. Where an endpoint states
+    no usage, a reply counts as many tokens as its question has bytes, plus `max_tokens`: more than it can have taken.
     """
 
     Params = OpenAiParams
@@ -120,10 +130,11 @@ class OpenAiTeacher(Teacher):
                 f"The environment variable {self.params.key_variable} with the endpoint's key is not set.",
                 f"export {self.params.key_variable}=...; for a local server that asks for none, any text will do.",
             )
+        self._stop = threading.Event()
         self._client = openai.OpenAI(
             api_key=self._key,
             base_url=self.params.base_url or None,
-            max_retries=self.params.retries,
+            max_retries=0,  # its own waits know no end but theirs
             timeout=self.params.timeout,
         )
 
@@ -147,25 +158,32 @@ class OpenAiTeacher(Teacher):
         return [self._ask(case) for case in cases]
 
     def _ask(self, case: Case) -> Reply:
+        """Ask until there is a reply, or it is clear that there will be none."""
         import openai
 
         sampling = {} if self.params.temperature is None else {"temperature": self.params.temperature}
-        try:
-            response = self._client.chat.completions.with_raw_response.create(
-                model=self.model,
-                messages=[{"role": "user", "content": case.prompt}],
-                **{self.params.limit_field: self.params.max_tokens},
-                **sampling,
-            )
-        except openai.APIStatusError as error:
-            return self._refused(error)
-        except openai.APIConnectionError as error:  # a reply that does not come in time is one too
-            cause = error.__cause__ or error
-            raise UserError(
-                f"The endpoint {self._address} cannot be reached: {self._shown(f'{type(cause).__name__}: {cause}')}.",
-                f"Check -p base_url and that the server runs. {GO_ON}",
-            ) from None
-        return self._read(response.text, case)
+        for attempt in itertools.count(1):
+            try:
+                response = self._client.chat.completions.with_raw_response.create(
+                    model=self.model,
+                    messages=[{"role": "user", "content": case.prompt}],
+                    **{self.params.limit_field: self.params.max_tokens},
+                    **sampling,
+                )
+                return self._read(response.text, case)
+            except (openai.APIStatusError, openai.APIConnectionError) as error:
+                asked = _retry_after(error)
+                if asked is not None and asked > self.params.longest_wait:
+                    raise self._asked_to_wait(error, asked) from None
+                if not _passes(error) or attempt > self.params.retries:
+                    return self._refused(error, attempt)
+                if self._stop.wait(_back_off(attempt) if asked is None else asked):
+                    return self._refused(error, attempt)
+        raise AssertionError
+
+    def stop_waiting(self) -> None:
+        """Send no question again."""
+        self._stop.set()
 
     def _read(self, body: str, case: Case) -> Reply:
         """What the body of a successful response holds."""
@@ -174,17 +192,34 @@ class OpenAiTeacher(Teacher):
             completed = _Completion.model_validate_json(body)
         except ValidationError:
             return Reply("", prompt, completion, problem=self._what_it_is(body))
-        usage = completed.usage or _Usage(prompt_tokens=prompt, completion_tokens=completion)
+        try:
+            usage = _Usage.model_validate(completed.usage)
+        except ValidationError:  # none, or one that counts nothing
+            usage = _Usage(prompt_tokens=prompt, completion_tokens=completion)
         text = (completed.choices[0].message.content or "").rpartition(THINKING)[2].strip()
         problem = "" if text else "a message without text"
         return Reply(text, usage.prompt_tokens, usage.completion_tokens, problem)
 
-    def _refused(self, error: APIStatusError) -> Reply:
+    def _refused(self, error: APIStatusError | APIConnectionError, attempts: int) -> Reply:
         """Tell what concerns one question from what concerns all.
 
         Raises:
             UserError: it concerns all.
         """
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            raise UserError(
+                f"The endpoint {self._address} gave no reply within {self.params.timeout:g} seconds, "
+                f"{_times(attempts)}.",
+                f"Raise -p timeout, or lower -p concurrency or -p max_tokens. {GO_ON}",
+            ) from None
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__ or error
+            raise UserError(
+                f"The endpoint {self._address} cannot be reached: {self._shown(f'{type(cause).__name__}: {cause}')}.",
+                f"Check -p base_url and that the server runs. {GO_ON}",
+            ) from None
         code, what = error.status_code, f"{error.status_code}: {self._shown(error.message)}"
         if code in (401, 403):
             raise UserError(
@@ -196,12 +231,18 @@ class OpenAiTeacher(Teacher):
                 f"The endpoint {self._address} knows no model '{self.model}', or no chat completions ({what}).",
                 "Check -p model and -p base_url, which usually ends in /v1.",
             ) from None
-        if code == 429 or code >= 500:
+        if _passes(error):
             raise UserError(
-                f"The endpoint {self._address} refused a question {self.params.retries + 1} times ({what}).",
+                f"The endpoint {self._address} refused a question {_times(attempts)} ({what}).",
                 f"Wait, or lower -p concurrency. {GO_ON}",
             ) from None
         return Reply(problem=f"an error ({what})")
+
+    def _asked_to_wait(self, error: APIError, seconds: float) -> UserError:
+        return UserError(
+            f"The endpoint {self._address} asks to wait {seconds:,.0f} seconds ({self._shown(error.message)}).",
+            f"Wait, or raise -p longest_wait, which is {self.params.longest_wait:g}. {GO_ON}",
+        )
 
     @property
     def _address(self) -> str:
@@ -221,6 +262,36 @@ class OpenAiTeacher(Teacher):
         if body.lstrip().startswith("<"):
             return "a page of HTML"
         return f"no chat completion ({self._shown(body)})"
+
+
+def _passes(error: APIStatusError | APIConnectionError) -> bool:
+    """Whether what an endpoint says may be otherwise a little later."""
+    code = getattr(error, "status_code", None)
+    return code is None or code in (408, 409, 429) or code >= 500
+
+
+def _retry_after(error: APIStatusError | APIConnectionError) -> float | None:
+    """Seconds that an endpoint asks to wait (RFC 9110, 10.2.3: a number of them, or a date); None: it asks for none."""
+    headers = error.response.headers if hasattr(error, "response") else {}
+    stated, milliseconds = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
+    for read in (
+        lambda: float(milliseconds) / 1000,
+        lambda: float(stated),
+        lambda: parsedate_to_datetime(stated).timestamp() - time.time(),
+    ):
+        with contextlib.suppress(ValueError, TypeError):  # a date without a zone
+            if math.isfinite(seconds := read()):
+                return max(0.0, seconds)
+    return None
+
+
+def _back_off(attempt: int) -> float:
+    """Seconds to wait after an attempt: twice as long each time, up to eight, and a little less by chance."""
+    return float(min(0.5 * 2 ** (attempt - 1), 8.0) * (1 - 0.25 * random.random()))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 @hookimpl

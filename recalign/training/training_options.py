@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
@@ -80,6 +81,7 @@ class TrainingOptions:
             raise UserError(
                 f"--optim '{self.optim}' is no optimizer of transformers.", did_you_mean(self.optim, optimizers)
             )
+        _check_optimizer(self)
         for name in self.report_to:
             if name not in INTEGRATION_TO_CALLBACK:
                 raise UserError(f"--report-to '{name}' is no tracker.", did_you_mean(name, INTEGRATION_TO_CALLBACK))
@@ -132,3 +134,33 @@ class TrainingOptions:
             dataloader_pin_memory=device.type == "cuda",
             use_cpu=device.type == "cpu",
         )
+
+
+def _check_optimizer(options: TrainingOptions) -> None:
+    """Refuse an optimizer that transformers cannot make here, before a run begins.
+
+    Raises:
+        UserError: its package is missing, or it needs what recalign has no option for; in transformers' words.
+    """
+    asked = SimpleNamespace(
+        optim=options.optim,
+        optim_args=None,
+        optim_target_modules=None,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+    )
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(asked, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+    except (ImportError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split()).rstrip(".")
+        install = (
+            "pip install 'recalign[quantized]', or choose"
+            if "bitsandbytes" in said
+            else "Install what it needs, or choose"
+        )
+        raise UserError(
+            f"--optim '{options.optim}' cannot be had here: {said}.", f"{install} another, such as {OPTIMIZER}."
+        ) from None

@@ -91,7 +91,7 @@ def _decode(options: Mapping[str, Any], made: Mapping[Path, Made]) -> Made | Non
     if data is None:
         return None
     model, size = _of(options.get("model"), made) or data, options.get("size") or data.task.list_size(data.list_length)
-    decoder = options.get("decoder") or data.task.default_decoder
+    decoder = options.get("decoder") or data.task.default_decoder()
     if decoder in data.task.decoders:
         data.task.writable_length(model.list_length, size, decoder)
     return replace(data, size=size)

@@ -5,6 +5,8 @@ import json
 import polars as pl
 import pytest
 
+from recalign.decoding.serving import load_service
+
 MODEL = "builtin:tiny,hidden=32,layers=1"
 
 
@@ -32,6 +34,24 @@ def test_a_judge_is_trained_decoded_and_measured(call, data, tmp_path, over):
     assert chance["ndcg@1"]["mean"] == pytest.approx(1 / 6) and chance["auc"]["mean"] == pytest.approx(0.5)
     assert {"item-kNN", "popularity"} < {*metrics["baselines"]}
     assert 0 <= metrics["metrics"]["auc"]["mean"] <= 1
+
+
+def test_a_model_with_a_trained_head_is_decoded_by_it_on_its_own_dataset_unless_told_otherwise(call, data, tmp_path):
+    training = ["--model", MODEL, "--max-steps", "1", "--prompts-per-step", "2", "--valid-rows", "4", "--no-report"]
+    short = ["-p", "max_tokens=4", "--quiet"]
+    aligned = tmp_path / "aligned"
+    assert call("align", "--data", data, "--objective", "list-mle", *training, *short, "--out", aligned)[0] == 0
+    few = ["--model", aligned, "--limit", "4", "--quiet"]
+    assert call("decode", *few, "--out", tmp_path / "usual")[0] == 0
+    assert call("decode", *few, "--decoder", "judge", "--out", tmp_path / "judged")[0] == 0
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("usual", "judged")]
+    assert [each["options"]["decoder"] for each in records] == ["head", "judge"]
+    assert records[0]["options"]["data"] == str(data)
+    assert [each["lineage"]["label"].rpartition(" + ")[2] for each in records] == ["aligned", "judge"]
+    service = load_service(aligned)
+    assert service.decoder.name == "head"
+    items = [service.dataset.catalogue.titles[place] for place in range(8)]
+    assert len(service.recommend(items[:2], candidates=items[2:])["recommended"]) == 6
 
 
 def test_titles_written_in_order_are_a_permutation(call, data, tmp_path):

@@ -71,6 +71,13 @@ def test_the_same_again_is_up_to_date_and_elsewhere_the_same(dataset, tmp_path):
     assert (tmp_path / "b" / "rationales.jsonl").read_text() == text
 
 
+def test_that_nothing_is_kept_is_said(dataset, tmp_path, capsys):
+    with serving(lambda number, body: completion("<answer>Perhaps</answer>")) as endpoint:
+        results = rationales("openai", data=dataset.path, rows=3, param=openai(endpoint), out=tmp_path / "run")
+    assert results["kept"] == 0
+    assert "No answer is kept: " in " ".join(capsys.readouterr().err.split())
+
+
 def test_prompts_say_nothing_of_the_label_and_the_key_is_written_nowhere(dataset, tmp_path, capfd):
     with serving(lambda number, body: completion(YES)) as endpoint:
         results = rationales("openai", data=dataset.path, rows=5, param=openai(endpoint), out=tmp_path / "run")
@@ -159,7 +166,7 @@ def test_an_endpoint_that_fails_half_way_leaves_what_it_gave(dataset, tmp_path, 
         params = [text for param in openai(endpoint, "concurrency=1") for text in ("-p", param)]
         code, told = call(*command, *params)
         assert code == 2
-        assert "refused a question 1 times (503" in told and "--resume" in told
+        assert "refused a question once (503" in told and "--resume" in told
         down.set()
         code, told = call(*command, *params)
         assert code == 2 and "unfinished" in told

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -67,6 +68,7 @@ def test_parameters_reach_the_objective(data, capsys):
         (["--lora-rank", "4"], "--lora-rank is given without --lora"),
         (["--lora-target", "q_proj"], "--lora-target is given without --lora"),
         (["--optim", "adamw_torhc"], "adamw_torch"),
+        (["--optim", "lomo"], "--optim 'lomo' cannot be had here: You need to install `lomo_optim`"),
         (["--attn-implementation", "sdpaa"], "'sdpa'"),
         (["--load-in-4bit", "--load-in-8bit"], "given together"),
         (["--load-in-4bit"], "random weights"),
@@ -77,6 +79,17 @@ def test_wrong_input_ends_with_code_2_and_advice(data, capsys, options, word):
     assert run("sft", "--data", data, *options) == 2
     error = capsys.readouterr().err
     assert word in error and "Traceback" not in error
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_an_optimizer_without_its_package_is_told_before_anything_is_made(data, capsys, tmp_path):
+    kept = tmp_path / "kept"
+    assert run("sft", "--data", data, "--epochs", 1, "--batch-size", 8, "--quiet", "--out", kept) == 0
+    capsys.readouterr()
+    assert run("sft", "--data", data, "--optim", "paged_adamw_8bit", "--overwrite", "--out", kept) == 2
+    error = capsys.readouterr().err
+    assert "bitsandbytes" in error and "recalign[quantized]" in error
+    assert (kept / "model" / "config.json").is_file()
 
 
 def test_quiet_says_nothing(data, capsys):

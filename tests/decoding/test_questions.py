@@ -247,6 +247,7 @@ def test_two_logits_alone_make_a_score(engine, rows):
 
 def test_words_are_scored_as_the_answers_that_sample_them(engine, rows):
     logits = engine.questions.word_logits(rows, form=DECISION)
+    assert engine.cost.forward_passes >= 1
     answers = engine.questions.rationales(rows, form=DECISION)
     torch.testing.assert_close(logits[:, 0] - logits[:, 1], answers.log_odds, atol=1e-5, rtol=1e-5)
 

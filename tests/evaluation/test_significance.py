@@ -1,8 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 import scipy.stats
 
-from recalign.evaluation.significance import bootstrap_interval, holm, paired
+from recalign.evaluation.significance import bootstrap_interval, holm, paired, signed_rank_p
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.gamma(1.0, 1.0, 300)
@@ -61,9 +63,38 @@ def test_users_without_a_difference_are_left_out_of_the_test_and_counted():
     assert paired(np.zeros(0), np.zeros(0)).tie_share is None
 
 
-def test_wilcoxon_agrees_with_scipy():
-    before, after = RNG.normal(size=50), RNG.normal(0.3, 1, size=50)
-    assert paired(before, after).p == pytest.approx(scipy.stats.wilcoxon(after - before).pvalue)
+@pytest.mark.parametrize("size", [1, 3, 20, 50, 51, 400])
+def test_wilcoxon_agrees_with_scipy(size):
+    before, after = RNG.normal(size=size), RNG.normal(0.3, 1, size=size)
+    expected = scipy.stats.wilcoxon(after - before, method="exact" if size <= 50 else "asymptotic").pvalue
+    assert paired(before, after).p == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("alike", [0, 95])
+def test_those_without_a_difference_change_no_p(alike):
+    """scipy's own choice of a method counts them: .025 here, and .052 below."""
+    nothing = np.zeros(alike)
+    assert paired(np.zeros(5 + alike), np.append(np.ones(5), nothing)).p == 2 / 2**5
+    votes = np.repeat([1.0, -1.0], [3, 10])
+    expected = scipy.stats.binomtest(3, 13).pvalue  # differences of one size: the test of signs
+    assert paired(np.zeros(13 + alike), np.append(votes, nothing)).p == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equal_differences_are_tested_by_all_their_signs(seed):
+    random = np.random.default_rng(seed)
+    sizes = random.choice([0.2, 0.5, 0.5, 1.0], size=9)
+    signs = np.array(list(itertools.product([-1, 1], repeat=9)))
+    ranks = scipy.stats.rankdata(sizes)
+    uneven = np.abs(signs @ ranks)
+    for chosen in signs[random.permutation(len(signs))[:20]]:
+        expected = (uneven >= abs(chosen @ ranks)).mean()
+        assert signed_rank_p(sizes * chosen) == pytest.approx(expected)
+
+
+def test_many_equal_differences_are_as_a_test_of_signs():
+    assert signed_rank_p(np.repeat([0.3, -0.3], [30, 16])) == pytest.approx(scipy.stats.binomtest(30, 46).pvalue)
+    assert signed_rank_p(np.zeros(7)) == 1.0
 
 
 def test_wilcoxon_is_over_users():

@@ -20,7 +20,7 @@ def write(path, *lines):
 
 
 def test_lines_are_read_in_the_order_of_rows_and_items_whatever_theirs(tmp_path):
-    no = {"row": 0, "item": 3, "text": REFUSED, "decision": "Not Recommend", "note": "mine"}
+    no = {"row": 0, "item": 3, "text": REFUSED, "decision": "Not Recommend"}
     file = write(tmp_path, {**LINE, "row": 1}, no, "", LINE)
     read = read_rationales(file)
     assert list(read) == [(0, 2), (0, 3), (1, 2)]
@@ -38,6 +38,11 @@ def test_lines_are_read_in_the_order_of_rows_and_items_whatever_theirs(tmp_path)
         ({**LINE, "row": -1}, "line 2, 'row': "),
         ({"row": 1, "item": 2, "text": TEXT}, "line 2, 'decision': field required"),
         ("[]", "line 2, "),
+        ({**LINE, "row": 1, "tokns": 3}, "line 2: unknown key 'tokns'"),
+        ({**LINE, "row": "1"}, "line 2, 'row': "),
+        ({**LINE, "row": True}, "line 2, 'row': "),
+        ({**LINE, "item": 2.5}, "line 2, 'item': "),
+        ('{"row": 1, "row": 2}', "line 2 is not readable JSON: 'row' stands in it twice"),
         (LINE, "lines 1 and 2 are both about row 0, item 2"),
     ],
 )
@@ -69,16 +74,17 @@ def test_missing_and_empty_files_and_other_encodings_are_refused(tmp_path):
         ({"row": 7}, "the dataset has 2 training rows"),
         ({"user_id": "u9"}, "the user is 'u9', and in the dataset 'u0'"),
         ({"item": 5}, "the item is no candidate of that row"),
-        ({"title": "Another"}, "the title is 'Another', not 'Title 2'"),
+        ({"title": "Another"}, "the title is 'Another', and in the dataset 'Title 2'"),
         ({"item": 3}, "the decision is 'Recommend', and the item is a negative"),
     ],
 )
 def test_rationales_are_held_against_the_rows_they_are_about(tmp_path, change, says):
-    file = write(tmp_path, {**LINE, **change})
+    file = write(tmp_path, {**LINE, "row": 1}, "", {**LINE, **change})
     read, rows = read_rationales(file), [make_row(0), make_row(1)]
     if says:
         with pytest.raises(UserError) as error:
             check_rationales(read.values(), rows, NAMES, file)
         assert says in error.value.what
+        assert error.value.what.startswith(f"{file}, line 3 (row ")
     else:
         check_rationales(read.values(), rows, NAMES, file)

@@ -2,6 +2,8 @@
 
 import socket
 import threading
+import time
+from email.utils import formatdate
 
 import pytest
 
@@ -110,7 +112,9 @@ def test_what_is_no_text_is_a_problem_of_its_question(answer, problem):
     assert reply.text == ""
 
 
-@pytest.mark.parametrize("answer", [completion("x", prompt=None), HALF])
+@pytest.mark.parametrize(
+    "answer", [completion("x", prompt=None), completion("x", prompt=-3), completion("x", "a"), HALF]
+)
 def test_replies_without_usage_count_as_more_than_they_can_have_taken(answer):
     with serving(lambda number, body: answer) as endpoint:
         teacher = begun(endpoint.url, max_tokens=50)
@@ -158,9 +162,57 @@ def test_an_endpoint_that_does_not_answer_in_time_is_told():
         return completion("x")
 
     with serving(answer) as endpoint:
-        with pytest.raises(UserError, match="cannot be reached"):
-            begun(endpoint.url, retries=0, timeout=0.2).reply([CASE])
+        with pytest.raises(UserError, match=r"gave no reply within 0.2 seconds, 2 times") as error:
+            begun(endpoint.url, retries=1, timeout=0.2).reply([CASE])
         enough.set()
+    assert "-p timeout" in error.value.hint
+
+
+def in_a_second():
+    return formatdate(time.time() + 1, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "least"),
+    [("retry-after", "0.6", 0.6), ("retry-after-ms", "600", 0.6), ("retry-after", in_a_second, 0.0)],
+)
+def test_an_endpoint_is_waited_for_as_long_as_it_asks(header, value, least):
+    def answer(number, body):
+        stated = value if isinstance(value, str) else value()
+        return completion("x") if number else Answer("{}", 429, headers={header: stated})
+
+    with serving(answer) as endpoint:
+        teacher, started = begun(endpoint.url), time.monotonic()
+        assert teacher.reply([CASE])[0].text == "x"
+    assert time.monotonic() - started >= least
+    assert len(endpoint.requests) == 2
+
+
+@pytest.mark.parametrize("value", ["soon", "-3", "nan", "inf", "Fri, 27 Nov 2026 25:00:00", ""])
+def test_what_asks_for_no_time_is_waited_for_a_little(value):
+    def answer(number, body):
+        return completion("x") if number else Answer("{}", 503, headers={"retry-after": value})
+
+    with serving(answer) as endpoint:
+        assert begun(endpoint.url).reply([CASE])[0].text == "x"
+
+
+def test_an_endpoint_that_asks_to_wait_for_long_ends_it():
+    busy = Answer('{"error": {"message": "slow down"}}', 429, headers={"Retry-After": "3600"})
+    with serving(lambda number, body: busy) as endpoint, pytest.raises(UserError) as error:
+        begun(endpoint.url).reply([CASE])
+    assert "asks to wait 3,600 seconds (" in error.value.what and "slow down" in error.value.what
+    assert "-p longest_wait, which is 600" in error.value.hint and "--resume" in error.value.hint
+    assert len(endpoint.requests) == 1
+
+
+def test_who_wants_to_stop_waits_for_no_retry():
+    busy = Answer("{}", 429, headers={"Retry-After": "300"})
+    with serving(lambda number, body: busy) as endpoint:
+        teacher = begun(endpoint.url)
+        threading.Timer(0.5, teacher.stop_waiting).start()
+        with pytest.raises(UserError, match="refused a question once"):
+            teacher.reply([CASE])
 
 
 @pytest.mark.parametrize(("missing", "says"), [("OPENAI_API_KEY", "OPENAI_API_KEY"), ("", "has no model")])
