@@ -35,6 +35,7 @@ ORDER = [
     "removal",
     "console",
     "threads",
+    "interrupts",
     "huge_pages",
     "invocation",
     "workspace",

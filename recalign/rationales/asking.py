@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from recalign import console
 from recalign.api import Case, Catalogue, Reply, Teacher
 from recalign.data.questions import RATIONALE
 from recalign.errors import UserError
+from recalign.interrupts import on_signals
 from recalign.plugins.registry import blamed, plugin_error
 from recalign.rationales.budget import Budget
 from recalign.rationales.journal import Journal
@@ -194,7 +194,7 @@ def judge(case: Case, reply: Reply) -> tuple[Outcome, str, bool]:
 
 @contextlib.contextmanager
 def noting_the_first_interrupt(then: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C be noted at first, so that what is paid for already is not lost; the second one interrupts.
+    """Let an interrupt be noted at first, so that what is paid for already is not lost; the second one interrupts.
 
     Args:
         then: called at the first.
@@ -202,19 +202,12 @@ def noting_the_first_interrupt(then: Callable[[], None]) -> Iterator[Callable[[]
     Yields:
         A function that says whether there was one. Outside the main thread, which alone hears of it, there is none.
     """
-    before, heard = signal.getsignal(signal.SIGINT) or signal.default_int_handler, threading.Event()
+    heard = threading.Event()
 
-    def note(number: int, frame: object) -> None:
+    def note() -> None:
         heard.set()
         then()
-        signal.signal(signal.SIGINT, before)
         console.say("waiting for the answers that are under way; Ctrl-C again drops them.")
 
-    main = threading.current_thread() is threading.main_thread()
-    if main:
-        signal.signal(signal.SIGINT, note)
-    try:
+    with on_signals(note):
         yield heard.is_set
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, before)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
@@ -131,26 +129,3 @@ def display(standing: Callable[[], Standing]) -> Iterator[Callable[[], None]]:
             shown = now.updates
 
         yield changed
-
-
-@contextlib.contextmanager
-def on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C (or SIGTERM) call `stop`, the second one interrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in handled}
-
-    def handle(number: int, _: Any) -> None:
-        for each in handled:
-            signal.signal(each, signal.default_int_handler)
-        stop()
-
-    for number in handled:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -22,6 +22,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 from recalign import console
 from recalign.api import Objective
 from recalign.errors import UserError
+from recalign.interrupts import on_signals
 from recalign.models.hardware import mixed_precision
 from recalign.models.modules import attached, restore_modules
 from recalign.models.policy import Policy
@@ -39,7 +40,7 @@ from recalign.training.checkpoints import (
     latest_checkpoint,
     settle_best,
 )
-from recalign.training.flow import Flow, on_signals
+from recalign.training.flow import Flow
 from recalign.training.launch import engine, on_our_own
 from recalign.training.offline.examples import EpochSampler
 from recalign.training.processes import averaged, process

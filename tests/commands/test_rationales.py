@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -334,3 +335,20 @@ def test_what_another_process_left_is_gathered_once(tmp_path):
 def test_limits_are_those_of_one_process(call, dataset):
     code, told = call("rationales", "--data", dataset.path, "--num-processes", 2, "--max-tokens-total", 9)
     assert code == 2 and "count what one process spends" in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_stops_it_waits_for_no_retry_and_keeps_what_was_answered(dataset, tmp_path, number):
+    busy = Answer('{"error": {"message": "slow down"}}', 429, headers={"Retry-After": "300"})
+    with serving(lambda request, body: completion(YES) if request < 2 else busy) as endpoint:
+        command = ["rationales", "openai", "--data", dataset.path, "--rows", 6, "--out", tmp_path / "run"]
+        params = [f"base_url={endpoint.url}", "model=m", "concurrency=2"]
+        given = [*command, *(part for each in params for part in ("-p", each))]
+        asking = subprocess.Popen([sys.executable, "-m", "recalign", *map(str, given)], stderr=subprocess.PIPE)
+        while len(endpoint.requests) < 4:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        asking.send_signal(number)
+        assert asking.wait(timeout=60) == 130
+    lines = (tmp_path / "run" / "answers.jsonl").read_text().splitlines()
+    assert len(lines) == 2
