@@ -173,9 +173,11 @@ class OpenAiTeacher(Teacher):
                 return self._read(response.text, case)
             except (openai.APIStatusError, openai.APIConnectionError) as error:
                 asked = _retry_after(error)
+                if not _passes(error):
+                    return self._refused(error, attempt)
                 if asked is not None and asked > self.params.longest_wait:
                     raise self._asked_to_wait(error, asked) from None
-                if not _passes(error) or attempt > self.params.retries:
+                if attempt > self.params.retries:
                     return self._refused(error, attempt)
                 if self._stop.wait(_back_off(attempt) if asked is None else asked):
                     return self._refused(error, attempt)

@@ -205,6 +205,12 @@ def test_an_endpoint_that_asks_to_wait_for_long_ends_it():
     assert len(endpoint.requests) == 1
 
 
+def test_a_refused_key_is_told_whatever_the_endpoint_asks_for():
+    refused = Answer('{"error": {"message": "no"}}', 401, headers={"Retry-After": "3600"})
+    with serving(lambda number, body: refused) as endpoint, pytest.raises(UserError, match="refuses the key"):
+        begun(endpoint.url).reply([CASE])
+
+
 def test_who_wants_to_stop_waits_for_no_retry():
     busy = Answer("{}", 429, headers={"Retry-After": "300"})
     with serving(lambda number, body: busy) as endpoint:
